@@ -1,0 +1,111 @@
+"""Activations as pairs: a unit's own energy G, and the response it gives to a drive.
+
+A unit driven by ``a`` comes to rest where ``G(s) - a s`` is least, so ``response(a)`` is that minimiser and
+``potential`` is G. Stating both says *why* ``clip(a, 0, 1)`` is the activation of the energy ``s^2/2`` on
+[0, 1], and lets one test check every activation: ``response`` must minimise what ``potential`` says.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eqprop.errors import InputError
+
+
+class Activation(ABC):
+    """A unit's own energy and its response. Both act elementwise on tensors of any shape."""
+
+    @abstractmethod
+    def response(self, drive: Tensor) -> Tensor:
+        """argmin over s of ``potential(s) - drive * s``."""
+
+    @abstractmethod
+    def potential(self, state: Tensor) -> Tensor:
+        """G(s), finite on the whole range of ``response``."""
+
+
+@dataclass(frozen=True)
+class Linear(Activation):
+    """s = a; G(s) = s^2/2."""
+
+    def response(self, drive: Tensor) -> Tensor:
+        return drive
+
+    def potential(self, state: Tensor) -> Tensor:
+        return 0.5 * state.square()
+
+
+@dataclass(frozen=True)
+class Clip(Activation):
+    """s = clip(slope * a, low, high); G(s) = s^2 / (2 slope) on [low, high].
+
+    The derivative at a corner is 0, as in the seed paper's program (``hardtanh``; ``clamp`` would give 1).
+    """
+
+    slope: float = 1.0
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.slope > 0 and self.low < self.high):
+            raise InputError(f"{self}: slope must be positive and low below high.")
+
+    def response(self, drive: Tensor) -> Tensor:
+        scaled = drive if self.slope == 1 else self.slope * drive
+        return F.hardtanh(scaled, self.low, self.high)
+
+    def potential(self, state: Tensor) -> Tensor:
+        return state.square() / (2 * self.slope)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """s = 1 / (1 + exp(-slope (a - centre))); its steepest slope is ``slope / 4``.
+
+    G(s) = centre * s + (s log s + (1 - s) log(1 - s)) / slope.
+    """
+
+    slope: float = 4.0
+    centre: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.slope > 0:
+            raise InputError(f"{self}: slope must be positive.")
+
+    def response(self, drive: Tensor) -> Tensor:
+        return torch.sigmoid(self.slope * (drive - self.centre))
+
+    def potential(self, state: Tensor) -> Tensor:
+        entropy = torch.xlogy(state, state) + torch.xlogy(1 - state, 1 - state)
+        return self.centre * state + entropy / self.slope
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """s = tanh(a); G(s) = ((1 + s) log(1 + s) + (1 - s) log(1 - s)) / 2."""
+
+    def response(self, drive: Tensor) -> Tensor:
+        return torch.tanh(drive)
+
+    def potential(self, state: Tensor) -> Tensor:
+        return 0.5 * (torch.xlogy(1 + state, 1 + state) + torch.xlogy(1 - state, 1 - state))
+
+
+linear = Linear()
+"""s = a."""
+hard_sigmoid = Clip()
+"""clip(a, 0, 1)."""
+half_hard_sigmoid = Clip(slope=0.5)
+"""clip(a/2, 0, 1): the seed paper's, which lets deep networks settle from default initial weights."""
+centred_hard_sigmoid = Clip(low=-0.5, high=0.5)
+"""clip(a, -1/2, 1/2)."""
+sigmoid = Sigmoid()
+"""1 / (1 + exp(-4 (a - 1/2))): steepest slope 1."""
+half_sigmoid = Sigmoid(slope=2.0, centre=1.0)
+"""1 / (1 + exp(-2 (a - 1))): the smooth variant of clip(a/2, 0, 1), steepest slope 1/2."""
+tanh = Tanh()

@@ -1,0 +1,305 @@
+"""Couplings: the additive terms of the energy, over the nodes they name.
+
+A layer, a skip edge, lateral inhibition, a device and the nudged loss are all couplings. A new one is a
+subclass that states its ``energy``; its forces, its learning and its checks follow.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from eqprop.energy.maps import Map, ModuleMap, flat
+from eqprop.energy.nodes import Node
+from eqprop.energy.pooling import Pull
+from eqprop.errors import InputError
+
+T = TypeVar("T")
+
+
+class Coupling(nn.Module, ABC):
+    """One additive term of the energy, over the nodes it names.
+
+    Methods take the states of ``nodes`` in their order, each (batch, *node shape).
+    """
+
+    nodes: tuple[str, ...]
+
+    @abstractmethod
+    def energy(self, *states: Tensor) -> Tensor:
+        """(batch,)"""
+
+    def potential(self, node: str, *states: Tensor) -> Tensor:
+        """(batch,): what ``node`` descends. The energy, unless feedback is not the transpose of feedforward.
+
+        Where the nodes of a term descend different potentials, the network is a vector field without energy.
+        """
+        return self.energy(*states)
+
+    def contrast(self, *states: Tensor) -> Tensor:
+        """(batch,): what a contrastive rule compares between phases. The energy, where there is one."""
+        return self.energy(*states)
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        """What this term pushes ``node`` with: minus the gradient of its potential, (batch, *node shape).
+
+        Derived by automatic differentiation; an override may be cheaper, never different
+        (``eqprop.testing.check_coupling``).
+        """
+        i = self.nodes.index(node)
+
+        def total(state: Tensor) -> Tensor:
+            return self.potential(node, *states[:i], state, *states[i + 1 :]).sum()
+
+        return -torch.func.grad(total)(states[i])
+
+    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+        """This term as one landscape sees it: a function of the nodes that ``data`` does not hold."""
+        return Held(self, data) if any(node in data for node in self.nodes) else self
+
+    def repeated(self, copies: int) -> Coupling:
+        """This term for a batch stacked ``copies`` times."""
+        return self
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        """Called once by the network, with its nodes: the place to check shapes.
+
+        Raises:
+            InputError: this term does not fit the nodes it names.
+        """
+
+    @property
+    def name(self) -> str:
+        """The key under which a network keeps this term, unless it is given another."""
+        return "_".join(self.nodes)
+
+
+class Held(Coupling):
+    """A term some of whose nodes are held at data."""
+
+    def __init__(self, coupling: Coupling, data: Mapping[str, Tensor]):
+        super().__init__()
+        self.coupling = coupling
+        self.data = {node: data[node] for node in coupling.nodes if node in data}
+        self.nodes = tuple(node for node in coupling.nodes if node not in data)
+
+    def energy(self, *states: Tensor) -> Tensor:
+        return self.coupling.energy(*self._all(states))
+
+    def potential(self, node: str, *states: Tensor) -> Tensor:
+        return self.coupling.potential(node, *self._all(states))
+
+    def contrast(self, *states: Tensor) -> Tensor:
+        return self.coupling.contrast(*self._all(states))
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        return self.coupling.drive(node, *self._all(states))
+
+    def repeated(self, copies: int) -> Coupling:
+        return Held(self.coupling, {node: repeat(value, copies) for node, value in self.data.items()})
+
+    def _all(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        known = dict(zip(self.nodes, states, strict=True)) | self.data
+        return tuple(known[node] for node in self.coupling.nodes)
+
+
+class Field(Coupling):
+    """-<strength, s>: a constant push. ``strength`` broadcasts against (batch, *node shape)."""
+
+    def __init__(self, node: str, strength: Tensor):
+        super().__init__()
+        self.nodes, self.strength = (node,), strength
+
+    def energy(self, *states: Tensor) -> Tensor:
+        return -flat(self.strength * states[0])
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        return self.strength.expand_as(states[0])
+
+    def repeated(self, copies: int) -> Coupling:
+        return self if len(self.strength) == 1 else Field(self.nodes[0], repeat(self.strength, copies))
+
+
+class Bias(Coupling):
+    """-<b, s>, one b a channel of a (channels, height, width) node, else one a unit.
+
+    Initially uniform in ±1/sqrt(fan in), where ``fan_in`` is that of the weights which drive the node.
+    """
+
+    def __init__(self, node: str, shape: tuple[int, ...], fan_in: int = 1):
+        super().__init__()
+        self.nodes, self.shape = (node,), tuple(shape)
+        size = (shape[0], *(1 for _ in shape[1:])) if len(shape) == 3 else shape
+        bound = 1 / math.sqrt(fan_in)
+        self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
+
+    def energy(self, *states: Tensor) -> Tensor:
+        return -flat(self.bias * states[0])
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        return self.bias.expand_as(states[0])
+
+    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+        return Field(self.nodes[0], self.bias.unsqueeze(0))
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        (node,) = self.nodes
+        if nodes[node].shape != self.shape:
+            raise InputError(f"The bias of {node!r} is for shape {self.shape}, the node is {nodes[node].shape}.")
+
+    @property
+    def name(self) -> str:
+        return f"{self.nodes[0]}_bias"
+
+
+class Synapse(Coupling):
+    """-<map(pre), post>: ``map`` carries activity forward, its transpose carries it back.
+
+    Args:
+        pre, post: the two nodes.
+        map: a ``Map``, or any ``nn.Module`` linear in its input (bias allowed), whose transpose is derived.
+        feedback_gain: what the drive on ``pre`` is multiplied by. 1 is the symmetric network of equilibrium
+            propagation; contrastive Hebbian learning takes it small (Xie & Seung 2003). Any value but 1
+            leaves a vector field: ``pre`` and ``post`` then descend different potentials.
+    """
+
+    map: Map
+
+    def __init__(self, pre: str, post: str, map: nn.Module, feedback_gain: float = 1.0):
+        super().__init__()
+        if pre == post:
+            raise InputError(f"A synapse from {pre!r} to itself would be counted twice: write a coupling of one node.")
+        self.nodes, self.map, self.feedback_gain = (pre, post), map, feedback_gain  # type: ignore[assignment]
+
+    def energy(self, *states: Tensor) -> Tensor:
+        pre, post = states
+        return -flat(self.map(pre) * post)
+
+    def potential(self, node: str, *states: Tensor) -> Tensor:
+        energy = self.energy(*states)
+        return self.feedback_gain * energy if node == self.nodes[0] else energy
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        pre, post = states
+        if node == self.nodes[1]:
+            return self.map(pre)
+        return self._gained(self.map.transpose(pre, post))
+
+    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+        pre, post = self.nodes
+        if pre in data and post not in data:
+            return Field(post, self.map(data[pre]))  # all that the input does, computed once a batch
+        if pre in data or post in data:
+            return Held(self, data)
+        return CarriedSynapse(self)
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        pre, post = self.nodes
+        if not isinstance(self.map, Map):
+            self.map = ModuleMap(self.map, nodes[pre].shape)
+        for node, shape in ((pre, self.map.in_shape), (post, self.map.out_shape)):
+            if nodes[node].shape != shape:
+                raise InputError(
+                    f"The synapse {self.name} carries {self.map.in_shape} to {self.map.out_shape}, but node "
+                    f"{node!r} has shape {nodes[node].shape}."
+                )
+
+    def _gained(self, feedback: Tensor) -> Tensor:
+        return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback
+
+
+class CarriedSynapse(Coupling):
+    """A synapse within one landscape, which remembers what it last carried.
+
+    One sweep asks a synapse for its drive on either node. Both start from the same map of ``pre`` (pooling's
+    winners are chosen there), so it is computed once for each new ``pre``, whatever the order of the sweep.
+    """
+
+    def __init__(self, synapse: Synapse):
+        super().__init__()
+        self.synapse, self.nodes = synapse, synapse.nodes
+        self._carried: Latest[tuple[Tensor, Pull]] = Latest(synapse.map.carry)
+
+    def energy(self, *states: Tensor) -> Tensor:
+        return self.synapse.energy(*states)
+
+    def potential(self, node: str, *states: Tensor) -> Tensor:
+        return self.synapse.potential(node, *states)
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        value, pull = self._carried(states[0])
+        return value if node == self.nodes[1] else self.synapse._gained(pull(states[1]))
+
+    def repeated(self, copies: int) -> Coupling:
+        return CarriedSynapse(self.synapse)
+
+
+class SeparateFeedback(Coupling):
+    """Feedforward by one map, feedback by the transpose of another: no weight transport, and no energy.
+
+    ``post`` descends -<forward(pre), post>, ``pre`` descends -<feedback(pre), post>; pooling's winners on the
+    way down are chosen by the feedback map (seed paper, vector-field model). Each half is a synapse of its own.
+    """
+
+    def __init__(self, pre: str, post: str, forward_map: nn.Module, feedback_map: nn.Module):
+        super().__init__()
+        self.feedforward, self.feedback = Synapse(pre, post, forward_map), Synapse(pre, post, feedback_map)
+        self.nodes = (pre, post)
+
+    def energy(self, *states: Tensor) -> Tensor:
+        raise InputError(
+            f"The coupling {self.name} has no energy: its feedback weights are not the transpose of its "
+            "feedforward weights. Ask for potential(node, ...), what one node descends."
+        )
+
+    def potential(self, node: str, *states: Tensor) -> Tensor:
+        return self._half(node).energy(*states)
+
+    def contrast(self, *states: Tensor) -> Tensor:
+        return self.feedforward.energy(*states) + self.feedback.energy(*states)
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        return self._half(node).drive(node, *states)
+
+    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+        if any(node in data for node in self.nodes):
+            raise InputError(f"The coupling {self.name} feeds back to a node that is held at data: use a Synapse.")
+        return self
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        self.feedforward.bind(nodes)
+        self.feedback.bind(nodes)
+
+    def pairs(self) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
+        """(name, feedforward parameter, feedback parameter) for every parameter that both maps have."""
+        up = dict(self.feedforward.map.named_parameters())
+        return [(name, up[name], down) for name, down in self.feedback.map.named_parameters() if name in up]
+
+    def _half(self, node: str) -> Synapse:
+        return self.feedforward if node == self.nodes[1] else self.feedback
+
+
+class Latest(Generic[T]):
+    """A function of one tensor that keeps its latest result, for as long as that very tensor is asked about."""
+
+    def __init__(self, function: Callable[[Tensor], T]):
+        self.function = function
+        self._key: tuple[Any, ...] = ()
+        self._result: T | None = None
+
+    def __call__(self, tensor: Tensor) -> T:
+        # The version counter catches a tensor changed in place, which `is` alone would take for the same.
+        key = (tensor, tensor._version, torch.is_grad_enabled())
+        if self._result is None or self._key[0] is not tensor or self._key[1:] != key[1:]:
+            self._result, self._key = self.function(tensor), key
+        return self._result
+
+
+def repeat(tensor: Tensor, copies: int) -> Tensor:
+    """(batch, ...) -> (copies * batch, ...)"""
+    return torch.cat([tensor] * copies)

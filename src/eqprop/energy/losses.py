@@ -1,0 +1,242 @@
+"""Losses: what a network is taught, read off its nodes; and the nudge that makes one part of the energy."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eqprop.energy.couplings import Coupling, repeat
+from eqprop.energy.maps import flat
+from eqprop.energy.nodes import Node
+from eqprop.errors import InputError
+
+Target = Any
+"""Labels (batch,) int64, a tensor (batch, *node shape), or for ``WeightedSum`` a sequence of these."""
+
+
+class Loss(nn.Module, ABC):
+    """A cost of the states of ``nodes``, per example. May have parameters of its own."""
+
+    nodes: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        """(batch,); states: (batch, *node shape), in the order of ``nodes``."""
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        """Minus the gradient with respect to the state of ``node``, (batch, *node shape).
+
+        Derived by automatic differentiation; an override may be cheaper, never different.
+        """
+        i = self.nodes.index(node)
+
+        def total(state: Tensor) -> Tensor:
+            return self(target, *states[:i], state, *states[i + 1 :]).sum()
+
+        return -torch.func.grad(total)(states[i])
+
+    def scores(self, *states: Tensor) -> Tensor:
+        """What a prediction is read from, (batch, classes): the first node's state, unless there is a read-out."""
+        return states[0]
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        """Called once by the network with its nodes: the place to check shapes."""
+
+    def check(self, target: Target, batch: int) -> None:
+        """Raises InputError where ``target`` cannot be one for ``batch`` examples."""
+
+
+class SquaredError(Loss):
+    """|s - y|^2 / 2, summed over units. ``target``: labels (batch,), or values (batch, *shape)."""
+
+    def __init__(self, node: str, shape: tuple[int, ...]):
+        super().__init__()
+        self.nodes, self.shape = (node,), tuple(shape)
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        return 0.5 * flat((states[0] - self._values(target, states[0])).square())
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return self._values(target, states[0]) - states[0]
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        check_shape(self, nodes[self.nodes[0]], self.shape)
+
+    def check(self, target: Target, batch: int) -> None:
+        if is_labels(target):
+            check_labels(target, batch, math.prod(self.shape))
+        elif target.shape != (batch, *self.shape):
+            raise InputError(
+                f"SquaredError wants labels ({batch},) or values {(batch, *self.shape)}, not {tuple(target.shape)}."
+            )
+
+    def _values(self, target: Tensor, state: Tensor) -> Tensor:
+        if not is_labels(target):
+            return target
+        return F.one_hot(target, math.prod(self.shape)).to(state.dtype).view(state.shape)
+
+
+class CrossEntropy(Loss):
+    """-log softmax(s)[y] of a node inside the dynamics, which wants a linear activation. ``target``: labels."""
+
+    def __init__(self, node: str, shape: tuple[int, ...]):
+        super().__init__()
+        self.nodes, self.shape = (node,), tuple(shape)
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        return F.cross_entropy(self.scores(*states), target, reduction="none")
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return error_of(self.scores(*states), target).view_as(states[0])
+
+    def scores(self, *states: Tensor) -> Tensor:
+        return states[0].flatten(1)
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        check_shape(self, nodes[self.nodes[0]], self.shape)
+
+    def check(self, target: Target, batch: int) -> None:
+        check_labels(target, batch, math.prod(self.shape))
+
+
+class ReadoutCrossEntropy(Loss):
+    """-log softmax(W vec(s) + b)[y]: a read-out that feeds nothing back but this loss (seed paper, section 2).
+
+    The last weights are then no part of the dynamics. They learn the loss's ordinary gradient, at the nudged
+    states. ``target``: labels.
+    """
+
+    def __init__(self, node: str, shape: tuple[int, ...], classes: int):
+        super().__init__()
+        self.nodes, self.shape = (node,), tuple(shape)
+        self.readout = nn.Linear(math.prod(shape), classes)
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        return F.cross_entropy(self.scores(*states), target, reduction="none")
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return (error_of(self.scores(*states), target) @ self.readout.weight).view_as(states[0])
+
+    def scores(self, *states: Tensor) -> Tensor:
+        return self.readout(states[0].flatten(1))
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        check_shape(self, nodes[self.nodes[0]], self.shape)
+
+    def check(self, target: Target, batch: int) -> None:
+        check_labels(target, batch, self.readout.out_features)
+
+
+class LinearForce(Loss):
+    """<target, s>: what a loss further on does to this node, to first order. ``target``: (batch, *node shape)."""
+
+    def __init__(self, node: str):
+        super().__init__()
+        self.nodes = (node,)
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        return flat(target * states[0])
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return -target
+
+
+class WeightedSum(Loss):
+    """sum_i weight_i loss_i, over any nodes. ``target``: one for all, or a tuple or list with one for each."""
+
+    def __init__(self, losses: Sequence[Loss], weights: Sequence[float] | None = None):
+        super().__init__()
+        self.losses = nn.ModuleList(losses)
+        self.weights = tuple(weights) if weights is not None else (1.0,) * len(losses)
+        if not losses or len(self.weights) != len(losses):
+            raise InputError(f"WeightedSum has {len(losses)} losses and {len(self.weights)} weights: give one each.")
+        self.nodes = tuple(dict.fromkeys(node for loss in losses for node in loss.nodes))
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        parts = [w * loss(t, *self._of(loss, states)) for loss, w, t in self._parts(target)]
+        return torch.stack(parts).sum(0)
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        parts = [
+            w * loss.force(node, t, *self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes
+        ]
+        return torch.stack(parts).sum(0)
+
+    def scores(self, *states: Tensor) -> Tensor:
+        """The first loss's."""
+        (first, *_) = self._parts(None)
+        return first[0].scores(*self._of(first[0], states))
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        for loss, _, _ in self._parts(None):
+            loss.bind(nodes)
+
+    def check(self, target: Target, batch: int) -> None:
+        if isinstance(target, tuple | list) and len(target) != len(self.losses):
+            raise InputError(f"WeightedSum has {len(self.losses)} losses and got {len(target)} targets.")
+        for loss, _, part in self._parts(target):
+            loss.check(part, batch)
+
+    def _parts(self, target: Target) -> list[tuple[Loss, float, Target]]:
+        targets = target if isinstance(target, tuple | list) else [target] * len(self.losses)
+        return list(zip(self.losses, self.weights, targets, strict=True))  # type: ignore[arg-type]
+
+    def _of(self, loss: Loss, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        known = dict(zip(self.nodes, states, strict=True))
+        return tuple(known[node] for node in loss.nodes)
+
+
+class Nudge(Coupling):
+    """scale * loss(target, states): the nudged loss, as one more term of the energy.
+
+    ``scale``: (batch,), beta times the example's own weight, so that phases can share a batch.
+    """
+
+    def __init__(self, loss: Loss, target: Target, scale: Tensor):
+        super().__init__()
+        self.nodes, self.loss, self.target, self.scale = loss.nodes, loss, target, scale
+
+    def energy(self, *states: Tensor) -> Tensor:
+        return self.scale * self.loss(self.target, *states)
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        force = self.loss.force(node, self.target, *states)
+        return self.scale.view(-1, *(1 for _ in force.shape[1:])) * force
+
+
+def repeat_target(target: Target, copies: int) -> Target:
+    if isinstance(target, tuple | list):
+        return type(target)(repeat_target(part, copies) for part in target)
+    return repeat(target, copies)
+
+
+def error_of(scores: Tensor, labels: Tensor) -> Tensor:
+    """one_hot(labels) - softmax(scores), (batch, classes)"""
+    return F.one_hot(labels, scores.shape[1]).to(scores.dtype) - scores.softmax(1)
+
+
+def is_labels(target: Tensor) -> bool:
+    return target.ndim == 1 and not target.is_floating_point()
+
+
+def check_shape(loss: Loss, node: Node, shape: tuple[int, ...]) -> None:
+    if node.shape != shape:
+        raise InputError(
+            f"{type(loss).__name__} is for a node of shape {shape}, but {loss.nodes[0]!r} has shape {node.shape}."
+        )
+
+
+def check_labels(labels: Tensor, batch: int, classes: int) -> None:
+    if not isinstance(labels, Tensor) or not is_labels(labels) or len(labels) != batch:
+        found = f"{tuple(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else repr(labels)
+        raise InputError(f"The target must be integer labels of shape ({batch},), not {found}.")
+    # On an accelerator the look would wait for the device at each step; the loader has checked labels there.
+    if labels.device.type == "cpu" and batch and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
+        bad = labels[(labels < 0) | (labels >= classes)][0]
+        raise InputError(f"Label {int(bad)} is outside 0..{classes - 1}: the network has {classes} outputs.")

@@ -1,0 +1,168 @@
+"""Maps: what a synapse carries from one node to another, and how its transpose carries back."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eqprop.energy.pooling import AveragePool, Pool, Pull
+from eqprop.errors import InputError
+
+Pair = int | tuple[int, int]
+
+
+class Map(nn.Module, ABC):
+    """A function from one node's units to another's, with its transposed derivative.
+
+    Linear, or linear up to the choice that pooling makes. ``carry`` states both directions; a subclass whose
+    transpose needs no forward pass also overrides ``transpose``, which may be cheaper, never different.
+    """
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+
+    @abstractmethod
+    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
+        """(batch, *in_shape) -> (batch, *out_shape), and the pull at ``pre``."""
+
+    def forward(self, pre: Tensor) -> Tensor:
+        """(batch, *in_shape) -> (batch, *out_shape)"""
+        return self.carry(pre)[0]
+
+    def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
+        """The pull at ``pre``, applied to ``post``: (batch, *out_shape) -> (batch, *in_shape)."""
+        return self.carry(pre)[1](post)
+
+
+class Dense(Map):
+    """post = W vec(pre), for nodes of any shape. Weight: (out units, in units).
+
+    Initial weights: uniform in ±1/sqrt(in units), PyTorch's default and the seed paper's.
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]):
+        super().__init__()
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        self.weight = initial_weight(math.prod(out_shape), math.prod(in_shape))
+
+    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
+        return self(pre), lambda post: self.transpose(pre, post)
+
+    def forward(self, pre: Tensor) -> Tensor:
+        return F.linear(pre.flatten(1), self.weight).view(-1, *self.out_shape)
+
+    def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
+        return (post.flatten(1) @ self.weight).view(-1, *self.in_shape)
+
+
+class Convolution(Map):
+    """post = P(w * pre): a two-dimensional convolution, then pooling (the seed paper's order).
+
+    Weight: (channels, in channels / groups, kernel height, kernel width); initially uniform in
+    ±1/sqrt(fan in). Without a pool the map is linear.
+
+    Raises:
+        InputError: the kernel or the pool does not fit into an input of ``in_shape``.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        channels: int,
+        kernel: Pair = 3,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        pool: Pool | None = None,
+    ):
+        super().__init__()
+        if len(in_shape) != 3:
+            raise InputError(f"A convolution needs (channels, height, width), not a node of shape {in_shape}.")
+        if groups < 1 or in_shape[0] % groups or channels % groups:
+            raise InputError(f"groups {groups} must divide both {in_shape[0]} and {channels} channels.")
+        self.in_shape = in_shape
+        self.kernel, self.stride, self.padding, self.dilation = map(pair, (kernel, stride, padding, dilation))
+        self.groups, self.pool = groups, pool
+        sizes = list(zip(in_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True))
+        grid = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
+        if min(grid) < 1 or (pool is not None and min(pool.output_size(n) for n in grid) < 1):
+            what = f"kernel {self.kernel}, padding {self.padding}" + (f", {pool}" if pool else "")
+            raise InputError(
+                f"A convolution of {what} does not fit into units of shape {in_shape}: use larger images, "
+                "fewer layers, more padding or no pooling."
+            )
+        # What a strided convolution rounded away, its transpose must add back to return to in_shape.
+        self.output_padding = tuple(
+            n - ((g - 1) * s - 2 * p + d * (k - 1) + 1) for g, (n, k, s, p, d) in zip(grid, sizes, strict=True)
+        )
+        self.grid = (channels, *grid)
+        self.out_shape = (channels, *(pool.output_size(n) if pool else n for n in grid))
+        self.weight = initial_weight(channels, in_shape[0] // groups, *self.kernel)
+
+    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
+        z = self._convolve(pre)
+        if self.pool is None:
+            return z, self._convolve_transposed
+        value, unpool = self.pool.carry(z)
+        return value, lambda post: self._convolve_transposed(unpool(post))
+
+    def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
+        if self.pool is None:
+            return self._convolve_transposed(post)
+        if isinstance(self.pool, AveragePool):  # linear: any z of the right shape will do
+            z = post.new_empty(()).expand(len(post), *self.grid)
+            return self._convolve_transposed(self.pool.carry(z)[1](post))
+        return super().transpose(pre, post)
+
+    def _convolve(self, pre: Tensor) -> Tensor:
+        return F.conv2d(pre, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def _convolve_transposed(self, z: Tensor) -> Tensor:
+        return F.conv_transpose2d(
+            z, self.weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
+
+
+class ModuleMap(Map):
+    """Any ``nn.Module`` as a map; its transpose is derived by automatic differentiation at each use."""
+
+    def __init__(self, module: nn.Module, in_shape: tuple[int, ...]):
+        super().__init__()
+        self.module, self.in_shape = module, in_shape
+        with torch.no_grad():
+            try:
+                like = next(module.parameters(), torch.zeros(()))
+                self.out_shape = tuple(module(like.new_zeros(1, *in_shape)).shape[1:])
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{module} does not accept units of shape {in_shape}: {reason}") from error
+
+    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
+        value, pullback, *_ = torch.func.vjp(self.module, pre)
+        return value, lambda post: pullback(post)[0]
+
+    def forward(self, pre: Tensor) -> Tensor:
+        return self.module(pre)
+
+
+def initial_weight(*shape: int) -> nn.Parameter:
+    """Uniform in ±1/sqrt(fan in), fan in being all but the first dimension."""
+    return nn.Parameter(nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5)))
+
+
+def fan_in(weight: Tensor) -> int:
+    return math.prod(weight.shape[1:])
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """(batch, ...) -> (batch,), summed over everything but the batch."""
+    return tensor.flatten(1).sum(1)

@@ -1,0 +1,262 @@
+"""Networks: nodes and couplings; and landscapes: a network with its data held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from eqprop.energy.couplings import Coupling, Field, Latest, repeat
+from eqprop.energy.losses import Loss
+from eqprop.energy.maps import flat
+from eqprop.energy.nodes import Node, State
+from eqprop.errors import InputError
+
+
+class Network(nn.Module):
+    """E(s) = sum over nodes of G(s_node) + sum over couplings. Parameters and graph; knows no data.
+
+    Args:
+        nodes: name -> node. Exactly one has no activation: the input, held at the data.
+        couplings: the terms of the energy, named by a mapping, or each by its own ``name``.
+        loss: what it is taught, with parameters of its own if it has a read-out. A network that is one block
+            of a larger model needs none.
+        output: the node whose state the network returns; default: the loss's first, else the last.
+
+    Raises:
+        InputError: a coupling names a node that is not there, does not fit its nodes, or is there twice.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        couplings: Mapping[str, Coupling] | Iterable[Coupling],
+        loss: Loss | None = None,
+        output: str | None = None,
+    ):
+        super().__init__()
+        self.nodes = dict(nodes)
+        inputs = [name for name, node in self.nodes.items() if node.activation is None]
+        if len(inputs) != 1 or len(self.nodes) < 2:
+            raise InputError(f"A network has one node without activation, its input, and others; found {inputs}.")
+        self.input = inputs[0]
+        self.free = {name: node for name, node in self.nodes.items() if name != self.input}
+        self.couplings = nn.ModuleDict(self._named(couplings))
+        self.loss = loss
+        self.output = output or (loss.nodes[0] if loss is not None else list(self.free)[-1])
+        self._check()
+        self.colours = colouring(list(self.free), [c.nodes for c in self.terms.values()])
+
+    @property
+    def terms(self) -> dict[str, Coupling]:
+        """name -> coupling"""
+        return dict(self.couplings.items())  # type: ignore[arg-type]
+
+    def landscape(self, x: Tensor, masks: State | None = None) -> Landscape:
+        """The energy as a function of the free nodes alone.
+
+        Args:
+            x: (batch, *input shape), or any shape with as many units for each example.
+            masks: node -> (batch, *node shape) of 0 and 1, from ``draw_masks``; default: every unit is there.
+        """
+        node = self.nodes[self.input]
+        if x.ndim < 2 or x[0].numel() != node.units:
+            raise InputError(
+                f"The network takes (batch, {', '.join(map(str, node.shape))}), not {tuple(x.shape)}: resize the "
+                "data, or build the network for its shape."
+            )
+        if not x.is_floating_point():
+            raise InputError(f"The network takes floating-point values, not {x.dtype}: scale them first.")
+        data = {self.input: channels_last(x.reshape(len(x), *node.shape))}
+
+        def terms() -> dict[str, Coupling]:
+            return {name: term.given(data) for name, term in self.terms.items()}
+
+        return Landscape(self.free, terms, self.colours, masks or {}, like=data[self.input])
+
+    def draw_masks(self, batch: int) -> State:
+        """Which units of the nodes with dropout are there, for each example; from torch's generator."""
+        like = next(self.parameters())
+        shapes = {name: (batch, *node.shape) for name, node in self.free.items() if node.dropout > 0}
+        return {
+            name: channels_last((torch.rand(shape, device=like.device) >= self.free[name].dropout).to(like.dtype))
+            for name, shape in shapes.items()
+        }
+
+    def scores(self, state: State) -> Tensor:
+        """What a prediction is read from: the loss's scores, (batch, classes), or the output node's state."""
+        if self.loss is None:
+            return state[self.output]
+        return self.loss.scores(*(state[node] for node in self.loss.nodes))
+
+    def _named(self, couplings: Mapping[str, Coupling] | Iterable[Coupling]) -> dict[str, Coupling]:
+        if isinstance(couplings, Mapping):
+            pairs = list(couplings.items())
+        else:
+            pairs = [(coupling.name, coupling) for coupling in couplings]
+        named: dict[str, Coupling] = {}
+        for name, coupling in pairs:
+            if any(coupling is other for other in named.values()):
+                raise InputError(f"The coupling {name!r} is in the network twice: its energy would count twice.")
+            if name in named:
+                raise InputError(f"Two couplings are named {name!r}: pass a mapping from names to couplings.")
+            named[name] = coupling
+        return named
+
+    def _check(self) -> None:
+        users: list[tuple[str, tuple[str, ...]]] = [(name, c.nodes) for name, c in self.terms.items()]
+        if self.loss is not None:
+            users.append((type(self.loss).__name__, self.loss.nodes))
+        for name, named in [*users, ("output", (self.output,))]:
+            if unknown := [node for node in named if node not in self.nodes]:
+                raise InputError(f"{name} names {unknown}, which this network does not have: {list(self.nodes)}.")
+        if self.loss is not None and self.input in self.loss.nodes:
+            raise InputError(f"{type(self.loss).__name__} reads {self.input!r}, which is held at the data.")
+        for coupling in self.terms.values():
+            coupling.bind(self.nodes)
+        if self.loss is not None:
+            self.loss.bind(self.nodes)
+        driven = {node for coupling in self.terms.values() for node in coupling.nodes}
+        if idle := [node for node in self.nodes if node not in driven]:
+            raise InputError(f"No coupling reaches {idle}: couple them, or leave them out.")
+
+
+class Landscape:
+    """An energy over free nodes, the data held fixed. All that a solver ever sees.
+
+    Silenced units (``masks``) say and hear nothing: neighbours see ``mask / (1 - dropout) * s``, and the unit's
+    own drive is multiplied by its mask.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        terms: Callable[[], dict[str, Coupling]],
+        colours: tuple[tuple[str, ...], ...],
+        masks: State,
+        like: Tensor,
+    ):
+        self.nodes, self.colours, self.masks = nodes, colours, masks
+        self._build, self._like = terms, like
+        self.terms = terms()
+        self._visible = {name: Latest(self._seen_as(name)) for name in masks}
+        self._constant = self._constants()
+
+    def rest(self) -> State:
+        """Every free node at zero: where settling starts."""
+        batch = len(self._like)
+        return {name: channels_last(self._like.new_zeros(batch, *node.shape)) for name, node in self.nodes.items()}
+
+    def energy(self, state: State) -> Tensor:
+        """(batch,): all of ``energies``, summed."""
+        return torch.stack(list(self.energies(state).values())).sum(0)
+
+    def energies(self, state: State) -> dict[str, Tensor]:
+        """Each term's energy, (batch,), by its name; and each node's own, by the node's."""
+        kept = {name: 1 - node.dropout if name in self.masks else 1.0 for name, node in self.nodes.items()}
+        own = {
+            name: flat(node.activation.potential(state[name])) / kept[name]
+            for name, node in self.nodes.items()
+            if node.activation is not None
+        }
+        seen = self.visible(state)
+        return own | {name: term.energy(*(seen[n] for n in term.nodes)) for name, term in self.terms.items()}
+
+    def contrast(self, state: State) -> Tensor:
+        """(batch,): what a contrastive rule compares between phases; all that the parameters enter."""
+        seen = self.visible(state)
+        terms = [term.contrast(*(seen[n] for n in term.nodes)) for term in self.terms.values()]
+        return torch.stack(terms).sum(0)
+
+    def visible(self, state: State) -> State:
+        """The state as couplings see it: silenced units at zero, the others scaled up to make good."""
+        return state | {name: seen(state[name]) for name, seen in self._visible.items()}
+
+    def drive(self, state: State, node: str) -> Tensor:
+        """What all terms together push ``node`` with, (batch, *node shape)."""
+        return self._drive(self.visible(state), node)
+
+    def relax(self, state: State, nodes: Iterable[str]) -> State:
+        """The response of the given nodes to what the rest of the state drives them with.
+
+        For terms linear in a node (synapses, biases) this is the minimum over that node. For others (lateral
+        couplings, the nudged loss) it is one step of a fixed-point iteration.
+        """
+        seen = self.visible(state)
+        new = {}
+        for name in nodes:
+            activation = self.nodes[name].activation
+            assert activation is not None
+            new[name] = activation.response(self._drive(seen, name))
+        return new
+
+    def repeated(self, copies: int) -> Landscape:
+        """The same landscape for a batch stacked ``copies`` times. What the data do is not computed again."""
+        masks = {name: repeat(mask, copies) for name, mask in self.masks.items()}
+        terms = {name: term.repeated(copies) for name, term in self.terms.items()}
+        return Landscape(self.nodes, lambda: terms, self.colours, masks, repeat(self._like, copies))
+
+    def plus(self, name: str, term: Coupling) -> Landscape:
+        """The same landscape with one more term."""
+        terms = self.terms | {name: term}
+        return Landscape(self.nodes, lambda: terms, self.colours, self.masks, self._like)
+
+    def rebuilt(self) -> Landscape:
+        """The same landscape, built from the data again: within ``enable_grad``, with parameters in its graph."""
+        return Landscape(self.nodes, self._build, self.colours, self.masks, self._like)
+
+    def _drive(self, seen: State, node: str) -> Tensor:
+        total = self._constant.get(node)
+        for term in self.terms.values():
+            if node in term.nodes and not isinstance(term, Field):
+                push = term.drive(node, *(seen[n] for n in term.nodes))
+                total = push if total is None else total + push
+        if total is None:
+            raise InputError(f"Nothing drives node {node!r}.")
+        total = total.expand(seen[node].shape)
+        return total * self.masks[node] if node in self.masks else total
+
+    def _constants(self) -> dict[str, Tensor]:
+        """What pushes each node whatever the state: the data's share and the biases, summed once a batch."""
+        constant: dict[str, Tensor] = {}
+        for term in self.terms.values():
+            if isinstance(term, Field):
+                (node,) = term.nodes
+                constant[node] = term.strength + constant[node] if node in constant else term.strength
+        return constant
+
+    def _seen_as(self, name: str) -> Callable[[Tensor], Tensor]:
+        scale = self.masks[name] / (1 - self.nodes[name].dropout)
+        return lambda state: scale * state
+
+
+def colouring(nodes: list[str], edges: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Sets of nodes that no term couples to each other: two for a chain and every other bipartite graph.
+
+    Breadth first, each node takes the first colour that none of its neighbours has.
+    """
+    neighbours: dict[str, set[str]] = {node: set() for node in nodes}
+    for edge in edges:
+        for a, b in combinations([node for node in edge if node in neighbours], 2):
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+    colour: dict[str, int] = {}
+    for root in nodes:
+        queue = [root]
+        while queue:
+            node = queue.pop(0)
+            if node in colour:
+                continue
+            taken = {colour[other] for other in neighbours[node] if other in colour}
+            colour[node] = next(c for c in range(len(nodes)) if c not in taken)
+            queue.extend(sorted(neighbours[node], key=nodes.index))
+    return tuple(
+        tuple(node for node in nodes if colour[node] == c) for c in range(max(colour.values(), default=-1) + 1)
+    )
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Images with their channels innermost, the layout in which pooling and convolution are fastest."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -1,0 +1,39 @@
+"""Nodes: populations of units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from eqprop.energy.activations import Activation
+from eqprop.errors import InputError
+
+State = dict[str, Tensor]
+"""Node name -> (batch, *node shape). A value: nothing in this package changes one in place."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A population of units.
+
+    Attributes:
+        shape: the shape of one example's units, e.g. ``(channels, height, width)`` or ``(units,)``.
+        activation: how a unit responds to its drive; ``None`` for the node that is held at the data.
+        dropout: the share of units that each training example silences (see ``Network.draw_masks``).
+    """
+
+    shape: tuple[int, ...]
+    activation: Activation | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.shape or any(not isinstance(n, int) or n < 1 for n in self.shape):
+            raise InputError(f"A node of shape {self.shape} has no units: give positive whole numbers.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout {self.dropout} is not a share of units: it must be in [0, 1).")
+
+    @property
+    def units(self) -> int:
+        return math.prod(self.shape)

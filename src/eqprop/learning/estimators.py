@@ -1,0 +1,152 @@
+"""Estimators: from a free equilibrium to the gradient of a cost read off it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.couplings import repeat
+from eqprop.energy.losses import Loss, Nudge, Target, repeat_target
+from eqprop.energy.network import Landscape
+from eqprop.energy.nodes import State
+from eqprop.learning.rules import Gradients, Phases, Rule, contrastive
+from eqprop.learning.stencils import Nudging
+from eqprop.settling.solvers import Settled, Solver
+
+
+class Cost(NamedTuple):
+    """mean over the batch of weight * loss(target, states): what the gradient is of."""
+
+    loss: Loss
+    target: Target
+    weight: Tensor  # (batch,), signed
+
+    def values(self, landscape: Landscape, state: State) -> Tensor:
+        """(batch,): each example's weighted loss."""
+        seen = landscape.visible(state)
+        return self.weight * self.loss(self.target, *(seen[node] for node in self.loss.nodes))
+
+
+class Learnt(NamedTuple):
+    """What learning found: a gradient for each parameter asked for, and the phases that gave them, if any."""
+
+    gradients: Gradients
+    nudged: Settled | None = None
+
+
+Learn = Callable[[Cost, Sequence[Tensor]], Learnt]
+"""(cost, parameters) -> d mean cost / d parameter, for each parameter (or data tensor) of the landscape."""
+
+
+class Estimator(ABC):
+    """Settles the free phase, and returns with it the function that learns from it.
+
+    Like ``torch.func.vjp``: the cost may be known only later, and several may be asked about.
+    """
+
+    @abstractmethod
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]: ...
+
+    def generators(self) -> Iterable[torch.Generator]:
+        """The random generators it draws from, so that a checkpoint can keep their states."""
+        return ()
+
+
+@dataclass(frozen=True)
+class EquilibriumPropagation(Estimator):
+    """Settle freely, nudge, settle again, compare (Scellier & Bengio 2017; Laborieux et al. 2021).
+
+    Attributes:
+        nudging: the stencil over nudges, e.g. ``symmetric(0.5)``.
+        free: solver of the free phase, from rest.
+        nudged: solver of each nudged phase, from the free state.
+        rule: how the phases become gradients.
+        stacked: settle all phases at once, stacked along the batch; or in turn, with the same result and the
+            memory of one.
+
+    A phase at beta 0 is the free phase, and is not settled again.
+    """
+
+    nudging: Nudging
+    free: Solver
+    nudged: Solver
+    rule: Rule = contrastive
+    stacked: bool = True
+
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        with torch.no_grad():
+            free = self.free(landscape, landscape.rest())
+        return free, partial(self._learn, landscape, free)
+
+    def generators(self) -> Iterable[torch.Generator]:
+        return self.nudging.generators()
+
+    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+        stencil = self.nudging.draw()
+        phases = list(zip(stencil.betas, stencil.weights, strict=True))
+        parts = [phases] if self.stacked else [[phase] for phase in phases]
+        found = [self._contrast(landscape, free, cost, part, parameters) for part in parts]
+        gradients = tuple(
+            torch.stack(each).sum(0) for each in zip(*(learnt.gradients for learnt in found), strict=True)
+        )
+        return Learnt(gradients, join([learnt.nudged for learnt in found if learnt.nudged is not None]))
+
+    def _contrast(
+        self,
+        landscape: Landscape,
+        free: Settled,
+        cost: Cost,
+        phases: Sequence[tuple[float, float]],  # (beta, weight)
+        parameters: Sequence[Tensor],
+    ) -> Learnt:
+        """The share of these phases in the estimate: settle them, and let the rule read them."""
+        # Phases at beta 0 come first and are not settled again.
+        phases = sorted(phases, key=lambda phase: phase[0] != 0)
+        betas = [beta for beta, _ in phases if beta != 0]
+        start = repeated(free.state, len(betas))
+        with torch.no_grad():
+            settled = None
+            if betas:
+                nudge = nudge_of(cost, betas)
+                settled = self.nudged(landscape.repeated(len(betas)).plus("nudge", nudge), start)
+        at_rest = repeated(free.state, len(phases) - len(betas))
+        state = {node: torch.cat([at_rest[node], settled.state[node]]) for node in start} if settled else at_rest
+        batch = len(cost.weight)
+        weight = cost.weight.new_tensor([weight for _, weight in phases]).repeat_interleave(batch) / batch
+        with torch.enable_grad():
+            compared = Phases(
+                landscape.rebuilt().repeated(len(phases)),
+                nudge_of(cost, [beta for beta, _ in phases]),
+                repeated(free.state, len(phases)),
+                state,
+                weight,
+            )
+            return Learnt(self.rule(compared, parameters), settled)
+
+
+def nudge_of(cost: Cost, betas: Sequence[float]) -> Nudge:
+    """One nudge for a batch stacked once for each beta."""
+    scale = torch.cat([beta * cost.weight for beta in betas])
+    return Nudge(cost.loss, repeat_target(cost.target, len(betas)), scale)
+
+
+def repeated(state: State, copies: int) -> State:
+    return {node: repeat(value, copies) if copies else value[:0] for node, value in state.items()}
+
+
+def join(settled: Sequence[Settled]) -> Settled | None:
+    """Phases settled in turn, as if they had been stacked."""
+    if not settled:
+        return None
+    first = settled[0]
+    return Settled(
+        {node: torch.cat([each.state[node] for each in settled]) for node in first.state},
+        {node: torch.cat([each.change[node] for each in settled]) for node in first.change},
+        torch.cat([each.sweeps for each in settled]),
+    )

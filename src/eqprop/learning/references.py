@@ -1,0 +1,108 @@
+"""Reference gradients: what estimators are held against, and train as baselines.
+
+Both serve wherever an estimator does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.network import Landscape
+from eqprop.energy.nodes import State
+from eqprop.errors import InputError, NotSettledError
+from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
+from eqprop.learning.rules import differentiate
+from eqprop.settling.solvers import FixedPoint, Settled, Solver
+from eqprop.settling.sweeps import synchronous
+
+
+@dataclass(frozen=True)
+class BackpropagationThroughTime(Estimator):
+    """Truncated: ``free.sweeps`` sweeps from rest, the last ``last`` of them with an autograd graph.
+
+    The seed paper's reference: exact for the truncated unrolling, with memory that grows with ``last``.
+    """
+
+    free: FixedPoint
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.last <= self.free.sweeps:
+            raise InputError(f"last {self.last} must be between 1 and the free phase's {self.free.sweeps} sweeps.")
+
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        state = landscape.rest()
+        before = self.free.sweeps - self.last
+        with torch.no_grad():
+            if before:
+                state = replace(self.free, sweeps=before)(landscape, state).state
+        with torch.enable_grad():
+            unrolled = landscape.rebuilt()
+            settled = replace(self.free, sweeps=self.last)(unrolled, state)
+
+        def learn(cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+            with torch.enable_grad():
+                loss = cost.values(unrolled, settled.state).mean()
+                # A truncated unrolling may be too short for the loss to reach a parameter: its gradient is then 0.
+                found = torch.autograd.grad(loss, list(parameters), retain_graph=True, materialize_grads=True)
+                return Learnt(found)
+
+        detached = {node: value.detach() for node, value in settled.state.items()}
+        change = {node: value.detach() for node, value in settled.change.items()}
+        return Settled(detached, change, settled.sweeps + before), learn
+
+
+@dataclass(frozen=True)
+class ImplicitDifferentiation(Estimator):
+    """The exact gradient at the fixed point that ``free`` finds.
+
+    With s = F(s, theta) at rest and the cost's gradient c, dcost/dtheta = (dF/dtheta)^T a, where the adjoint
+    a = c + (dF/ds)^T a is iterated until no entry changes by more than ``tolerance`` times the largest
+    (recurrent backpropagation: Almeida 1987, Pineda 1987).
+
+    Raises:
+        NotSettledError: the adjoint did not come to rest in ``steps`` steps: the equilibrium is not stable, or
+            not settled.
+    """
+
+    free: Solver
+    tolerance: float = 1e-10
+    steps: int = 10_000
+
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        with torch.no_grad():
+            free = self.free(landscape, landscape.rest())
+        return free, partial(self._learn, landscape, free.state)
+
+    def _learn(self, landscape: Landscape, state: State, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+        names = list(state)
+        with torch.enable_grad():
+            at = {node: value.detach().requires_grad_() for node, value in state.items()}
+            moved = synchronous(landscape.rebuilt(), at)
+            loss = cost.values(landscape, at).mean()
+            points = [at[node] for node in names]
+            gradient = torch.autograd.grad(loss, points, retain_graph=True, allow_unused=True)
+            source = [torch.zeros_like(p) if g is None else g for p, g in zip(points, gradient, strict=True)]
+            adjoint = source
+            outputs = [moved[node] for node in names]
+            for _ in range(self.steps):
+                pulled = torch.autograd.grad(outputs, points, adjoint, retain_graph=True, allow_unused=True)
+                new = [c if a is None else c + a for c, a in zip(source, pulled, strict=True)]
+                change = max(float((n - a).abs().max()) for n, a in zip(new, adjoint, strict=True))
+                size = max(float(n.abs().max()) for n in new)
+                adjoint = new
+                if change <= self.tolerance * size:
+                    break
+            else:
+                raise NotSettledError(
+                    f"The exact gradient's adjoint still changed by {change / size:.1e} of its size after "
+                    f"{self.steps} steps: settle the free phase further, or raise `tolerance` or `steps`; if it "
+                    "grows, the equilibrium is not stable and has no gradient."
+                )
+            through = sum((o * a).sum() for o, a in zip(outputs, adjoint, strict=True))
+            return Learnt(differentiate(through + loss, parameters))

@@ -1,0 +1,98 @@
+"""Learning rules: what each parameter reads off the settled phases.
+
+A rule takes the phases of one step and returns an estimate of the gradient of the mean loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.couplings import Coupling, SeparateFeedback
+from eqprop.energy.network import Landscape
+from eqprop.energy.nodes import State
+from eqprop.errors import InputError
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The equilibria that a rule compares, stacked along the batch, phase by phase.
+
+    ``landscape`` and ``nudge`` carry the autograd graph of the parameters; the states are constants.
+    """
+
+    landscape: Landscape
+    nudge: Coupling
+    free: State  # node -> (phases * batch, *node shape), before nudging
+    state: State  # node -> (phases * batch, *node shape), after
+    weight: Tensor  # (phases * batch,), the stencil's weights over the batch size
+
+
+Gradients = tuple[Tensor, ...]
+Rule = Callable[[Phases, Sequence[Tensor]], Gradients]
+"""(phases, parameters) -> the estimate of d mean loss / d parameter, for each."""
+
+
+def contrastive(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
+    """d/dtheta of sum_k weight_k F(theta, s_k): the difference of the nudged energy between phases.
+
+    Equilibrium propagation's rule (Scellier & Bengio 2017). With separate feedback weights, each of the two
+    maps reads the product of activities at its own two ends (Kolen-Pollack without the tie).
+    """
+    energy = phases.landscape.contrast(phases.state) + nudged(phases)
+    return differentiate((phases.weight * energy).sum(), parameters)
+
+
+def vector_field(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
+    """-<d drive / d theta at the free state, change of the driven node>: for networks without energy.
+
+    Each node's potential is read with that node nudged and its neighbours still free; so a feedforward weight
+    sees the free presynaptic activity, a feedback weight the free postsynaptic one (seed paper, "different
+    updates"; Scellier et al. 2018). For a network with energy it equals ``contrastive`` to first order in beta.
+    """
+    landscape = phases.landscape
+    free, state = landscape.visible(phases.free), landscape.visible(phases.state)
+    total = nudged(phases)
+    for term in landscape.terms.values():
+        for node in term.nodes:
+            total = total + term.potential(node, *((state if n == node else free)[n] for n in term.nodes))
+    return differentiate((phases.weight * total).sum(), parameters)
+
+
+def kolen_pollack(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
+    """``contrastive``, each feedforward weight and its feedback weight then sharing the mean of both estimates.
+
+    With equal learning rates and weight decay, the two converge to each other (seed paper, "same update";
+    Kolen & Pollack 1994).
+    """
+    found = dict(zip(map(id, parameters), contrastive(phases, parameters), strict=True))
+    for term in phases.landscape.terms.values():
+        for _, up, down in term.pairs() if isinstance(term, SeparateFeedback) else ():
+            if id(up) in found and id(down) in found:
+                found[id(up)] = found[id(down)] = (found[id(up)] + found[id(down)]) / 2
+    return tuple(found[id(parameter)] for parameter in parameters)
+
+
+def nudged(phases: Phases) -> Tensor:
+    """(phases * batch,): beta times the loss at the nudged state, through which a read-out learns."""
+    seen = phases.landscape.visible(phases.state)
+    return phases.nudge.energy(*(seen[node] for node in phases.nudge.nodes))
+
+
+def differentiate(objective: Tensor, parameters: Sequence[Tensor]) -> Gradients:
+    """The gradient of a scalar, one for each parameter.
+
+    Raises:
+        InputError: a parameter does not enter it.
+    """
+    found = torch.autograd.grad(objective, list(parameters), allow_unused=True)
+    for gradient, parameter in zip(found, parameters, strict=True):
+        if gradient is None:
+            raise InputError(
+                f"A parameter of shape {tuple(parameter.shape)} takes no part in the energy or the loss, so it "
+                "would silently never learn: remove it, or call requires_grad_(False) on it."
+            )
+    return found

@@ -1,0 +1,121 @@
+"""Stencils: at which nudges to look, and how to weigh what is seen there.
+
+Every estimator of the family is a finite-difference formula for d/dbeta at 0, applied to the gradient of the
+nudged energy with respect to the parameters (Scellier & Bengio 2017; Laborieux et al. 2021 for the symmetric
+one). Its moments say what it estimates, and how fast its bias vanishes with beta.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+
+from eqprop.errors import InputError
+
+
+class Nudging(ABC):
+    """Chooses the stencil of each step."""
+
+    @abstractmethod
+    def draw(self) -> Stencil: ...
+
+    def generators(self) -> Iterable[torch.Generator]:
+        """The random generators it draws from, so that a checkpoint can keep their states."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Stencil(Nudging):
+    """d/dbeta f(beta) at 0 is estimated by the sum over k of ``weights[k] * f(betas[k])``.
+
+    Raises:
+        InputError: the weights do not sum to 0, or the weighted betas not to 1.
+    """
+
+    betas: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != len(self.weights) or not self.betas:
+            raise InputError(f"A stencil needs one weight for each beta, not {self.weights} for {self.betas}.")
+        if len(set(self.betas)) < len(self.betas):
+            raise InputError(f"The betas {self.betas} repeat: add their weights up.")
+        size = sum(abs(w) for w in self.weights)
+        if abs(self.moment(0)) > 1e-9 * size or abs(self.moment(1) - 1) > 1e-9:
+            raise InputError(
+                f"betas {self.betas} with weights {self.weights} do not estimate a derivative: the weights must "
+                f"sum to 0 (got {self.moment(0):g}) and the weighted betas to 1 (got {self.moment(1):g})."
+            )
+
+    def moment(self, power: int) -> float:
+        """sum_k weights[k] betas[k]^power"""
+        return sum(w * b**power for b, w in zip(self.betas, self.weights, strict=True))
+
+    @property
+    def order(self) -> int:
+        """The bias shrinks like beta^order, on a smooth network."""
+        scale = max(abs(b) for b in self.betas)
+        power = 2
+        while abs(self.moment(power)) < 1e-9 * scale ** (power - 1):
+            power += 1
+        return power - 1
+
+    def draw(self) -> Stencil:
+        return self
+
+
+def one_sided(beta: float) -> Stencil:
+    """(f(beta) - f(0)) / beta, order 1. A negative beta nudges away from the target."""
+    check_beta(beta)
+    return Stencil((0.0, beta), (-1 / beta, 1 / beta))
+
+
+def symmetric(beta: float) -> Stencil:
+    """(f(beta) - f(-beta)) / (2 beta), order 2: the seed paper's."""
+    check_beta(beta)
+    return Stencil((beta, -beta), (0.5 / beta, -0.5 / beta))
+
+
+def five_point(beta: float) -> Stencil:
+    """(f(-2 beta) - 8 f(-beta) + 8 f(beta) - f(2 beta)) / (12 beta), order 4."""
+    check_beta(beta)
+    unit = 1 / (12 * beta)
+    return Stencil((2 * beta, beta, -beta, -2 * beta), (-unit, 8 * unit, -8 * unit, unit))
+
+
+@dataclass(frozen=True, eq=False)
+class RandomSign(Nudging):
+    """One-sided, the sign of beta a fair coin at each step: symmetric on average (seed paper, section 2.3).
+
+    Draws from its own generator, seeded with ``seed``.
+    """
+
+    beta: float
+    seed: int = 0
+    generator: torch.Generator = field(default_factory=torch.Generator, repr=False, init=False)
+
+    def __post_init__(self) -> None:
+        check_beta(self.beta)
+        self.generator.manual_seed(self.seed)
+
+    def draw(self) -> Stencil:
+        heads = bool(torch.randint(2, (), generator=self.generator))
+        return one_sided(self.beta if heads else -self.beta)
+
+    def generators(self) -> Iterable[torch.Generator]:
+        return (self.generator,)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> RandomSign:
+        twin = copy.copy(self)
+        object.__setattr__(twin, "generator", torch.Generator())
+        twin.generator.set_state(self.generator.get_state())
+        return twin
+
+
+def check_beta(beta: float) -> None:
+    if not (beta != 0 and abs(beta) < float("inf")):
+        raise InputError(f"beta {beta} does not nudge: it must be finite and not 0.")

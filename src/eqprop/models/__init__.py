@@ -1,0 +1,1 @@
+"""Ready networks, built from the core; no new concepts."""

@@ -1,0 +1,1 @@
+"""How a network comes to rest: the order of a sweep, and the solver that repeats it."""

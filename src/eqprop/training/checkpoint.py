@@ -1,0 +1,275 @@
+"""Checkpoints that a crash cannot damage, and that hold no code: safetensors for tensors, JSON for the rest.
+
+``<name>.json`` names the tensor file that belongs to it. It is replaced in one step, last of all: whenever
+the process is killed, the checkpoint on disk is wholly the old one or wholly the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from eqprop.errors import InputError
+
+FORMAT = 1
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace the file at ``path`` by ``text`` (UTF-8) in one step. Raises OSError."""
+    with _replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_tensors_atomic(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Replace the safetensors file at ``path`` in one step; ``notes`` go into its header. Raises OSError.
+
+    Tensors may be on any device, of any strides, and may share memory.
+    """
+    # A copy of each: safetensors refuses tensors that share memory or are not contiguous.
+    copies = {
+        key: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, tensor in tensors.items()
+    }
+    with _replacing(path) as temporary:
+        try:
+            # Not {}: with no tensors and no notes safetensors would then write a file that it cannot read.
+            save_file(copies, temporary, metadata=dict(notes) if notes else None)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+
+def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write the checkpoint ``name`` in ``folder``, in the place of the one before it.
+
+    ``state`` comes back as JSON gives it: tuples as lists, keys as strings. Raises InputError when ``state``
+    is not JSON, or when the files cannot be written; the checkpoint before it is then still whole.
+    """
+    tensor_file = Path(folder) / f"{_checked(name)}-{secrets.token_hex(8)}.safetensors"
+    commit_file = _commit_file(folder, name)
+    try:
+        json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The state of the checkpoint {commit_file} is not JSON: {first_line(error)}.") from error
+    try:
+        tensor_file.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors_atomic(tensor_file, tensors)
+        record = {
+            "format": FORMAT,
+            "tensors": {
+                "file": tensor_file.name,
+                "bytes": tensor_file.stat().st_size,
+                "sha256": _sha256(tensor_file),
+            },
+            "state": state,
+        }
+        write_text_atomic(commit_file, json.dumps(record, indent=1))
+    except OSError as error:
+        raise InputError(
+            f"Cannot write the checkpoint {commit_file} ({first_line(error)}): make room, or choose a "
+            "folder that can be written."
+        ) from error
+    _delete_unreferenced(tensor_file, name)
+
+
+def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the state that ``save`` wrote.
+
+    Raises InputError for a checkpoint that is missing, damaged, or written by a newer version.
+    """
+    path = _commit_file(folder, _checked(name))
+    record = _read_record(path)
+    return _read_tensors(path, record["tensors"]), record["state"]
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of an optimiser as named tensors, and as JSON that says where each of them belongs.
+
+    Raises InputError for a value that is neither a tensor nor plain data.
+    """
+    tensors: dict[str, Tensor] = {}
+    state = _encode(optimizer.state_dict(), "optimizer", tensors)
+    return tensors, {"kind": type(optimizer).__name__, "state": state}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> None:
+    """Give ``optimizer`` the state that ``flatten_optimizer`` took. ``tensors`` may hold others too.
+
+    Raises InputError when the state belongs to another kind of optimiser or to other parameters.
+    """
+    try:
+        if state["kind"] != type(optimizer).__name__:  # PyTorch would take it, and fail at a later step
+            raise ValueError(f"it is of {state['kind']}")
+        optimizer.load_state_dict(_decode(state["state"], tensors))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"The saved optimiser does not fit {type(optimizer).__name__} ({first_line(error)}): use the "
+            "optimiser and the model that the checkpoint was saved with."
+        ) from error
+
+
+def rng_tensors() -> dict[str, Tensor]:
+    """The state of PyTorch's global generators, one uint8 tensor each: ``rng.cpu``, ``rng.cuda.0``, ..."""
+    states = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def restore_rng(tensors: Mapping[str, Tensor]) -> None:
+    """Set the global generators that exist here to what ``rng_tensors`` took; other ``tensors`` are ignored.
+
+    Raises InputError when ``rng.cpu`` is missing or is not such a state.
+    """
+    try:
+        torch.set_rng_state(tensors["rng.cpu"])
+        for device in range(torch.cuda.device_count()):
+            if (key := f"rng.cuda.{device}") in tensors:
+                torch.cuda.set_rng_state(tensors[key], device)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"The checkpoint holds no state of the random generators ({first_line(error)}): start the run anew."
+        ) from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write; once it is on the disk it takes the place of ``path``."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        _flush(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # elsewhere (Windows) a folder cannot be opened to be flushed
+        _flush(path.parent, os.O_RDONLY)
+
+
+def _flush(path: Path, mode: int) -> None:
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _commit_file(folder: Path, name: str) -> Path:
+    return Path(folder) / f"{name}.json"
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"The checkpoint name {name!r} must be letters, digits, '_', '-' and '.'.")
+    return name
+
+
+def _delete_unreferenced(kept: Path, name: str) -> None:
+    """Remove what earlier saves of this name, finished or killed, left behind; other names' files stay."""
+    of_name = re.escape(name)
+    stale = re.compile(
+        rf"{of_name}-[0-9a-f]{{16}}\.safetensors"
+        rf"|\.{of_name}(-[0-9a-f]{{16}}\.safetensors|\.json)\.[0-9a-f]{{8}}\.tmp"
+    )
+    for path in kept.parent.iterdir():
+        if path != kept and stale.fullmatch(path.name):
+            with contextlib.suppress(OSError):  # the new checkpoint is whole: a leftover costs only room
+                path.unlink()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """What ``<name>.json`` holds."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        newer = int(record["format"]) > FORMAT
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"There is no checkpoint {path}: name the folder and the checkpoint of a run that has saved one."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    if newer:
+        raise InputError(
+            f"The checkpoint {path} has format {record['format']} and this version of eqprop reads {FORMAT}: "
+            "upgrade eqprop."
+        )
+    if missing := {"tensors", "state"} - record.keys():
+        raise _damaged(path, KeyError(*missing))
+    return record
+
+
+def _read_tensors(path: Path, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of the file that ``about``, an entry of the checkpoint ``path``, describes."""
+    try:
+        tensor_file = path.with_name(about["file"])
+        expected = (about["bytes"], about["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    try:
+        if (tensor_file.stat().st_size, _sha256(tensor_file)) != expected:
+            raise OSError("its content is not what was saved")
+        # Copied out of the mapped file, where tensors lie at odd addresses: kernels take other paths for
+        # those, and a resumed run would differ in the last bit.
+        return {key: tensor.clone() for key, tensor in load_file(tensor_file).items()}
+    except (OSError, SafetensorError) as error:
+        raise _damaged(tensor_file, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"The checkpoint file {path} is missing or damaged ({first_line(error)}): choose another checkpoint "
+        "or start the run anew."
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON that ``_decode`` turns back exactly; its tensors go to ``tensors``."""
+    match value:
+        case Tensor():
+            tensors[name] = value
+            return {"tensor": name}
+        case dict():
+            return {"dict": [[key, _encode(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+        case list() | tuple():
+            items = [_encode(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+            return {"tuple": items} if isinstance(value, tuple) else items
+        case None | bool() | int() | float() | str():
+            return value
+    raise InputError(f"{name} is {value!r}: a checkpoint holds tensors and plain data: use another optimiser.")
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    match value:
+        case {"tensor": name}:
+            return tensors[name]
+        case {"dict": items}:
+            return {key: _decode(item, tensors) for key, item in items}
+        case {"tuple": items}:
+            return tuple(_decode(item, tensors) for item in items)
+        case list():
+            return [_decode(item, tensors) for item in value]
+    return value
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

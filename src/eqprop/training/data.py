@@ -1,0 +1,565 @@
+"""Images: read once from any data set, kept as bytes, handed out in batches that depend on the seed alone.
+
+``datasets`` is imported inside the functions that need it: importing it takes 0.6 s, and a run whose decoded
+images are cached never does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from eqprop.errors import InputError
+from eqprop.training.checkpoint import first_line, write_tensors_atomic
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+    from PIL.Image import Image as Picture
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+EMBEDDED = "digits"
+IMAGE_NAMES = ("image", "img")
+LABEL_NAMES = ("label", "labels", "fine_label")
+CACHE_FORMAT = 1
+HUB_SECONDS = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A set of labelled images. Raises InputError for shapes, types or labels that do not fit together.
+
+    Attributes:
+        pixels: (count, channels, height, width), uint8.
+        labels: (count,), int64, each in ``0..classes - 1``.
+        classes: how many classes there are, whether or not each of them occurs here.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: int
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or not self.pixels.numel():
+            raise InputError(
+                f"Pixels of shape {tuple(self.pixels.shape)} and type {self.pixels.dtype} are no images: "
+                "give uint8 of (count, channels, height, width), none of them 0."
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise InputError(
+                f"Labels of shape {tuple(self.labels.shape)} and type {self.labels.dtype} do not fit "
+                f"{len(self.pixels)} images: give one int64 an image."
+            )
+        outside = ((self.labels < 0) | (self.labels >= self.classes)).nonzero()
+        if len(outside):
+            row = int(outside[0])
+            raise InputError(
+                f"Label {int(self.labels[row])} of row {row} is not in 0..{self.classes - 1}: give every "
+                "image a class (some test sets on the hub come without labels, as -1)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same images in the memory of ``device``."""
+        return Images(self.pixels.to(device), self.labels.to(device), self.classes)
+
+    def take(self, count: int) -> Images:
+        """The first ``count`` images. Raises InputError unless there are that many."""
+        if not 1 <= count <= len(self):
+            raise InputError(f"Cannot take {count} of {len(self)} images: ask for 1 to {len(self)}.")
+        return Images(self.pixels[:count], self.labels[:count], self.classes)
+
+    def split(self, fraction: float, seed: int) -> tuple[Images, Images]:
+        """Two parts, drawn at random from ``seed``; the first holds the share ``fraction`` of the images.
+
+        Both keep the order of the whole. Raises InputError when either would be empty.
+        """
+        count = round(fraction * len(self)) if math.isfinite(fraction) else 0
+        if not 0 < count < len(self):
+            raise InputError(
+                f"A share of {fraction} of {len(self)} images leaves one side empty: choose one between 0 and 1."
+            )
+        order = torch.randperm(len(self), generator=_generator("split", seed)).to(self.labels.device)
+        first, second = order[:count].sort().values, order[count:].sort().values
+        return self._rows(first), self._rows(second)
+
+    def _rows(self, rows: Tensor) -> Images:
+        return Images(self.pixels[rows], self.labels[rows], self.classes)
+
+
+def load_images(source: str | Path, split: Split) -> Images:
+    """The images of one side of a data set.
+
+    ``source`` is one of
+
+    - ``"digits"``, the set that this package embeds;
+    - a folder with ``train*.parquet`` and ``test*.parquet``, at its top or under ``data/``, as on the hub;
+    - a folder of images, ``train/<class>/*`` and ``test/<class>/*``;
+    - the name of a data set on the Hugging Face hub, ``owner/name``.
+
+    The classes are those that the data set names; where it holds bare numbers, 0 to the largest label of its
+    train side. Decoded images are kept in the folder ``EQPROP_CACHE`` (``~/.cache/eqprop`` when it is not
+    set). Raises InputError when the source is missing, damaged, or not labelled images of one size and mode.
+    """
+    if split not in SPLITS:
+        raise InputError(f"There is no split {split!r}: choose 'train' or 'test'.")
+    if source == EMBEDDED:
+        return _find_files(Path(__file__).parent.parent / "datasets" / EMBEDDED).read(split)
+    if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) and not Path(source).exists():
+        return _load_hub(source, split)
+    folder = _find_files(Path(source).expanduser())
+    # Both sides: the classes of one may come from the other.
+    files = [file for side in SPLITS for file in folder.files[side]]
+    return _cached(files, split, lambda: folder.read(split))
+
+
+# Where images come from
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A local data set: the ``datasets`` builder that reads it, and the files of each split."""
+
+    path: Path
+    builder: Literal["parquet", "imagefolder"]
+    files: Mapping[Split, Sequence[Path]]
+
+    def read(self, split: Split) -> Images:
+        """The images of one side. Raises InputError when there are none or they are damaged."""
+        with _quiet(offline=True):
+            return _read(self.path, split, self._open)
+
+    def _open(self, split: Split) -> IterableDataset:
+        import datasets
+
+        if not self.files[split]:
+            raise InputError(f"there are no files: add {split}*.parquet or {split}/<class>/ with images.")
+        # Streaming leaves no copy in the cache of ``datasets``: what is worth keeping are the decoded pixels.
+        with tempfile.TemporaryDirectory() as scratch:
+            return datasets.load_dataset(
+                self.builder, split=split, streaming=True, cache_dir=scratch, **self._arguments(split)
+            )
+
+    def _arguments(self, split: Split) -> dict[str, Any]:
+        root = glob.escape(str(self.path))
+        if self.builder == "imagefolder":
+            # Both sides, since the classes are the names of the folders in either.
+            patterns = {side: f"{root}/{side}/*/*" for side in SPLITS if self.files[side]}
+            return {"data_files": patterns, "drop_labels": False, "drop_metadata": True}
+        return {"data_files": {split: [glob.escape(str(file)) for file in self.files[split]]}}
+
+
+def _find_files(folder: Path) -> _Folder:
+    """The data set in ``folder``. Raises InputError when there is none."""
+    if folder.is_file():
+        raise InputError(
+            f"{folder} is one file: pass the folder that holds the train and the test files, {folder.parent}."
+        )
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no folder {folder}: pass 'digits', a folder, or a name on the Hugging Face hub such "
+            "as 'ylecun/mnist' with --data."
+        )
+    folder = folder.resolve()
+    for place in (folder, folder / "data"):
+        parquet = {side: sorted(place.glob(f"{side}*.parquet")) for side in SPLITS}
+        if any(parquet.values()):
+            return _Folder(folder, "parquet", parquet)
+    images = {side: sorted(file for file in folder.glob(f"{side}/*/*") if file.is_file()) for side in SPLITS}
+    if any(images.values()):
+        return _Folder(folder, "imagefolder", images)
+    raise InputError(
+        f"{folder} holds no data set: it needs train*.parquet and test*.parquet (there or under data/), or "
+        "images as train/<class>/* and test/<class>/*."
+    )
+
+
+def _load_hub(name: str, split: Split) -> Images:
+    open_split = functools.cache(functools.partial(_open_hub, name))
+    unreachable = _ask_hub(name)
+    with _quiet(offline=unreachable is not None):
+        try:
+            # The Arrow files of the downloaded copy stand for it: their path holds the revision.
+            files = [Path(entry["filename"]) for entry in open_split(split).cache_files]
+        except Exception as error:  # the hub's client, its transport and ``datasets`` each raise their own
+            # An OSError offline only says that there is no copy; the first answer says why one was needed.
+            cause = unreachable if unreachable and isinstance(error, OSError) else error
+            raise InputError(
+                f"There is no folder {name}, and the Hugging Face hub did not give the {split} images of a "
+                f"data set of that name ({type(cause).__name__}: {first_line(cause)}): pass a folder with "
+                "--data."
+            ) from error
+        return _cached(files, split, lambda: _read(name, split, open_split))
+
+
+def _open_hub(name: str, split: Split) -> Dataset:
+    import datasets
+
+    return datasets.load_dataset(name, split=split)
+
+
+def _ask_hub(name: str) -> Exception | None:
+    """Why the hub does not have ``name``, asking once.
+
+    ``datasets`` would retry for 23 s before it turned to the copy that it may have on this machine.
+    """
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
+    except Exception as error:  # of the transport, a library that differs between versions
+        return error
+    return None
+
+
+@contextlib.contextmanager
+def _quiet(offline: bool) -> Iterator[None]:
+    """Keep ``datasets`` from printing and, if ``offline``, from the network (it counts even local loads)."""
+    import datasets
+    import huggingface_hub.utils as hub
+
+    barred = [library for library in (datasets, hub) if not library.are_progress_bars_disabled()]
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("datasets", "huggingface_hub"))}
+    was_offline = datasets.config.HF_HUB_OFFLINE
+    for library in barred:
+        library.disable_progress_bars()
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    datasets.config.HF_HUB_OFFLINE = offline or was_offline
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was_offline
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        for library in barred:
+            library.enable_progress_bars()
+
+
+# From rows to tensors
+
+OpenSplit = Callable[[Split], "Dataset | IterableDataset"]
+
+
+def _read(source: str | Path, split: Split, open_split: OpenSplit) -> Images:
+    """Decode one split. Raises InputError that names the source and the split."""
+    import datasets
+
+    try:
+        return _decode(open_split, split)
+    except InputError as error:
+        raise InputError(f"{source} ({split}): {error}") from error
+    except (OSError, ValueError, TypeError, NotImplementedError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"The {split} files of {source} cannot be read ({first_line(error)}): fetch them again, or pass "
+            "another folder with --data."
+        ) from error
+
+
+def _decode(open_split: OpenSplit, split: Split) -> Images:
+    import datasets
+
+    dataset = open_split(split)
+    image = _column(dataset.features, IMAGE_NAMES, datasets.Image)
+    label = _column(dataset.features, LABEL_NAMES, datasets.ClassLabel)
+    # Still encoded, so that a damaged image can be named by its row.
+    rows = dataset.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+    decoder = datasets.Image()
+    pictures: list[np.ndarray] = []
+    labels: list[int] = []
+    for batch in rows.iter(batch_size=1000):
+        labels += _whole_numbers(batch[label], len(labels))
+        for encoded in batch[image]:
+            pictures.append(_pixels(decoder, encoded, len(pictures)))
+            if pictures[-1].shape != pictures[0].shape:
+                raise InputError(
+                    f"the image of row {len(pictures) - 1} is {_size(pictures[-1])} and the first is "
+                    f"{_size(pictures[0])}: convert all images to one size and mode."
+                )
+    if not pictures:
+        raise InputError("there are no images: fetch the files again.")
+    named = getattr(dataset.features[label], "num_classes", None)
+    classes = named or 1 + max(labels if split == "train" else _train_labels(open_split, label))
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.tensor(labels), classes)
+
+
+def _train_labels(open_split: OpenSplit, label: str) -> list[int]:
+    rows = open_split("train").select_columns([label])
+    return [number for batch in rows.iter(batch_size=1000) for number in _whole_numbers(batch[label], 0)]
+
+
+def _column(features: Mapping[str, Any], names: Sequence[str], kind: type) -> str:
+    """The column of the type ``kind``; where there are several or none, the first of the usual ``names``."""
+    typed = [column for column, feature in features.items() if isinstance(feature, kind)]
+    if len(typed) == 1:
+        return typed[0]
+    for name in names:
+        if name in (typed or features):
+            return name
+    raise InputError(f"which column holds the {names[0]}s cannot be told from {list(features)}: name it {names[0]!r}.")
+
+
+def _pixels(decoder: Any, encoded: Any, row: int) -> np.ndarray:
+    """(height, width, channels), uint8."""
+    try:
+        # Read here, since Pillow leaves a file open when it cannot decode it.
+        content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
+        picture: Picture = decoder.decode_example({"path": None, "bytes": content})
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        place = encoded.get("path") if isinstance(encoded, dict) else None
+        raise InputError(
+            f"the image of row {row}{f' ({place})' if place else ''} cannot be decoded "
+            f"({first_line(error)}): replace it or leave it out."
+        ) from error
+    if picture.mode.startswith(("I", "F")):
+        raise InputError(f"the image of row {row} has mode {picture.mode}: convert all images to 8 bits.")
+    grey = picture.mode in ("1", "L", "LA", "La")
+    pixels = np.asarray(picture.convert("L" if grey else "RGB"))
+    return pixels[..., None] if grey else pixels
+
+
+def _size(pixels: np.ndarray) -> str:
+    height, width, channels = pixels.shape
+    return f"{width}x{height} {'L' if channels == 1 else 'RGB'}"
+
+
+def _whole_numbers(labels: Sequence[Any], first_row: int) -> list[int]:
+    for row, label in enumerate(labels, first_row):
+        if not isinstance(label, int):
+            raise InputError(f"label {label!r} of row {row} is not a whole number: number the classes from 0.")
+    return list(labels)
+
+
+# What was decoded before
+
+
+def _cached(files: Sequence[Path], split: Split, read: Callable[[], Images]) -> Images:
+    """What ``read`` gives, or gave before for these files as they are now."""
+    path = _cache_file(files, split)
+    images = _read_cache(path)
+    if images is None:
+        images = read()
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            _write_cache(path, images)
+    return images
+
+
+def _cache_file(files: Sequence[Path], split: Split) -> Path:
+    stats = [(str(file), file.stat()) for file in files]
+    identity = [CACHE_FORMAT, split, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]]
+    folder = Path(os.environ.get("EQPROP_CACHE") or Path.home() / ".cache" / "eqprop")
+    return folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.safetensors"
+
+
+def _read_cache(path: Path) -> Images | None:
+    """The images in a cache file, or None when it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata()
+            images = Images(file.get_tensor("pixels"), file.get_tensor("labels"), int(notes["classes"]))
+            return images if notes["checksum"] == _checksum(images) else None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _write_cache(path: Path, images: Images) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes = {"classes": str(images.classes), "checksum": _checksum(images)}
+    write_tensors_atomic(path, {"pixels": images.pixels, "labels": images.labels}, notes)
+
+
+def _checksum(images: Images) -> str:
+    return str(zlib.crc32(images.labels.numpy().data, zlib.crc32(images.pixels.numpy().data)))
+
+
+# From tensors to batches
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""(images (batch, channels, height, width) float, generator) -> images of the same shape."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors each image left to right with ``probability``. Raises InputError unless that is in [0, 1]."""
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"probability {self.probability} of a flip is not in [0, 1].")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        draws = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
+        return torch.where(draws.to(images.device) < self.probability, images.flip(-1), images)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Shifts each image by up to ``padding`` pixels; what comes into view repeats the edge.
+
+    That is a random window, of the image's size, of the image padded with its edge. Raises InputError when
+    ``padding`` is negative.
+    """
+
+    padding: int = 4
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise InputError(f"padding {self.padding} of a crop is negative: give pixels, 0 or more.")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        batch, channels, height, width = images.shape
+        draws = torch.randint(
+            -self.padding, self.padding + 1, (2, batch, 1), generator=generator, device=generator.device
+        )
+        down, right = draws.to(images.device)
+        rows = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)
+        columns = (torch.arange(width, device=images.device) + right).clamp(0, width - 1)
+        return images[
+            torch.arange(batch, device=images.device)[:, None, None, None],
+            torch.arange(channels, device=images.device)[None, :, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        ]
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """``(pixels / 255 - mean) / std``, with one mean and one std a channel.
+
+    Raises InputError unless there are as many means as stds, all finite and each std above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise InputError(f"mean {self.mean} and std {self.std} differ in length: give one each a channel.")
+        if not all(math.isfinite(value) for value in self.mean + self.std) or min(self.std, default=1) <= 0:
+            raise InputError(f"mean {self.mean}, std {self.std}: give finite numbers, each std above 0.")
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (batch, channels, height, width) -> float32 of that shape. Raises as ``check`` does."""
+        self.check(pixels.shape[1])
+        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (pixels.float() / 255 - mean) / std
+
+    def check(self, channels: int) -> None:
+        """Raise InputError unless there is one mean for each of the ``channels``."""
+        if len(self.mean) != channels:
+            raise InputError(
+                f"mean {self.mean} is for {len(self.mean)} channels and the images have {channels}: give one "
+                "mean and one std a channel."
+            )
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Images in batches; what each batch holds depends on the seed, the epoch and its index alone.
+
+    So a run that starts again in the middle of an epoch sees the same bits, with no generator to save.
+    Raises InputError for numbers that give no batch.
+
+    Attributes:
+        images: what to hand out, on whatever device they are.
+        batch_size: of all processes together.
+        normalise: makes floats of the pixels.
+        augment: applied in turn to the normalised images.
+        seed: of the order and of the augmentation.
+        shuffle: a new order each epoch; otherwise always that of ``images``.
+        keep_last: hand out the rest of an epoch too when it is smaller than a batch.
+    """
+
+    images: Images
+    batch_size: int
+    normalise: Normalise
+    augment: tuple[Augmentation, ...] = ()
+    seed: int = 0
+    shuffle: bool = True
+    keep_last: bool = True
+
+    def __post_init__(self) -> None:
+        self.normalise.check(self.images.pixels.shape[1])
+        if self.batch_size < 1:
+            raise InputError(f"batch size {self.batch_size} is not a number of images: give 1 or more.")
+        if not len(self):
+            raise InputError(
+                f"batch size {self.batch_size} leaves no batch of {len(self.images)} images: make it "
+                "smaller, or keep the last batch."
+            )
+
+    def __len__(self) -> int:
+        """The batches of an epoch in one process."""
+        return self.steps()
+
+    def steps(self, world: int = 1) -> int:
+        """The batches of an epoch in ``world`` processes; a rest that they cannot share is dropped."""
+        whole, rest = divmod(len(self.images), self.batch_size)
+        return whole + (self.keep_last and rest > 0 and rest % world == 0)
+
+    def epoch(self, number: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch ``number`` from index ``start`` on: images and labels on the images' device.
+
+        Images are float32 (batch, channels, height, width), labels int64 (batch,). With ``world`` processes
+        each gets an equal, contiguous share of every batch: side by side the shares are the batch of a single
+        process. Raises InputError for a start, rank or world that does not fit.
+        """
+        if world < 1 or self.batch_size % world:
+            raise InputError(f"batch size {self.batch_size} cannot be shared by {world} processes: make it a multiple.")
+        if not 0 <= rank < world:
+            raise InputError(f"rank {rank} is not one of {world} processes: give 0 to {world - 1}.")
+        if not 0 <= start <= self.steps(world) > 0:
+            raise InputError(
+                f"batch {start} is not in an epoch of {self.steps(world)} batches: start earlier, or make "
+                "the batches smaller."
+            )
+        return self._produce(number, range(start, self.steps(world)), rank, world)
+
+    def _produce(self, number: int, indices: range, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self._order(number).to(self.images.labels.device)
+        for index in indices:
+            rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+            share = slice(rank * len(rows) // world, (rank + 1) * len(rows) // world)
+            # Augmented whole and then shared out, so that the draws do not depend on the number of processes.
+            x = self._augmented(self.normalise(self.images.pixels[rows]), number, index)
+            yield x[share], self.images.labels[rows][share]
+
+    def _order(self, number: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(len(self.images))
+        return torch.randperm(len(self.images), generator=_generator("order", self.seed, number))
+
+    def _augmented(self, images: Tensor, number: int, index: int) -> Tensor:
+        generator = _generator("augment", self.seed, number, index)
+        for change in self.augment:
+            images = change(images, generator)
+        return images
+
+
+def _generator(*key: str | int) -> torch.Generator:
+    """A generator on the CPU, whatever the device, so that all devices see the same draws."""
+    digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
