@@ -1,1 +1,47 @@
+"""Complete runs: a recipe is a typed function that returns a ``Run``; its parameters are its options."""
 
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from eqprop.errors import InputError
+from eqprop.recipes import cifar10, small
+from eqprop.training.loop import Run
+
+Recipe = Callable[..., Run]
+
+DEFAULT = "digits"
+RECIPES: dict[str, Recipe] = {
+    recipe.__name__.replace("_", "-"): recipe for recipe in (*small.RECIPES, *cifar10.RECIPES)
+}
+
+
+def find(name: str) -> Recipe:
+    """A recipe by its name, or a user's own as ``file.py:function``.
+
+    Raises:
+        InputError: there is none of that name (the nearest is suggested), or the file does not hold it.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path, colon, function = name.rpartition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"There is no recipe {name!r}: {hint}`eqprop recipes` lists them.")
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"There is no file {path!r} to take the recipe {function!r} from: check the path.")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path!r} is not a Python file: a recipe of your own is file.py:function.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, function, None)
+    if not callable(found):
+        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == file.stem]
+        raise InputError(f"{path!r} has no function {function!r}; it has {own}.")
+    return found

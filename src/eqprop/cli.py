@@ -1,0 +1,269 @@
+"""The command line: ``eqprop train | evaluate | resume | recipes``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from jsonargparse import ArgumentParser
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from eqprop.errors import EqpropError, InputError
+from eqprop.recipes import DEFAULT, RECIPES, find
+from eqprop.training import checkpoint
+from eqprop.training.loop import Run, Trainer, evaluate, load_weights
+from eqprop.training.report import Files, History, Report
+
+USAGE = """usage: eqprop COMMAND ...
+
+  train [RECIPE] [--option value ...]   train; without a recipe, on the embedded handwritten digits
+  resume RUN                            go on with an interrupted run, to the same bits
+  evaluate RUN [--checkpoint last]      test accuracy of a run's best (or last) weights
+  recipes                               list the recipes
+
+RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options."""
+
+INTERRUPTED = 130
+
+
+class Parser(ArgumentParser):
+    """Errors are one line, status 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(f"{' '.join(str(message).split())} (see `{self.prog} --help`)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 for what the user can mend, 130 for an interrupted run."""
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    commands = {"train": train, "resume": resume, "evaluate": evaluate_run, "recipes": list_recipes}
+    if command in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        if command == "--version":
+            print(f"eqprop {version('eqprop')}")
+            return 0
+        if command not in commands:
+            raise InputError(f"There is no command {command!r}: use one of {', '.join(commands)}.")
+        return commands[command](rest)
+    except EqpropError as error:
+        print(f"eqprop: {error}", file=sys.stderr)
+        return 2
+
+
+def session(
+    out: str = "",
+    device: str = "auto",
+    processes: int = 1,
+    threads: int = 0,
+    checkpoint_seconds: float = 60.0,
+    residual_limit: float = 0.5,
+) -> dict[str, Any]:
+    """How a recipe is run.
+
+    Args:
+        out: the folder of the run; default: runs/RECIPE-TIME.
+        device: auto, cpu, cuda or mps.
+        processes: processes that share each batch.
+        threads: CPU threads; 0 leaves PyTorch's choice.
+        checkpoint_seconds: how often to save within an epoch.
+        residual_limit: the mean residual of an epoch's free phases above which the run stops as not settling.
+    """
+    return dict(locals())
+
+
+def train(arguments: Sequence[str]) -> int:
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name = arguments[0] if named else DEFAULT
+    recipe = find(name)
+    parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
+    parser.add_function_arguments(recipe)
+    parser.add_function_arguments(session)
+    options = parser.parse_args(list(arguments[1:] if named else arguments)).as_dict()
+    keys = inspect.signature(session).parameters
+    how = {key: options.pop(key) for key in keys}
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(how["out"] or f"runs/{name.rpartition(':')[2]}-{stamp}")
+    if folder.exists():
+        raise InputError(
+            f"The folder {str(folder)!r} exists: `eqprop resume {folder}` goes on with it, --out names another."
+        )
+    about = {
+        "recipe": str(Path(name.rpartition(":")[0]).resolve()) + ":" + name.rpartition(":")[2] if ":" in name else name,
+        "options": options,
+        "session": how | {"out": str(folder)},
+        "command": ["eqprop", "train", *arguments],
+        "versions": {package: version(package) for package in ("eqprop", "torch", "numpy", "lightning-fabric")},
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+    fabric = start(how)
+    run = build(about)
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True)
+        checkpoint.write_text_atomic(folder / "run.json", json.dumps(about, indent=1))
+    return fit(trainer_of(run, folder, fabric, about), about)
+
+
+def resume(arguments: Sequence[str]) -> int:
+    parser = Parser(prog="eqprop resume")
+    parser.add_argument("run", type=str, help="the folder of the run")
+    folder = Path(parser.parse_args(list(arguments)).run)
+    about = read_run(folder)
+    fabric = start(about["session"])
+    trainer = trainer_of(build(about), folder, fabric, about)
+    if (folder / "last.json").exists():
+        trainer.restore()
+    return fit(trainer, about)
+
+
+def evaluate_run(arguments: Sequence[str]) -> int:
+    parser = Parser(prog="eqprop evaluate")
+    parser.add_argument("run", type=str, help="the folder of the run")
+    parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
+    options = parser.parse_args(list(arguments))
+    folder = Path(options.run)
+    about = read_run(folder)
+    run = build(about)
+    tensors, state = checkpoint.load(folder, options.checkpoint)
+    load_weights(run.model, tensors)
+    row = evaluate(run.model, run.test)
+    print(
+        f"{options.checkpoint} weights (epoch {state['progress']['epoch']}): "
+        f"test accuracy {100 * row['accuracy']:.2f} %, "
+        f"loss {row['loss']:.4f}, residual {row['free_residual']:.1e} after {row['free_sweeps']:.0f} sweeps"
+    )
+    return 0
+
+
+def list_recipes(arguments: Sequence[str]) -> int:
+    Parser(prog="eqprop recipes").parse_args(list(arguments))
+    table = Table("recipe", "what it is", box=None, header_style="bold")
+    for name, recipe in RECIPES.items():
+        table.add_row(name, (inspect.getdoc(recipe) or "").splitlines()[0])
+    Console().print(table)
+    return 0
+
+
+def start(how: dict[str, Any]) -> Fabric:
+    if how["threads"]:
+        torch.set_num_threads(how["threads"])
+    strategy = "ddp" if how["processes"] > 1 else "auto"
+    try:
+        fabric = Fabric(accelerator=how["device"], devices=how["processes"], strategy=strategy)
+    except Exception as error:
+        raise InputError(
+            f"No device {how['device']!r} with {how['processes']} processes here: {checkpoint.first_line(error)}"
+        ) from error
+    fabric.launch()
+    return fabric
+
+
+def build(about: dict[str, Any]) -> Run:
+    options = about["options"]
+    torch.manual_seed(options.get("seed", 0))
+    run = find(about["recipe"])(**options)
+    if not isinstance(run, Run):
+        raise InputError(f"The recipe {about['recipe']!r} returned {type(run).__name__}: it must return a Run.")
+    return run
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{str(folder)!r} is not the folder of a run ({checkpoint.first_line(error)}): "
+            "name one that `eqprop train` made."
+        ) from error
+
+
+def trainer_of(run: Run, folder: Path, fabric: Fabric, about: dict[str, Any]) -> Trainer:
+    how = about["session"]
+    return Trainer(run, folder, fabric, Terminal(folder), how["checkpoint_seconds"], how["residual_limit"])
+
+
+def fit(trainer: Trainer, about: dict[str, Any]) -> int:
+    run, folder, terminal = trainer.run, trainer.folder, trainer.report
+    assert isinstance(terminal, Terminal)
+    parameters = sum(p.numel() for p in run.model.parameters())
+    terminal.say(
+        f"[bold]{about['recipe']}[/]: {len(run.train.images):,} images, {parameters:,} parameters, "
+        f"{run.epochs} epochs on {trainer.fabric.device}; the run is in {folder}"
+    )
+    with terminal:
+        finished = trainer.fit()
+    if not trainer.fabric.is_global_zero:
+        return 0
+    if not finished:
+        terminal.say(f"Interrupted and saved. Go on with: eqprop resume {folder}")
+        return INTERRUPTED
+    tensors, state = checkpoint.load(folder, "best")
+    last = evaluate(run.model, run.test)
+    load_weights(run.model, tensors)
+    best = evaluate(run.model, run.test)
+    summary = {
+        "test_accuracy_last": last["accuracy"],
+        "test_accuracy_best": best["accuracy"],
+        "best_epoch": state["progress"]["epoch"],
+        "best_chosen_by": run.chosen_by,
+        "seconds": sum(row["seconds"] for row in trainer.progress.history),
+    }
+    checkpoint.write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    terminal.say(
+        f"test accuracy [bold]{100 * last['accuracy']:.2f} %[/] after the last epoch, "
+        f"{100 * best['accuracy']:.2f} % at "
+        f"epoch {summary['best_epoch']} (best by {run.chosen_by}); {summary['seconds']:.0f} s of training. "
+        f"Curves: {folder / 'curves.png'}"
+    )
+    return 0
+
+
+class Terminal(Report):
+    """A progress bar and a line an epoch, besides the files."""
+
+    def __init__(self, folder: Path):
+        self.files, self.console = Files(folder), Console(highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=self.console, transient=True)
+        self.task = self.bar.add_task("epoch 1", total=None)
+
+    def __enter__(self) -> Terminal:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def step(self, epoch: int, done: int, steps: int) -> None:
+        self.bar.update(self.task, description=f"epoch {epoch + 1}", completed=done, total=steps)
+
+    def epoch(self, history: History, epochs: int) -> None:
+        self.files.epoch(history, epochs)
+        row = history[-1]
+        held = next(name.removesuffix("_accuracy") for name in ("validation_accuracy", "test_accuracy") if name in row)
+        self.say(
+            f"epoch {row['epoch']:.0f}/{epochs}  loss {row['train_loss']:.4f}  "
+            f"train {100 * row['train_accuracy']:.2f} %  "
+            f"{held} {100 * row[f'{held}_accuracy']:.2f} %  residual {row['train_free_residual']:.1e}  "
+            f"{row['images_per_second']:.0f} images/s"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""What recipes share: the way from a data set to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from eqprop.energy.network import Network
+from eqprop.learning.equilibrium import Equilibrium
+from eqprop.learning.estimators import Estimator
+from eqprop.training.data import Augmentation, Batches, Images, Normalise, load_images
+from eqprop.training.loop import Run
+
+Build = Callable[[tuple[int, int, int], int], Network]
+"""(shape of an image, classes) -> a network."""
+
+
+def image_run(
+    build: Build,
+    estimator: Estimator,
+    optimise: Callable[[Network], tuple[object, object]],
+    normalise: Normalise,
+    data: str,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    validation: float,
+    augment: Sequence[Augmentation] = (),
+    train_images: int = 0,
+) -> Run:
+    """A run on labelled images; ``optimise`` makes the optimiser and the scheduler (or None) of a network."""
+    images, test = load_images(data, "train"), load_images(data, "test")
+    held: Images | None = None
+    if validation > 0:
+        held, images = images.split(validation, seed)
+    if train_images:
+        images = images.take(train_images)
+    channels, height, width = images.pixels.shape[1:]
+    network = build((channels, height, width), images.classes)
+    optimizer, scheduler = optimise(network)
+
+    def fixed(what: Images) -> Batches:
+        return Batches(what, 200, normalise, shuffle=False)
+
+    return Run(
+        model=Equilibrium(network, estimator),
+        optimizer=optimizer,  # type: ignore[arg-type]
+        scheduler=scheduler,  # type: ignore[arg-type]
+        train=Batches(images, batch_size, normalise, tuple(augment), seed),
+        validation=None if held is None else fixed(held),
+        test=fixed(test),
+        epochs=epochs,
+    )

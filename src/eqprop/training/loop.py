@@ -1,0 +1,330 @@
+"""Training: epochs of steps, watched, recorded, and resumed to the same bits."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from eqprop.energy.couplings import SeparateFeedback
+from eqprop.errors import InputError, NotSettledError
+from eqprop.learning.equilibrium import Equilibrium, Record
+from eqprop.training import checkpoint
+from eqprop.training.data import Batches
+from eqprop.training.report import Report
+
+Row = dict[str, float]
+"""One epoch's metrics."""
+
+
+@dataclass
+class Run:
+    """All that a training needs. A recipe returns one.
+
+    Attributes:
+        model: what learns.
+        optimizer: over the model's parameters.
+        train, test: batches of images. ``test`` is looked at once, at the end, unless ``choose`` is "test".
+        validation: a part of the training set that chooses the best epoch; ``None`` when the test set does.
+        epochs: how often ``train`` is passed through.
+        scheduler: stepped after each epoch.
+    """
+
+    model: Equilibrium
+    optimizer: Optimizer
+    train: Batches
+    test: Batches
+    epochs: int
+    validation: Batches | None = None
+    scheduler: LRScheduler | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError(f"epochs {self.epochs}: a run has at least one.")
+        self.model.network.landscape(next(iter(self.train.epoch(0)))[0])  # an image size that does not fit shows here
+
+    @property
+    def chosen_by(self) -> Literal["validation", "test"]:
+        return "test" if self.validation is None else "validation"
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all of it goes into a checkpoint."""
+
+    epoch: int = 0
+    index: int = 0
+    history: list[Row] = field(default_factory=list)
+    seconds: float = 0.0  # of this epoch
+    best: float = -1.0
+
+
+class Totals:
+    """Sums and maxima over the steps of an epoch, kept on the device so that no step waits for it."""
+
+    SUMS = ("examples", "loss", "correct", "free_residual", "free_sweeps", "nudged_residual", "nudged_sweeps", "nudged")
+    PEAKS = ("free_residual_worst", "nudged_residual_worst")
+
+    def __init__(self, device: torch.device):
+        self.sums = torch.zeros(len(self.SUMS), dtype=torch.float64, device=device)
+        self.peaks = torch.zeros(len(self.PEAKS), dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, y: Tensor, record: Record) -> None:
+        free, nudged, scores = record.free, record.nudged, record.scores
+        assert free is not None
+        assert scores is not None
+        zero = loss.new_zeros(())
+        parts = [
+            loss.new_tensor(len(y)),
+            loss.detach() * len(y),
+            (scores.flatten(1).argmax(1) == y).sum(),
+            free.residual.sum(),
+            free.sweeps.sum(),
+            nudged.residual.sum() if nudged else zero,
+            nudged.sweeps.sum() if nudged else zero,
+            loss.new_tensor(len(nudged.residual)) if nudged else zero,
+        ]
+        self.sums += torch.stack([part.double() for part in parts])
+        worst = [free.residual.max().double(), nudged.residual.max().double() if nudged else zero.double()]
+        self.peaks = torch.maximum(self.peaks, torch.stack(worst))
+
+    def means(self) -> Row:
+        sums = dict(zip(self.SUMS, self.sums.tolist(), strict=True))
+        worst = dict(zip(self.PEAKS, self.peaks.tolist(), strict=True))
+        examples, nudged = max(sums["examples"], 1), sums["nudged"]
+        row = {name: sums[name] / examples for name in ("loss", "free_residual", "free_sweeps")}
+        row |= {"accuracy": sums["correct"] / examples, "free_residual_worst": worst["free_residual_worst"]}
+        if nudged:
+            row |= {name: sums[name] / nudged for name in ("nudged_residual", "nudged_sweeps")}
+            row["nudged_residual_worst"] = worst["nudged_residual_worst"]
+        return row
+
+
+@dataclass
+class Trainer:
+    """Trains a run in a folder of its own.
+
+    Attributes:
+        run: what to train.
+        folder: where checkpoints and reports go.
+        fabric: device and processes.
+        report: what an epoch leaves behind, on files and on the terminal.
+        checkpoint_seconds: how often to save within an epoch.
+        residual_limit: the mean largest change of a unit in the last free sweep, over an epoch, above which the
+            network counts as not settling and the run stops.
+    """
+
+    run: Run
+    folder: Path
+    fabric: Fabric
+    report: Report
+    checkpoint_seconds: float = 60.0
+    residual_limit: float = 0.5
+
+    def __post_init__(self) -> None:
+        run = self.run
+        model, optimizer = self.fabric.setup(run.model, run.optimizer)
+        self.model, self.optimizer = model, optimizer
+        self.progress = Progress()
+        self.totals = Totals(self.fabric.device)
+        self.train, self.validation, self.test = (
+            None if b is None else Batches(**{**vars(b), "images": b.images.to(self.fabric.device)})
+            for b in (run.train, run.validation, run.test)
+        )
+
+    # -- the loop --
+
+    def fit(self) -> bool:
+        """Trains to the last epoch. False when it was interrupted: all is saved, and ``resume`` goes on.
+
+        Raises:
+            NotSettledError: a value is not finite, or the network does not come to rest.
+        """
+        progress = self.progress
+        with interruptible() as interrupted:
+            while progress.epoch < self.run.epochs:
+                if not self._epoch(interrupted):
+                    self.save("last")
+                    return False
+                self._close_epoch()
+        return True
+
+    def _epoch(self, interrupted: Callable[[], bool]) -> bool:
+        progress, fabric = self.progress, self.fabric
+        assert self.train is not None
+        steps = self.train.steps(fabric.world_size)
+        self.model.train()
+        saved = clock = time.monotonic()
+        batches = self.train.epoch(progress.epoch, progress.index, fabric.global_rank, fabric.world_size)
+        for x, y in batches:
+            self._step(x, y)
+            progress.index += 1
+            now = time.monotonic()
+            progress.seconds, clock = progress.seconds + now - clock, now
+            self.report.step(progress.epoch, progress.index, steps)
+            if interrupted():
+                return False
+            if now - saved > self.checkpoint_seconds and progress.index < steps:
+                self.save("last")
+                saved = clock = time.monotonic()
+        return True
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        record = Record()
+        loss = self.model(x, y, record=record)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self._check_finite(loss, record)
+        self.optimizer.step()
+        self.totals.add(loss, y, record)
+
+    def _check_finite(self, loss: Tensor, record: Record) -> None:
+        """Before the optimiser touches a weight, so that the last checkpoint stays good."""
+        residuals = [s.residual.max() for s in (record.free, record.nudged) if s is not None]
+        if bool(torch.stack([loss.detach(), *residuals]).isfinite().all()):
+            return
+        settled = record.nudged if record.nudged is not None and bool(loss.isfinite()) else record.free
+        assert settled is not None
+        raise NotSettledError(
+            f"epoch {self.progress.epoch + 1}, batch {self.progress.index + 1}: the loss is {float(loss.detach()):g} and node "
+            f"{settled.worst_node()!r} changed by {float(settled.residual.max()):g} in its last sweep. Lower the "
+            f"learning rates or beta, or clip the gradient; the last good weights are in {self.folder}."
+        )
+
+    def _close_epoch(self) -> None:
+        run, progress = self.run, self.progress
+        train = self.totals.means()
+        chosen = self.validation if self.validation is not None else self.test
+        assert chosen is not None
+        held = evaluate(run.model, chosen)
+        row = {"epoch": float(progress.epoch + 1), "seconds": progress.seconds}
+        row["images_per_second"] = float(self.totals.sums[0]) * self.fabric.world_size / max(progress.seconds, 1e-9)
+        row |= {f"train_{name}": value for name, value in train.items()}
+        row |= {f"{run.chosen_by}_{name}": value for name, value in held.items()}
+        row |= {f"lr_{group.get('name', i)}": group["lr"] for i, group in enumerate(run.optimizer.param_groups)}
+        row |= alignment_angles(run.model)
+        self._check_settled(train)
+        if run.scheduler is not None:
+            run.scheduler.step()
+        progress.history.append(row)
+        progress.epoch, progress.index, progress.seconds = progress.epoch + 1, 0, 0.0
+        self.totals = Totals(self.fabric.device)
+        if held["accuracy"] > progress.best:
+            progress.best = held["accuracy"]
+            self.save("best")
+        self.save("last")
+        if self.fabric.is_global_zero:
+            self.report.epoch(progress.history, run.epochs)
+
+    def _check_settled(self, train: Row) -> None:
+        if train["free_residual"] <= self.residual_limit:
+            return
+        assert self.train is not None
+        x = next(iter(self.train.epoch(self.progress.epoch)))[0]
+        settled = self.run.model.settle(x)
+        raise NotSettledError(
+            f"epoch {self.progress.epoch + 1}: the network does not settle. Units changed by up to "
+            f"{train['free_residual']:.2g} in the last free sweep (mean over examples; the limit is "
+            f"{self.residual_limit:g}), most of all in node {settled.worst_node()!r}. Take more free sweeps, the "
+            "alternating order, an activation of slope 1/2 or smaller learning rates; or raise --residual_limit."
+        )
+
+    # -- what is kept --
+
+    def save(self, name: str) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        run, progress = self.run, self.progress
+        tensors = {f"model.{key}": value for key, value in run.model.state_dict().items()}
+        optimizer_tensors, optimizer_state = checkpoint.flatten_optimizer(run.optimizer)
+        tensors |= optimizer_tensors | checkpoint.rng_tensors()
+        tensors |= {"totals.sums": self.totals.sums, "totals.peaks": self.totals.peaks}
+        for i, generator in enumerate(run.model.estimator.generators()):
+            tensors[f"generator.{i}"] = generator.get_state()
+        state = {
+            "progress": vars(progress),
+            "optimizer": optimizer_state,
+            "scheduler": None if run.scheduler is None else run.scheduler.state_dict(),
+        }
+        checkpoint.save(self.folder, name, tensors, state)
+
+    def restore(self) -> None:
+        """Goes on from the folder's last checkpoint, to the same bits as if never stopped."""
+        tensors, state = checkpoint.load(self.folder, "last")
+        run = self.run
+        load_weights(run.model, tensors)
+        checkpoint.restore_optimizer(run.optimizer, tensors, state["optimizer"])
+        if run.scheduler is not None:
+            run.scheduler.load_state_dict(state["scheduler"])
+        for i, generator in enumerate(run.model.estimator.generators()):
+            generator.set_state(tensors[f"generator.{i}"])
+        self.progress = Progress(**state["progress"])
+        self.totals.sums = tensors["totals.sums"].to(self.fabric.device)
+        self.totals.peaks = tensors["totals.peaks"].to(self.fabric.device)
+        checkpoint.restore_rng(tensors)
+
+
+@torch.no_grad()
+def evaluate(model: Equilibrium, batches: Batches) -> Row:
+    """Loss, accuracy, residual and sweeps over ``batches``, at the free equilibrium, without dropout."""
+    training = model.training
+    model.eval()
+    totals = Totals(batches.images.pixels.device)
+    for x, y in batches.epoch(0):
+        record = Record()
+        totals.add(model(x, y, record=record), y, record)
+    model.train(training)
+    return totals.means()
+
+
+def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:
+    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = checkpoint.first_line(error)
+        raise InputError(f"The checkpoint's weights do not fit this network ({reason}): use its own recipe.") from error
+
+
+def alignment_angles(model: Equilibrium) -> Row:
+    """Degrees between feedforward and feedback weights, for each synapse that has both; about 90 at first."""
+    row = {}
+    for name, coupling in model.network.terms.items():
+        for _, up, down in coupling.pairs() if isinstance(coupling, SeparateFeedback) else ():
+            cosine = torch.nn.functional.cosine_similarity(up.detach().flatten(), down.detach().flatten(), dim=0)
+            row[f"angle_{name}"] = math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
+    return row
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is noticed after the step it falls into; a second one stops at once."""
+    asked = False
+
+    def notice(number: int, frame: FrameType | None) -> Any:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = signal.signal(signal.SIGINT, notice)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,201 @@
+"""A run leaves what it says, survives being killed, and stops with a reason."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import eqprop as ep
+from eqprop.cli import main
+from eqprop.recipes import RECIPES
+from eqprop.training.checkpoint import load
+from eqprop.training.data import Batches, Images, Normalise
+from eqprop.training.loop import Run, evaluate
+
+RECIPE = """
+import torch
+import eqprop as ep
+from eqprop.training.data import Batches, Crop, Images, Normalise
+from eqprop.training.loop import Run
+
+
+def noise(epochs: int = 3, lr: float = 0.05, beta: float = 0.5, seed: int = 0, gain: float = 1.0) -> Run:
+    g = torch.Generator().manual_seed(1)
+    images = Images(torch.randint(0, 256, (60, 1, 6, 6), generator=g, dtype=torch.uint8), torch.arange(60) % 3, 3)
+    layers = [ep.ConvLayer(4, dropout=0.2), ep.DenseLayer(5)]
+    network = ep.chain((1, 6, 6), layers, lambda n, s: ep.ReadoutCrossEntropy(n, s, 3), separate_feedback=True)
+    for p in network.parameters():
+        p.data *= gain
+    sweeps = ep.FixedPoint(5)
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.RandomSign(beta, seed), sweeps, sweeps,
+                                                              ep.kolen_pollack))
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    plain = Normalise((0.0,), (1.0,))
+    return Run(model, optimizer, Batches(images, 7, plain, (Crop(1),), seed), Batches(images, 20, plain, shuffle=False),
+               epochs, scheduler=scheduler)
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(RECIPE)
+    return "mine.py:noise"
+
+
+def test_killed_at_any_moment_resumes_to_the_same_bits(recipe):
+    """Augmentation, dropout, the random sign, Adam and the schedule all come back."""
+    assert main(["train", recipe, "--out", "whole", "--checkpoint_seconds", "0"]) == 0
+    command = [sys.executable, "-m", "eqprop.cli", "train", recipe, "--out", "killed", "--checkpoint_seconds", "0"]
+    commit = Path("killed/last.json")
+    for wait in (1, 4):  # killed in the middle of an epoch, twice
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        seen, deadline = set(), time.monotonic() + 60
+        while len(seen) < wait and process.poll() is None and time.monotonic() < deadline:
+            if commit.exists():
+                seen.add(commit.stat().st_mtime_ns)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        command = [sys.executable, "-m", "eqprop.cli", "resume", "killed"]
+    assert json.loads(commit.read_text())["state"]["progress"]["epoch"] < 3, "it was killed too late to tell"
+    assert main(["resume", "killed"]) == 0
+    whole, state = load(Path("whole"), "last")
+    killed, resumed = load(Path("killed"), "last")
+    assert whole.keys() == killed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, killed[name]), name
+    for a, b in zip(state["progress"]["history"], resumed["progress"]["history"], strict=True):
+        assert {k: v for k, v in a.items() if "second" not in k} == {k: v for k, v in b.items() if "second" not in k}
+
+
+def test_interrupt_saves_and_says_how_to_go_on(recipe):
+    command = [sys.executable, "-m", "eqprop.cli", "train", recipe, "--out", "cut", "--epochs", "100000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not Path("cut/last.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "eqprop resume cut" in said
+    assert load(Path("cut"), "last")[1]["progress"]["epoch"] > 0
+
+
+def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
+    assert main(["train", recipe, "--out", "run", "--epochs", "2", "--lr", "0.01"]) == 0
+    about = json.loads(Path("run/run.json").read_text())
+    assert about["options"] == {"epochs": 2, "lr": 0.01, "beta": 0.5, "seed": 0, "gain": 1.0}
+    assert about["versions"]["torch"]
+    with open("run/metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1.0", "2.0"]
+    wanted = "train_loss train_accuracy test_accuracy train_free_residual train_free_residual_worst images_per_second "
+    wanted += "train_nudged_residual train_nudged_residual_worst train_free_sweeps lr_0 angle_layer1_layer2"
+    assert set(wanted.split()) <= rows[0].keys()
+    assert float(rows[1]["lr_0"]) == pytest.approx(0.005)
+    assert Path("run/curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list(Path("run/tensorboard").iterdir())
+    assert not [p for p in Path("run").rglob("*") if p.suffix in (".pt", ".pkl")]
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--checkpoint", "last"]) == 0
+    accuracy = json.loads(Path("run/summary.json").read_text())["test_accuracy_last"]
+    assert f"{100 * accuracy:.2f} %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "digitz"], "did you mean 'digits'"),
+        (["train", "--bta", "1"], "--bta"),
+        (["train", "--beta", "much"], "beta"),
+        (["train", "--beta", "0", "--out", "new"], "beta 0"),
+        (["train", "--epochs", "0", "--out", "new"], "epochs 0"),
+        (["train", "--data", "nowhere", "--out", "new"], "nowhere"),
+        (["train", "cifar10-ce-symmetric", "--data", "digits", "--out", "new"], "does not fit"),
+        (["train", "cifar10-ce-symmetric", "--data", "digits", "--rates", "[0.1]", "--out", "new"], "does not fit"),
+        (["train", "nofile.py:run"], "nofile.py"),
+        (["train", "mine.py:nose"], "'noise'"),
+        (["train", "--out", "taken"], "exists"),
+        (["train", "--device", "warp", "--out", "new"], "warp"),
+        (["resume", "nowhere"], "nowhere"),
+        (["evaluate", "taken"], "taken"),
+        (["fly"], "fly"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(recipe, capsys, arguments, says):
+    Path("taken").mkdir()
+    Path("taken/precious").write_text("mine")
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err + said.out
+    assert not Path("new").exists()
+    assert Path("taken/precious").read_text() == "mine"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_layer(recipe, capsys):
+    assert main(["train", recipe, "--out", "run", "--gain", "1e39"]) == 2
+    said = capsys.readouterr().err
+    assert "node 'layer" in said
+    assert "Lower the learning rates" in said
+
+
+def test_a_network_that_does_not_settle_stops_the_run(recipe, capsys):
+    assert main(["train", recipe, "--out", "run", "--residual_limit", "1e-9"]) == 2
+    said = capsys.readouterr().err
+    assert "does not settle" in said
+    assert "'layer" in said
+    assert "residual_limit" in said
+
+
+def test_damaged_checkpoint_is_named(recipe, capsys):
+    assert main(["train", recipe, "--out", "run", "--epochs", "1"]) == 0
+    Path("run/best.json").write_text("{")
+    assert main(["evaluate", "run"]) == 2
+    assert "best.json" in capsys.readouterr().err
+
+
+def test_evaluation_leaves_the_model_as_it_was():
+    images = Images(torch.zeros(5, 1, 4, 4, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), 2)
+    network = ep.chain((1, 4, 4), [ep.DenseLayer(2)], ep.SquaredError)
+    free = ep.FixedPoint(2)
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), free, free)).train()
+    row = evaluate(model, Batches(images, 2, Normalise((0.0,), (1.0,)), shuffle=False))
+    assert model.training
+    assert 0 <= row["accuracy"] <= 1
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_image_size_is_checked_before_anything_is_trained():
+    images = Images(torch.zeros(5, 1, 4, 4, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), 2)
+    network = ep.chain((1, 8, 8), [ep.DenseLayer(2)], ep.SquaredError)
+    free = ep.FixedPoint(2)
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), free, free))
+    batches = Batches(images, 2, Normalise((0.0,), (1.0,)))
+    with pytest.raises(ep.InputError, match="takes"):
+        Run(model, torch.optim.SGD(model.parameters(), 0.1), batches, batches, 1)
+
+
+def test_every_recipe_states_itself():
+    assert set(RECIPES) >= {"digits", "mnist-dense", "mnist-conv", "cifar10-small", "cifar10-ce-symmetric"}
+    assert all((recipe.__doc__ or "").strip() for recipe in RECIPES.values())
+
+
+def test_two_processes_train_to_the_weights_of_one(recipe):
+    """No dropout and no random sign here: only the sharing of each batch."""
+    options = ["--epochs", "1", "--validation", "0.1093", "--free_sweeps", "3", "--lr", "1e-3"]
+    run = [sys.executable, "-m", "eqprop.cli", "train", "digits", *options, "--threads", "1", "--device", "cpu"]
+    subprocess.run([*run, "--out", "one"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*run, "--out", "two", "--processes", "2"], check=True, capture_output=True)
+    one, two = load(Path("one"), "last")[0], load(Path("two"), "last")[0]
+    for name, value in one.items():
+        if name.startswith("model."):
+            torch.testing.assert_close(value, two[name], rtol=0, atol=2e-5)
