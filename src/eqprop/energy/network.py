@@ -69,12 +69,13 @@ class Network(nn.Module):
             )
         if not x.is_floating_point():
             raise InputError(f"The network takes floating-point values, not {x.dtype}: scale them first.")
-        data = {self.input: channels_last(x.reshape(len(x), *node.shape))}
 
         def terms() -> dict[str, Coupling]:
+            # Made from x itself each time, so that under grad mode the graph reaches whatever made x.
+            data = {self.input: channels_last(x.reshape(len(x), *node.shape))}
             return {name: term.given(data) for name, term in self.terms.items()}
 
-        return Landscape(self.free, terms, self.colours, masks or {}, like=data[self.input])
+        return Landscape(self.free, terms, self.colours, masks or {}, like=x)
 
     def draw_masks(self, batch: int) -> State:
         """Which units of the nodes with dropout are there, for each example; from torch's generator."""

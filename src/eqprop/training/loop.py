@@ -198,8 +198,9 @@ class Trainer:
         settled = record.nudged if record.nudged is not None and bool(loss.isfinite()) else record.free
         assert settled is not None
         raise NotSettledError(
-            f"epoch {self.progress.epoch + 1}, batch {self.progress.index + 1}: the loss is {float(loss.detach()):g} and node "
-            f"{settled.worst_node()!r} changed by {float(settled.residual.max()):g} in its last sweep. Lower the "
+            f"epoch {self.progress.epoch + 1}, batch {self.progress.index + 1}: "
+            f"the loss is {float(loss.detach()):g} and node {settled.worst_node()!r} "
+            f"changed by {float(settled.residual.max()):g} in its last sweep. Lower the "
             f"learning rates or beta, or clip the gradient; the last good weights are in {self.folder}."
         )
 

@@ -1,0 +1,130 @@
+"""The conformance suite: what every plug-in is held to, a user's included. Each check raises ``AssertionError``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.activations import Activation
+from eqprop.energy.couplings import Coupling
+from eqprop.energy.losses import Loss, Target
+from eqprop.energy.maps import Map
+from eqprop.energy.network import Landscape, Network
+from eqprop.settling.solvers import Solver
+from eqprop.settling.sweeps import Sweep
+
+
+def check_activation(activation: Activation, low: float = -3.0, high: float = 3.0) -> None:
+    """``response(a)`` minimises ``potential(s) - a s`` over the responses there are, and rises with a."""
+    drives = torch.linspace(low, high, 601, dtype=torch.float64)
+    states = activation.response(drives)
+    assert bool((states.diff() >= 0).all()), f"{activation}: the response falls somewhere."
+    cost = activation.potential(states)[None, :] - drives[:, None] * states[None, :]
+    excess = cost.diagonal() - cost.amin(1)
+    worst = int(excess.argmax())
+    assert float(excess[worst]) < 1e-9, (
+        f"{activation}: at drive {float(drives[worst]):g} the response {float(states[worst]):g} is not the minimum."
+    )
+
+
+def check_map(map: Map, batch: int = 2) -> None:
+    """``transpose`` is the transposed derivative, and ``carry`` says the same as ``forward`` and ``transpose``."""
+    map = map.double()
+    pre, step = (torch.randn(batch, *map.in_shape, dtype=torch.float64) for _ in range(2))
+    post = torch.randn(batch, *map.out_shape, dtype=torch.float64)
+    value, pull = map.carry(pre)
+    close(value, map(pre), f"{map}: carry and forward")
+    assert value.shape == post.shape, f"{map}: out_shape says {map.out_shape}, the value is {tuple(value.shape)}."
+    derived = torch.func.vjp(map.forward, pre)[1](post)[0]
+    close(pull(post), derived, f"{map}: the pull of carry and the derivative of forward")
+    close(map.transpose(pre, post), derived, f"{map}: transpose and the derivative of forward")
+    assert map.transpose(pre, post).shape == step.shape, f"{map}: transpose does not return to in_shape."
+
+
+def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
+    """Drives are minus the gradients of potentials; holding a node, stacking a batch and cutting one change neither.
+
+    ``shapes``: node -> shape of one example, for each of the coupling's nodes (which is bound to its nodes already).
+    """
+    coupling = coupling.double()
+    states = [torch.randn(batch, *shapes[node], dtype=torch.float64) for node in coupling.nodes]
+    for node in coupling.nodes:
+        derived = Coupling.drive(coupling, node, *states)
+        close(coupling.drive(node, *states), derived, f"{coupling}: drive and -grad potential at {node!r}")
+        one = coupling.drive(node, *(s[:1] for s in states))
+        close(one, derived[:1], f"{coupling}: the drive on {node!r} of one example and of a batch")
+    bound = coupling.given({})
+    for seen, copies in ((bound, 1), (bound.repeated(2), 2)):
+        at = [torch.cat([s] * copies) for s in states]
+        for node in coupling.nodes:
+            for _ in range(2):  # what is remembered must not go stale
+                close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: given nothing, {node!r}")
+                at = [torch.randn_like(s) for s in at]
+            at[0].mul_(0.5)
+            close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: after a change in place, {node!r}")
+    for i, node in enumerate(coupling.nodes if len(coupling.nodes) > 1 else ()):
+        others = [s for j, s in enumerate(states) if j != i]
+        try:
+            held = coupling.given({node: states[i]})
+        except ValueError:  # a term that cannot be held says so
+            continue
+        for other in held.nodes:
+            expected = coupling.drive(other, *states)
+            close(held.drive(other, *others), expected, f"{coupling}: with {node!r} held")
+            twice = held.repeated(2).drive(other, *(torch.cat([s, s]) for s in others))
+            close(twice, torch.cat([expected] * 2), f"{coupling}: with {node!r} held, stacked")
+
+
+def check_loss(loss: Loss, target: Target, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
+    """``force`` is minus the gradient of the loss; examples do not mix."""
+    loss = loss.double()
+    states = [torch.randn(batch, *shapes[node], dtype=torch.float64) for node in loss.nodes]
+    assert loss(target, *states).shape == (batch,), f"{loss}: a loss is one number an example."
+    for node in loss.nodes:
+        derived = Loss.force(loss, node, target, *states)
+        close(loss.force(node, target, *states), derived, f"{loss}: force and -grad at {node!r}")
+
+
+def check_sweep(sweep: Sweep, network: Network, batch: int = 3) -> None:
+    """A sweep leaves its input alone, keeps the nodes, and comes to the rest that one node's response defines.
+
+    For a network that settles (small weights).
+    """
+    landscape, state = begin(network, batch)
+    before = {node: value.clone() for node, value in state.items()}
+    for _ in range(500):
+        new = sweep(landscape, state)
+        if state is not new and set(new) != set(before):
+            raise AssertionError(f"the sweep returned nodes {list(new)} for {list(before)}.")
+        state = new
+    start = landscape.rest()
+    sweep(landscape, start)
+    for node, value in start.items():
+        assert not value.any(), f"the sweep changed its input at {node!r}."
+        close(state[node], landscape.relax(state, [node])[node], f"the sweep's rest and the response of {node!r}")
+
+
+def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
+    """Where a solver says it is at rest, every node's response is its state. For a network that settles."""
+    landscape, start = begin(network, batch)
+    settled = solver(landscape, start)
+    assert settled.residual.shape == settled.sweeps.shape == (batch,), "residual and sweeps are one number an example."
+    for node, value in settled.state.items():
+        gap = (landscape.relax(settled.state, [node])[node] - value).abs().flatten(1).amax(1)
+        assert bool((gap <= 10 * settled.residual + 1e-12).all()), (
+            f"{solver}: {node!r} would still move by {float(gap.max()):.1e}; the residual says "
+            f"{float(settled.residual.max()):.1e}."
+        )
+
+
+def begin(network: Network, batch: int) -> tuple[Landscape, dict[str, Tensor]]:
+    network = network.double()
+    with torch.no_grad():
+        landscape = network.landscape(torch.randn(batch, *network.nodes[network.input].shape, dtype=torch.float64))
+        return landscape, landscape.rest()
+
+
+def close(found: Tensor, expected: Tensor, what: str) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11, msg=lambda text: f"{what} disagree. {text}")

@@ -1,0 +1,289 @@
+"""Estimators against exact gradients, and the two exact gradients against each other, in float64."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import eqprop as ep
+
+SETTLE = ep.FixedPoint(400)
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def shrunk(network, factor=0.6):
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(factor)
+    return network
+
+
+def readout(node, shape):
+    return ep.ReadoutCrossEntropy(node, shape, 4)
+
+
+def dense(separate=False, loss=readout):
+    return shrunk(ep.chain((6,), [ep.DenseLayer(n, ep.tanh) for n in (8, 7, 4)], loss, separate))
+
+
+def conv(pool, separate=False):
+    layers = [ep.ConvLayer(3, pool=pool, activation=ep.tanh), ep.ConvLayer(4, pool=None, activation=ep.half_sigmoid)]
+    return shrunk(ep.chain((2, 6, 6), [*layers, ep.DenseLayer(5, ep.tanh)], readout, separate))
+
+
+def skip():
+    """A triangle of hidden nodes, a loss on two of them, and an edge that jumps over a node."""
+    nodes = {"x": ep.Node((6,)), **{n: ep.Node((5,), ep.tanh) for n in ("a", "b", "c")}}
+    edges = [("x", "a"), ("a", "b"), ("b", "c"), ("a", "c"), ("x", "c")]
+    couplings = [ep.Synapse(p, q, ep.Dense(nodes[p].shape, nodes[q].shape)) for p, q in edges]
+    couplings += [ep.Bias(n, (5,)) for n in ("a", "b", "c")]
+    loss = ep.WeightedSum([ep.SquaredError("c", (5,)), ep.CrossEntropy("b", (5,))], [1.0, 0.3])
+    return shrunk(ep.Network(nodes, couplings, loss), 0.5)
+
+
+class Quartic(ep.Coupling):
+    """A user's energy of three nodes, with nothing but the energy."""
+
+    def __init__(self):
+        super().__init__()
+        self.nodes = ("a", "b", "c")
+        self.strength = torch.nn.Parameter(torch.tensor(0.3))
+
+    def energy(self, *states):
+        a, b, c = states
+        return self.strength * (a.square() * b * c).sum(1)
+
+
+def custom():
+    nodes = {"x": ep.Node((6,)), **{n: ep.Node((5,), ep.tanh) for n in ("a", "b", "c")}}
+    chain = [ep.Synapse(p, q, torch.nn.Linear(nodes[p].units, 5)) for p, q in ("xa", "ab", "bc")]
+    return shrunk(ep.Network(nodes, [*chain, Quartic()], ep.SquaredError("c", (5,))))
+
+
+NETWORKS = {
+    "dense": dense,
+    "dense mse": lambda: dense(loss=ep.SquaredError),
+    "average": lambda: conv(ep.AveragePool(2)),
+    "soft": lambda: conv(ep.SoftPool(2)),
+    "max": lambda: conv(ep.MaxPool(2)),
+    "strided max": lambda: conv(ep.MaxPool(3, 2)),
+    "separate": lambda: dense(separate=True),
+    "separate conv": lambda: conv(ep.AveragePool(2), separate=True),
+    "skip": skip,
+    "custom": custom,
+}
+
+
+@pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
+def network(request):
+    return request.param()
+
+
+def data(network, batch=5):
+    shape = network.nodes[network.input].shape
+    return torch.randn(batch, *shape), torch.arange(batch) % 4
+
+
+def gradients(network, estimator, x=None, y=None, weight=None):
+    model = ep.Equilibrium(network, estimator)
+    x0, y0 = data(network)
+    torch.manual_seed(1)
+    x, y = (x0, y0) if x is None else (x, y)
+    found = torch.autograd.grad(model.loss(x, y, weight), list(network.parameters()))
+    return torch.cat([g.flatten() for g in found])
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+def nudging(stencil, rule=ep.contrastive, **more):
+    return ep.EquilibriumPropagation(stencil, SETTLE, SETTLE, rule, **more)
+
+
+def test_the_two_exact_gradients_agree(network):
+    x, y = data(network)
+    implicit = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    unrolled = gradients(network, ep.BackpropagationThroughTime(SETTLE, 200), x, y)
+    assert relative(unrolled, implicit) < 1e-8
+
+
+def test_the_exact_gradient_is_that_of_the_settled_loss(network):
+    """Finite differences of the loss that is evaluated, along a random direction."""
+    x, y = data(network)
+    exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    model = ep.Equilibrium(network, nudging(ep.symmetric(0.1)))
+    parameters, step = list(network.parameters()), 1e-5
+    direction = torch.randn_like(exact)
+    values = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            at = torch.nn.utils.parameters_to_vector(parameters)
+            torch.nn.utils.vector_to_parameters(at + sign * step * direction, parameters)
+            values.append(model.loss(x, y))
+            torch.nn.utils.vector_to_parameters(at, parameters)
+    slope = (values[0] - values[1]) / (2 * step)
+    assert float(slope) == pytest.approx(float(exact @ direction), rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize(("stencil", "order"), [(ep.one_sided, 1), (ep.symmetric, 2), (ep.five_point, 4)])
+@pytest.mark.parametrize("make", [dense, lambda: dense(loss=ep.SquaredError), lambda: conv(ep.SoftPool(2))])
+def test_bias_falls_at_the_order_of_the_stencil(make, stencil, order):
+    network = make()
+    x, y = data(network)
+    exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    big, small = (relative(gradients(network, nudging(stencil(b)), x, y), exact) for b in (0.1, 0.05))
+    assert stencil(0.1).order == order
+    assert math.log2(big / small) == pytest.approx(order, abs=0.2)
+
+
+@pytest.mark.parametrize("make", [lambda: dense(separate=True), lambda: conv(ep.AveragePool(2), separate=True), dense])
+def test_the_vector_field_rule_follows_the_forward_gradient(make):
+    """With or without energy, -<d drive/d theta, ds/dbeta> is exact when feedback is the transpose."""
+    network = make()
+    for term in network.terms.values():
+        for _, up, down in term.pairs() if isinstance(term, ep.SeparateFeedback) else ():
+            down.data.copy_(up.data)
+    x, y = data(network)
+    found = gradients(network, nudging(ep.symmetric(1e-3), ep.vector_field), x, y)
+    exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    assert relative(found, exact) < 1e-4
+
+
+def test_kolen_pollack_gives_both_weights_the_mean_of_their_estimates():
+    layers = [ep.ConvLayer(3, pool=None, activation=ep.tanh), ep.ConvLayer(4, activation=ep.tanh)]
+    network = shrunk(ep.chain((2, 6, 6), layers, readout, separate_feedback=True))
+    x, y = data(network)
+    names = [n for n, _ in network.named_parameters()]
+
+    def by_name(rule):
+        model = ep.Equilibrium(network, nudging(ep.symmetric(0.1), rule))
+        return dict(zip(names, torch.autograd.grad(model.loss(x, y), list(network.parameters())), strict=True))
+
+    tied, apart = by_name(ep.kolen_pollack), by_name(ep.contrastive)
+    ups = [n for n in names if "feedforward" in n]
+    assert ups
+    for up in ups:
+        down = up.replace("feedforward", "feedback")
+        torch.testing.assert_close(tied[up], tied[down], rtol=0, atol=0)
+        torch.testing.assert_close(tied[up], (apart[up] + apart[down]) / 2)
+        assert relative(apart[up], apart[down]) > 1e-12
+
+
+def test_stacked_and_in_turn_are_the_same(network):
+    x, y = data(network)
+    together, apart = (
+        gradients(network, nudging(ep.five_point(0.1), stacked=stacked), x, y) for stacked in (True, False)
+    )
+    assert relative(apart, together) < 1e-12
+
+
+def test_per_example_weights_are_signed(network):
+    x, y = data(network)
+    exact = ep.ImplicitDifferentiation(SETTLE)
+    weight = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])
+    whole = sum(w * gradients(network, exact, x[i : i + 1], y[i : i + 1]) / 5 for i, w in enumerate(weight))
+    assert relative(gradients(network, exact, x, y, weight), whole) < 1e-7
+    assert relative(gradients(network, nudging(ep.symmetric(1e-4)), x, y, weight), whole) < (
+        0.9 if any(isinstance(t, ep.SeparateFeedback) for t in network.terms.values()) else 1e-4
+    )
+
+
+def test_gradients_do_not_depend_on_how_the_batch_is_cut(network):
+    x, y = data(network, 4)
+    estimator = nudging(ep.symmetric(0.1))
+    halves = (gradients(network, estimator, x[:2], y[:2]) + gradients(network, estimator, x[2:], y[2:])) / 2
+    assert relative(halves, gradients(network, estimator, x, y)) < 1e-9
+
+
+@pytest.mark.parametrize("make", [dense, lambda: conv(ep.AveragePool(2))])
+def test_a_block_inside_an_ordinary_model(make):
+    """Any loss downstream, any module upstream; the data's gradient too."""
+    network = make()
+    shape = network.nodes[network.input].shape
+    stem, head = torch.nn.Linear(3, math.prod(shape)), torch.nn.Linear(4, 3)
+    raw, y = torch.randn(5, 3), torch.arange(5) % 3
+
+    def run(estimator):
+        model = ep.Equilibrium(network, estimator)
+        x = stem(raw).view(-1, *shape)
+        loss = F.cross_entropy(head(model(x)), y)
+        parameters = [*stem.parameters(), *head.parameters(), *network.parameters()]
+        return [g.flatten() for g in torch.autograd.grad(loss, parameters)]
+
+    exact = torch.cat(run(ep.ImplicitDifferentiation(SETTLE)))
+    unrolled = torch.cat(run(ep.BackpropagationThroughTime(SETTLE, 200)))
+    assert relative(unrolled, exact) < 1e-8
+    assert relative(torch.cat(run(nudging(ep.symmetric(1e-3)))), exact) < 1e-4
+
+
+def test_the_loss_scales_and_accumulates_as_autograd_does():
+    network = dense()
+    x, y = data(network)
+    model = ep.Equilibrium(network, nudging(ep.symmetric(0.1)))
+    once = gradients(network, model.estimator, x, y)
+    (3 * model.loss(x, y)).backward()
+    model(x, y).backward()
+    total = torch.cat([p.grad.flatten() for p in network.parameters()])
+    assert relative(total, 4 * once) < 1e-12
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+    assert float(torch.cat([p.grad.flatten() for p in network.parameters()]).norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_parameter_without_a_part_is_an_error():
+    class Idle(ep.Bias):
+        def __init__(self):
+            super().__init__("layer1", (8,))
+            self.unused = torch.nn.Parameter(torch.zeros(3))
+
+        @property
+        def name(self):
+            return "idle"
+
+    base = dense()
+    terms = base.terms | {"idle": Idle()}
+    network = ep.Network(base.nodes, terms, ep.ReadoutCrossEntropy("layer3", (4,), 4))
+    model = ep.Equilibrium(network, nudging(ep.symmetric(0.1)))
+    x, y = data(network)
+    with pytest.raises(ep.InputError, match=r"\(3,\)"):
+        model.loss(x, y).backward()
+    network.couplings["idle"].unused.requires_grad_(False)
+    model.loss(x, y).backward()
+
+
+def test_an_unstable_equilibrium_is_reported():
+    network = dense(loss=ep.SquaredError)
+    for p in network.parameters():
+        p.data.mul_(40)
+    x, y = data(network)
+    estimator = ep.ImplicitDifferentiation(ep.FixedPoint(1), steps=50)
+    with pytest.raises(ep.NotSettledError, match="settle the free phase further"):
+        ep.Equilibrium(network, estimator).loss(x, y).backward()
+
+
+def test_random_sign_is_a_fair_coin_of_its_own():
+    coin = ep.RandomSign(0.1, seed=4)
+    again = ep.RandomSign(0.1, seed=4)
+    torch.manual_seed(9)
+    signs = [coin.draw().betas[1] for _ in range(400)]
+    torch.manual_seed(1)
+    assert signs == [again.draw().betas[1] for _ in range(400)]
+    assert 150 < sum(s > 0 for s in signs) < 250
+    network = dense()
+    x, y = data(network)
+    up, down = (gradients(network, nudging(ep.one_sided(b)), x, y) for b in (0.1, -0.1))
+    assert relative((up + down) / 2, gradients(network, nudging(ep.symmetric(0.1)), x, y)) < 1e-9
+
+
+@pytest.mark.parametrize(("betas", "weights"), [((0.0, 0.1), (-5.0, 5.0)), ((0.1,), (10.0,)), ((0.1, 0.1), (5.0, 5.0))])
+def test_a_table_that_is_no_derivative_is_refused(betas, weights):
+    with pytest.raises(ep.InputError):
+        ep.Stencil(betas, weights)

@@ -1,0 +1,47 @@
+"""Two processes: averaged gradients equal those of one process on the whole batch."""
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+import eqprop as ep
+
+
+def model():
+    torch.manual_seed(0)
+    settle = ep.FixedPoint(30)
+    layers = [ep.ConvLayer(3, activation=ep.tanh), ep.DenseLayer(5, ep.tanh)]
+    network = ep.chain((1, 6, 6), layers, lambda n, s: ep.ReadoutCrossEntropy(n, s, 3))
+    return ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), settle, settle)).double()
+
+
+def data():
+    torch.manual_seed(1)
+    return torch.randn(6, 1, 6, 6, dtype=torch.float64), torch.arange(6) % 3
+
+
+def one_process(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    x, y = data()
+    share = slice(3 * rank, 3 * rank + 3)
+    for name in ("loss", "output"):
+        wrapped = DistributedDataParallel(model())
+        if name == "loss":
+            loss = wrapped(x[share], y[share])
+        else:
+            loss = torch.nn.functional.cross_entropy(wrapped(x[share]), y[share])
+        loss.backward()
+        torch.save([p.grad for p in wrapped.parameters()], f"{folder}/{name}{rank}")
+    dist.destroy_process_group()
+
+
+def test_averaged_gradients_equal_those_of_one_process(tmp_path):
+    multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    x, y = data()
+    for name in ("loss", "output"):
+        alone = model()
+        (alone(x, y) if name == "loss" else torch.nn.functional.cross_entropy(alone(x), y)).backward()
+        for rank in (0, 1):
+            for found, parameter in zip(torch.load(tmp_path / f"{name}{rank}"), alone.parameters(), strict=True):
+                torch.testing.assert_close(found, parameter.grad, rtol=1e-7, atol=1e-9)

@@ -1,0 +1,34 @@
+"""Imports point one way."""
+
+import ast
+from pathlib import Path
+
+import eqprop
+
+ROOT = Path(eqprop.__file__).parent
+RANKS = ("errors", "energy", "settling", "learning", "models", "diagnostics", "testing", "training", "recipes", "cli")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_imports_point_one_way():
+    for path in ROOT.rglob("*.py"):
+        place = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if place == "__init__":
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "eqprop" and len(parts) > 1:
+                assert RANKS.index(parts[1]) <= RANKS.index(place), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_energy_imports_torch_alone():
+    standard = {"__future__", "abc", "collections", "dataclasses", "itertools", "math", "typing"}
+    for path in (ROOT / "energy").rglob("*.py"):
+        assert {name.split(".")[0] for name in imports(path)} <= standard | {"torch", "eqprop"}, path
