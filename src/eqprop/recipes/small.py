@@ -40,7 +40,7 @@ def digits(
         build,
         estimator(beta, free_sweeps, nudged_sweeps),
         partial(sgd, lr=lr, epochs=epochs),
-        Normalise((0.0,), (1.0,)),
+        Normalise((0.305,), (0.376,)),
         data,
         batch_size,
         epochs,
@@ -111,8 +111,8 @@ def mnist_conv(
 
 def cifar10_small(
     beta: float = 0.5,
-    free_sweeps: int = 12,
-    nudged_sweeps: int = 5,
+    free_sweeps: int = 8,
+    nudged_sweeps: int = 4,
     lr: float = 0.1,
     batch_size: int = 64,
     epochs: int = 5,

@@ -222,7 +222,7 @@ class Trainer:
         progress.history.append(row)
         progress.epoch, progress.index, progress.seconds = progress.epoch + 1, 0, 0.0
         self.totals = Totals(self.fabric.device)
-        if held["accuracy"] > progress.best:
+        if held["accuracy"] >= progress.best:  # of equals the later: its learning rate is the smaller
             progress.best = held["accuracy"]
             self.save("best")
         self.save("last")

@@ -60,18 +60,19 @@ def write_curves(path: Path, history: History) -> None:
     """Loss, accuracy and residual against the epoch, in one picture."""
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axes, what, unit in zip(
         figure.subplots(1, 3),
         ("loss", "accuracy", "free_residual"),
-        ("loss (mean over examples)", "accuracy (%)", "largest change in the last free sweep"),
+        ("loss (mean over examples)", "accuracy (%)", "largest change of a unit, last sweep"),
         strict=True,
     ):
         for name in (n for n in history[-1] if n.endswith(f"_{what}")):
             scale = 100 if what == "accuracy" else 1
             axes.plot(epochs, [scale * row[name] for row in history], marker=".", label=name.removesuffix(f"_{what}"))
         axes.set(xlabel="epoch", ylabel=unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     axes.set_yscale("log")
