@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import platform
 import sys
 import time
@@ -95,7 +96,9 @@ def train(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments[1:] if named else arguments)).as_dict()
     keys = inspect.signature(session).parameters
     how = {key: options.pop(key) for key in keys}
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    if "LOCAL_RANK" not in os.environ:  # worker processes start from this command line too: one name for all
+        os.environ["EQPROP_STAMP"] = time.strftime("%Y%m%d-%H%M%S")
+    stamp = os.environ["EQPROP_STAMP"]
     folder = Path(how["out"] or f"runs/{name.rpartition(':')[2]}-{stamp}")
     if folder.exists():
         raise InputError(

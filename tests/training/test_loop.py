@@ -194,8 +194,9 @@ def test_two_processes_train_to_the_weights_of_one(recipe):
     options = ["--epochs", "1", "--validation", "0.1093", "--free_sweeps", "3", "--lr", "1e-3"]
     run = [sys.executable, "-m", "eqprop.cli", "train", "digits", *options, "--threads", "1", "--device", "cpu"]
     subprocess.run([*run, "--out", "one"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*run, "--out", "two", "--processes", "2"], check=True, capture_output=True)
-    one, two = load(Path("one"), "last")[0], load(Path("two"), "last")[0]
+    subprocess.run([*run, "--processes", "2"], check=True, capture_output=True)
+    (folder,) = Path("runs").iterdir()
+    one, two = load(Path("one"), "last")[0], load(folder, "last")[0]
     for name, value in one.items():
         if name.startswith("model."):
             torch.testing.assert_close(value, two[name], rtol=0, atol=2e-5)
