@@ -13,10 +13,10 @@ from eqprop.energy.network import Network
 from eqprop.learning.estimators import EquilibriumPropagation
 from eqprop.learning.stencils import symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
-from eqprop.recipes.cifar10 import AUGMENT, NORMALISE
+from eqprop.recipes.cifar10 import NORMALISE
 from eqprop.recipes.setting import image_run
 from eqprop.settling.solvers import FixedPoint
-from eqprop.training.data import Crop, Normalise
+from eqprop.training.data import Crop, Flip, Normalise
 from eqprop.training.loop import Run
 
 
@@ -111,8 +111,8 @@ def mnist_conv(
 
 def cifar10_small(
     beta: float = 0.5,
-    free_sweeps: int = 8,
-    nudged_sweeps: int = 4,
+    free_sweeps: int = 12,
+    nudged_sweeps: int = 5,
     lr: float = 0.1,
     batch_size: int = 64,
     epochs: int = 5,
@@ -136,7 +136,7 @@ def cifar10_small(
         epochs,
         seed,
         validation,
-        AUGMENT,
+        (Flip(),),
     )
 
 
