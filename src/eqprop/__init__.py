@@ -23,10 +23,12 @@ from eqprop.energy.pooling import AveragePool, MaxPool, Pool, SoftPool
 from eqprop.errors import EqpropError, InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
+from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
 from eqprop.learning.rules import Phases, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
+from eqprop.settling.response import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
 from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
 
@@ -38,6 +40,7 @@ __all__ = [
     "BackpropagationThroughTime",
     "Bias",
     "Clip",
+    "ConjugateGradients",
     "ConvLayer",
     "Convolution",
     "Cost",
@@ -52,6 +55,7 @@ __all__ = [
     "Field",
     "FixedPoint",
     "ImplicitDifferentiation",
+    "InfinitesimalNudge",
     "InputError",
     "Landscape",
     "Learnt",

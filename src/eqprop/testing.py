@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqprop.energy.activations import Activation
-from eqprop.energy.couplings import Coupling
+from eqprop.energy.couplings import Coupling, Tangent
 from eqprop.energy.losses import Loss, Target
 from eqprop.energy.maps import Map
 from eqprop.energy.network import Landscape, Network
@@ -30,17 +30,22 @@ def check_activation(activation: Activation, low: float = -3.0, high: float = 3.
 
 
 def check_map(map: Map, batch: int = 2) -> None:
-    """``transpose`` is the transposed derivative, and ``carry`` says the same as ``forward`` and ``transpose``."""
+    """``carry`` states the value, the derivative and its transpose; ``transpose`` and ``linear`` agree with it."""
     map = map.double()
     pre, step = (torch.randn(batch, *map.in_shape, dtype=torch.float64) for _ in range(2))
     post = torch.randn(batch, *map.out_shape, dtype=torch.float64)
-    value, pull = map.carry(pre)
+    value, push, pull = map.carry(pre)
     close(value, map(pre), f"{map}: carry and forward")
     assert value.shape == post.shape, f"{map}: out_shape says {map.out_shape}, the value is {tuple(value.shape)}."
     derived = torch.func.vjp(map.forward, pre)[1](post)[0]
     close(pull(post), derived, f"{map}: the pull of carry and the derivative of forward")
     close(map.transpose(pre, post), derived, f"{map}: transpose and the derivative of forward")
-    assert map.transpose(pre, post).shape == step.shape, f"{map}: transpose does not return to in_shape."
+    assert derived.shape == step.shape, f"{map}: transpose does not return to in_shape."
+    pushed = torch.func.jvp(map.forward, (pre,), (step,))[1]
+    close(push(step), pushed, f"{map}: the push of carry and the derivative of forward")
+    if map.linear:
+        offset = value - push(pre)  # a module's bias
+        close(offset, map(torch.zeros_like(pre)).expand_as(offset), f"{map}: linear, and the value off its push")
 
 
 def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
@@ -64,6 +69,14 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
                 at = [torch.randn_like(s) for s in at]
             at[0].mul_(0.5)
             close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: after a change in place, {node!r}")
+    tangent, steps = coupling.tangent(*states), [torch.randn_like(s) for s in states]
+    for node in coupling.nodes:
+        expected = Tangent(coupling, tuple(states)).drive(node, *steps)
+        close(tangent.drive(node, *steps), expected, f"{coupling}: the tangent's drive on {node!r}")
+        if coupling.bilinear:
+            at = [s + (1.0 if n == node else 0.0) for n, s in zip(coupling.nodes, states, strict=True)]
+            if not any(isinstance(m, Map) and getattr(m, "pool", None) for m in coupling.modules()):
+                close(coupling.drive(node, *at), coupling.drive(node, *states), f"{coupling}: bilinear, at {node!r}")
     for i, node in enumerate(coupling.nodes if len(coupling.nodes) > 1 else ()):
         others = [s for j, s in enumerate(states) if j != i]
         try:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from eqprop.energy.maps import Map, ModuleMap, flat
 from eqprop.energy.nodes import Node
-from eqprop.energy.pooling import Pull
+from eqprop.energy.pooling import Carried
 from eqprop.errors import InputError
 
 T = TypeVar("T")
+Transform = Callable[[Tensor], Tensor]
 
 
 class Coupling(nn.Module, ABC):
@@ -66,6 +67,16 @@ class Coupling(nn.Module, ABC):
         """This term for a batch stacked ``copies`` times."""
         return self
 
+    def tangent(self, *states: Tensor) -> Coupling:
+        """This term round the given states, to first order: a term over displacements, whose drives are linear."""
+        return Tangent(self, states)
+
+    bilinear: bool = False
+    """Whether the drive on a node is linear in the other nodes, and the same whatever the node's own state."""
+
+    symmetric: bool = True
+    """Whether all nodes descend the same potential, so that this term is one of an energy."""
+
     def bind(self, nodes: Mapping[str, Node]) -> None:
         """Called once by the network, with its nodes: the place to check shapes.
 
@@ -77,6 +88,25 @@ class Coupling(nn.Module, ABC):
     def name(self) -> str:
         """The key under which a network keeps this term, unless it is given another."""
         return "_".join(self.nodes)
+
+
+class Tangent(Coupling):
+    """A term's drives to first order round given states, by automatic differentiation."""
+
+    def __init__(self, coupling: Coupling, states: tuple[Tensor, ...]):
+        super().__init__()
+        self.coupling, self.states, self.nodes = coupling, states, coupling.nodes
+        self.bilinear, self.symmetric = coupling.bilinear, coupling.symmetric
+
+    def energy(self, *states: Tensor) -> Tensor:
+        pushed = [flat(self.drive(node, *states) * state) for node, state in zip(self.nodes, states, strict=True)]
+        return -0.5 * torch.stack(pushed).sum(0)
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        def drive(*at: Tensor) -> Tensor:
+            return self.coupling.drive(node, *at)
+
+        return torch.func.jvp(drive, self.states, states)[1]
 
 
 class Held(Coupling):
@@ -175,6 +205,7 @@ class Synapse(Coupling):
         if pre == post:
             raise InputError(f"A synapse from {pre!r} to itself would be counted twice: write a coupling of one node.")
         self.nodes, self.map, self.feedback_gain = (pre, post), map, feedback_gain  # type: ignore[assignment]
+        self.symmetric = feedback_gain == 1
 
     def energy(self, *states: Tensor) -> Tensor:
         pre, post = states
@@ -189,6 +220,12 @@ class Synapse(Coupling):
         if node == self.nodes[1]:
             return self.map(pre)
         return self._gained(self.map.transpose(pre, post))
+
+    def tangent(self, *states: Tensor) -> Coupling:
+        if not self.bilinear:
+            return super().tangent(*states)
+        carried = self.map.carry(states[0])
+        return SynapseTangent(self.nodes, carried.push, carried.pull, self.feedback_gain, self.symmetric)
 
     def given(self, data: Mapping[str, Tensor]) -> Coupling:
         pre, post = self.nodes
@@ -208,9 +245,33 @@ class Synapse(Coupling):
                     f"The synapse {self.name} carries {self.map.in_shape} to {self.map.out_shape}, but node "
                     f"{node!r} has shape {nodes[node].shape}."
                 )
+        self.bilinear = self.map.linear
 
     def _gained(self, feedback: Tensor) -> Tensor:
         return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback
+
+
+class SynapseTangent(Coupling):
+    """A bilinear synapse's drives for displacements, pooling's winners held: push(pre) up, gain * pull(post) down."""
+
+    bilinear = True
+
+    def __init__(self, nodes: tuple[str, ...], push: Transform, pull: Transform, gain: float, symmetric: bool):
+        super().__init__()
+        self.nodes, self.push, self.pull, self.gain, self.symmetric = nodes, push, pull, gain, symmetric
+
+    def energy(self, *states: Tensor) -> Tensor:
+        if not self.symmetric:
+            raise InputError(f"The tangent of {self.name} has no energy: its feedback is not the transpose.")
+        return self.potential(self.nodes[1], *states)
+
+    def potential(self, node: str, *states: Tensor) -> Tensor:
+        return -flat(self.drive(node, *states) * states[self.nodes.index(node)])
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        if node == self.nodes[1]:
+            return self.push(states[0])
+        return self.pull(states[1]) if self.gain == 1 else self.gain * self.pull(states[1])
 
 
 class CarriedSynapse(Coupling):
@@ -223,7 +284,8 @@ class CarriedSynapse(Coupling):
     def __init__(self, synapse: Synapse):
         super().__init__()
         self.synapse, self.nodes = synapse, synapse.nodes
-        self._carried: Latest[tuple[Tensor, Pull]] = Latest(synapse.map.carry)
+        self.bilinear, self.symmetric = synapse.bilinear, synapse.symmetric
+        self._carried: Latest[Carried] = Latest(synapse.map.carry)
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.synapse.energy(*states)
@@ -232,8 +294,11 @@ class CarriedSynapse(Coupling):
         return self.synapse.potential(node, *states)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
-        value, pull = self._carried(states[0])
-        return value if node == self.nodes[1] else self.synapse._gained(pull(states[1]))
+        carried = self._carried(states[0])
+        return carried.value if node == self.nodes[1] else self.synapse._gained(carried.pull(states[1]))
+
+    def tangent(self, *states: Tensor) -> Coupling:
+        return self.synapse.tangent(*states)
 
     def repeated(self, copies: int) -> Coupling:
         return CarriedSynapse(self.synapse)
@@ -249,7 +314,7 @@ class SeparateFeedback(Coupling):
     def __init__(self, pre: str, post: str, forward_map: nn.Module, feedback_map: nn.Module):
         super().__init__()
         self.feedforward, self.feedback = Synapse(pre, post, forward_map), Synapse(pre, post, feedback_map)
-        self.nodes = (pre, post)
+        self.nodes, self.symmetric = (pre, post), False
 
     def energy(self, *states: Tensor) -> Tensor:
         raise InputError(
@@ -266,6 +331,12 @@ class SeparateFeedback(Coupling):
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self._half(node).drive(node, *states)
 
+    def tangent(self, *states: Tensor) -> Coupling:
+        if not self.bilinear:
+            return super().tangent(*states)
+        push, pull = self.feedforward.map.carry(states[0]).push, self.feedback.map.carry(states[0]).pull
+        return SynapseTangent(self.nodes, push, pull, 1.0, symmetric=False)
+
     def given(self, data: Mapping[str, Tensor]) -> Coupling:
         if any(node in data for node in self.nodes):
             raise InputError(f"The coupling {self.name} feeds back to a node that is held at data: use a Synapse.")
@@ -274,6 +345,7 @@ class SeparateFeedback(Coupling):
     def bind(self, nodes: Mapping[str, Node]) -> None:
         self.feedforward.bind(nodes)
         self.feedback.bind(nodes)
+        self.bilinear = self.feedforward.bilinear and self.feedback.bilinear
 
     def pairs(self) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
         """(name, feedforward parameter, feedback parameter) for every parameter that both maps have."""

@@ -9,33 +9,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqprop.energy.pooling import AveragePool, Pool, Pull
+from eqprop.energy.pooling import AveragePool, Carried, Pool
 from eqprop.errors import InputError
 
 Pair = int | tuple[int, int]
 
 
 class Map(nn.Module, ABC):
-    """A function from one node's units to another's, with its transposed derivative.
+    """A function from one node's units to another's, with its derivative and its transposed derivative.
 
-    Linear, or linear up to the choice that pooling makes. ``carry`` states both directions; a subclass whose
-    transpose needs no forward pass also overrides ``transpose``, which may be cheaper, never different.
+    ``carry`` states both directions; a subclass whose transpose needs no forward pass also overrides
+    ``transpose``, which may be cheaper, never different.
+
+    Attributes:
+        linear: whether, with pooling's winners held, the map is linear (affine, for a module with a bias).
     """
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
+    linear: bool = True
 
     @abstractmethod
-    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
-        """(batch, *in_shape) -> (batch, *out_shape), and the pull at ``pre``."""
+    def carry(self, pre: Tensor) -> Carried:
+        """(batch, *in_shape) -> (batch, *out_shape), with push and pull at ``pre``."""
 
     def forward(self, pre: Tensor) -> Tensor:
         """(batch, *in_shape) -> (batch, *out_shape)"""
-        return self.carry(pre)[0]
+        return self.carry(pre).value
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
         """The pull at ``pre``, applied to ``post``: (batch, *out_shape) -> (batch, *in_shape)."""
-        return self.carry(pre)[1](post)
+        return self.carry(pre).pull(post)
 
 
 class Dense(Map):
@@ -49,8 +53,8 @@ class Dense(Map):
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
         self.weight = initial_weight(math.prod(out_shape), math.prod(in_shape))
 
-    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
-        return self(pre), lambda post: self.transpose(pre, post)
+    def carry(self, pre: Tensor) -> Carried:
+        return Carried(self(pre), self.forward, lambda post: self.transpose(pre, post))
 
     def forward(self, pre: Tensor) -> Tensor:
         return F.linear(pre.flatten(1), self.weight).view(-1, *self.out_shape)
@@ -88,6 +92,7 @@ class Convolution(Map):
         self.in_shape = in_shape
         self.kernel, self.stride, self.padding, self.dilation = map(pair, (kernel, stride, padding, dilation))
         self.groups, self.pool = groups, pool
+        self.linear = pool is None or pool.linear
         sizes = list(zip(in_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True))
         grid = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
         if min(grid) < 1 or (pool is not None and min(pool.output_size(n) for n in grid) < 1):
@@ -104,19 +109,23 @@ class Convolution(Map):
         self.out_shape = (channels, *(pool.output_size(n) if pool else n for n in grid))
         self.weight = initial_weight(channels, in_shape[0] // groups, *self.kernel)
 
-    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
+    def carry(self, pre: Tensor) -> Carried:
         z = self._convolve(pre)
         if self.pool is None:
-            return z, self._convolve_transposed
-        value, unpool = self.pool.carry(z)
-        return value, lambda post: self._convolve_transposed(unpool(post))
+            return Carried(z, self._convolve, self._convolve_transposed)
+        value, push, pull = self.pool.carry(z)
+        return Carried(
+            value,
+            lambda change: push(self._convolve(change)),
+            lambda post: self._convolve_transposed(pull(post)),
+        )
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
         if self.pool is None:
             return self._convolve_transposed(post)
         if isinstance(self.pool, AveragePool):  # linear: any z of the right shape will do
             z = post.new_empty(()).expand(len(post), *self.grid)
-            return self._convolve_transposed(self.pool.carry(z)[1](post))
+            return self._convolve_transposed(self.pool.carry(z).pull(post))
         return super().transpose(pre, post)
 
     def _convolve(self, pre: Tensor) -> Tensor:
@@ -142,9 +151,13 @@ class ModuleMap(Map):
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{module} does not accept units of shape {in_shape}: {reason}") from error
 
-    def carry(self, pre: Tensor) -> tuple[Tensor, Pull]:
+    def carry(self, pre: Tensor) -> Carried:
         value, pullback, *_ = torch.func.vjp(self.module, pre)
-        return value, lambda post: pullback(post)[0]
+        return Carried(
+            value,
+            lambda change: torch.func.jvp(self.module, (pre,), (change,))[1],
+            lambda post: pullback(post)[0],
+        )
 
     def forward(self, pre: Tensor) -> Tensor:
         return self.module(pre)

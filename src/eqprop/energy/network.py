@@ -201,8 +201,15 @@ class Landscape:
 
     def plus(self, name: str, term: Coupling) -> Landscape:
         """The same landscape with one more term."""
-        terms = self.terms | {name: term}
-        return Landscape(self.nodes, lambda: terms, self.colours, self.masks, self._like)
+        return self.only(self.terms | {name: term})
+
+    def only(self, terms: dict[str, Coupling]) -> Landscape:
+        """The same nodes and data with these terms alone."""
+        return self.displaced(self.nodes, terms)
+
+    def displaced(self, nodes: Mapping[str, Node], terms: dict[str, Coupling]) -> Landscape:
+        """A landscape of displacements of this one's states: its batch, colours and masks, other nodes and terms."""
+        return Landscape(nodes, lambda: terms, self.colours, self.masks, self._like)
 
     def rebuilt(self) -> Landscape:
         """The same landscape, built from the data again: within ``enable_grad``, with parameters in its graph."""

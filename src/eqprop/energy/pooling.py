@@ -1,7 +1,7 @@
 """Pooling, as the seed paper has it: of a convolution's output, before any nonlinearity.
 
 A pool is part of the energy ``<P(w * s), t>``, so a network needs it both ways: ``P(z)``, and its transposed
-derivative at z, which carries the upper state back down. ``carry`` returns both from one pass.
+derivative at z, which carries the upper state back down. ``carry`` returns both from one pass, and the derivative too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +17,13 @@ from torch.nn import functional as F
 
 from eqprop.errors import InputError
 
-Pull = Callable[[Tensor], Tensor]
-"""The transposed derivative of a map at the point where it was carried: (batch, *out) -> (batch, *in)."""
+
+class Carried(NamedTuple):
+    """A map at one point: its value, its derivative, and its transposed derivative there (winners held)."""
+
+    value: Tensor  # (batch, *out)
+    push: Callable[[Tensor], Tensor]  # (batch, *in) -> (batch, *out)
+    pull: Callable[[Tensor], Tensor]  # (batch, *out) -> (batch, *in)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,9 @@ class Pool(ABC):
         if self.size < 1 or self.step < 1:
             raise InputError(f"{self}: size and stride must be at least 1.")
 
+    linear = True
+    """Whether, with the winners held, the pool is linear: then ``push`` of ``z`` itself is its value."""
+
     @property
     def step(self) -> int:
         return self.stride or self.size
@@ -40,37 +49,45 @@ class Pool(ABC):
         return (size - self.size) // self.step + 1
 
     @abstractmethod
-    def carry(self, z: Tensor) -> tuple[Tensor, Pull]:
-        """P(z) and its pull at z; z: (batch, channels, height, width)."""
+    def carry(self, z: Tensor) -> Carried:
+        """P at z; z: (batch, channels, height, width)."""
 
 
 class MaxPool(Pool):
     """The largest of each window. Its pull goes to the winner at the current z (the first, in a tie)."""
 
-    def carry(self, z: Tensor) -> tuple[Tensor, Pull]:
-        window, step = [self.size, self.size], [self.step, self.step]
+    def carry(self, z: Tensor) -> Carried:
+        window, step, shape = [self.size, self.size], [self.step, self.step], z.shape
         value, winners = F.max_pool2d(z, window, step, return_indices=True)
+
+        def push(change: Tensor) -> Tensor:
+            # Channels innermost, as the states are, so that nothing is copied to be gathered from.
+            flat, where = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (change, winners))
+            return flat.gather(1, where).unflatten(1, winners.shape[-2:]).permute(0, 3, 1, 2)
 
         def pull(post: Tensor) -> Tensor:
             if self.step >= self.size:
-                return F.max_unpool2d(post, winners, window, step, output_size=list(z.shape[-2:]))
-            flat = z.new_zeros(z.shape).flatten(2)  # overlapping windows: one unit can win several
-            return flat.scatter_add(2, winners.flatten(2), post.flatten(2)).view(z.shape)
+                return F.max_unpool2d(post, winners, window, step, output_size=list(shape[-2:]))
+            flat = post.new_zeros(shape).flatten(2)  # overlapping windows: one unit can win several
+            return flat.scatter_add(2, winners.flatten(2), post.flatten(2)).view(shape)
 
-        return value, pull
+        return Carried(value, push, pull)
 
 
 class AveragePool(Pool):
-    """The mean of each window. Linear: its pull does not depend on z."""
+    """The mean of each window. Linear: neither its push nor its pull depends on z."""
 
-    def carry(self, z: Tensor) -> tuple[Tensor, Pull]:
-        window, step = [self.size, self.size], [self.step, self.step]
+    def carry(self, z: Tensor) -> Carried:
+        window, step, shape = [self.size, self.size], [self.step, self.step], z.shape
+
+        def push(change: Tensor) -> Tensor:
+            return F.avg_pool2d(change, window, step)
 
         def pull(post: Tensor) -> Tensor:
-            backward = torch.ops.aten.avg_pool2d_backward
-            return backward(post, z, window, step, [0, 0], False, True, None)
+            like = post.new_empty(()).expand(shape)
+            return torch.ops.aten.avg_pool2d_backward(post, like, window, step, [0, 0], False, True, None)
 
-        return F.avg_pool2d(z, window, step), pull
+        return Carried(push(z), push, pull)
 
 
 class SoftPool(Pool):
@@ -79,24 +96,29 @@ class SoftPool(Pool):
     Holomorphic EP uses it for that reason. Windows may not overlap.
     """
 
+    linear = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.step != self.size:
             raise InputError(f"{self}: soft pooling needs windows that touch; leave out stride.")
 
-    def carry(self, z: Tensor) -> tuple[Tensor, Pull]:
-        windows = self._windows(z)
+    def carry(self, z: Tensor) -> Carried:
+        windows, shape = self._windows(z), z.shape
         share = windows.softmax(-1)
         value = (share * windows).sum(-1)
+        slope = share * (1 + windows - value.unsqueeze(-1))  # d value / d z_j
+
+        def push(change: Tensor) -> Tensor:
+            return (slope * self._windows(change)).sum(-1)
 
         def pull(post: Tensor) -> Tensor:
-            # d value / d z_j = share_j (1 + z_j - value)
-            spread = post.unsqueeze(-1) * share * (1 + windows - value.unsqueeze(-1))
             k, (rows, columns) = self.size, value.shape[-2:]
+            spread = post.unsqueeze(-1) * slope
             tiles = spread.unflatten(-1, (k, k)).transpose(-3, -2).flatten(-2).flatten(-3, -2)
-            return F.pad(tiles, (0, z.shape[-1] - k * columns, 0, z.shape[-2] - k * rows))
+            return F.pad(tiles, (0, shape[-1] - k * columns, 0, shape[-2] - k * rows))
 
-        return value, pull
+        return Carried(value, push, pull)
 
     def _windows(self, z: Tensor) -> Tensor:
         """(batch, channels, rows, columns, size * size)"""

@@ -23,6 +23,8 @@ class Settled(NamedTuple):
     """Node -> (batch,): the largest change of any of its units in the last sweep."""
     sweeps: Tensor
     """(batch,) int64: sweeps that each example took."""
+    unstable: Tensor | None = None
+    """(batch,) bool: examples found to be at no stable equilibrium, by a solver that can tell."""
 
     @property
     def residual(self) -> Tensor:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop.energy.couplings import SeparateFeedback
+from eqprop.energy.nodes import State
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.training import checkpoint
@@ -74,7 +75,11 @@ class Progress:
 class Totals:
     """Sums and maxima over the steps of an epoch, kept on the device so that no step waits for it."""
 
-    SUMS = ("examples", "loss", "correct", "free_residual", "free_sweeps", "nudged_residual", "nudged_sweeps", "nudged")
+    SUMS = (
+        *("examples", "loss", "correct", "free_residual", "free_sweeps"),
+        *("nudged", "nudged_residual", "nudged_sweeps"),
+        *("responses", "response_norm", "unstable"),
+    )
     PEAKS = ("free_residual_worst", "nudged_residual_worst")
 
     def __init__(self, device: torch.device):
@@ -86,15 +91,19 @@ class Totals:
         assert free is not None
         assert scores is not None
         zero = loss.new_zeros(())
+        response = nudged if nudged is not None and nudged.unstable is not None else None
         parts = [
             loss.new_tensor(len(y)),
             loss.detach() * len(y),
             (scores.flatten(1).argmax(1) == y).sum(),
             free.residual.sum(),
             free.sweeps.sum(),
+            loss.new_tensor(len(nudged.residual)) if nudged else zero,
             nudged.residual.sum() if nudged else zero,
             nudged.sweeps.sum() if nudged else zero,
-            loss.new_tensor(len(nudged.residual)) if nudged else zero,
+            loss.new_tensor(len(response.residual)) if response else zero,
+            norms(response.state).sum() if response else zero,
+            response.unstable.sum() if response and response.unstable is not None else zero,
         ]
         self.sums += torch.stack([part.double() for part in parts])
         worst = [free.residual.max().double(), nudged.residual.max().double() if nudged else zero.double()]
@@ -109,6 +118,8 @@ class Totals:
         if nudged:
             row |= {name: sums[name] / nudged for name in ("nudged_residual", "nudged_sweeps")}
             row["nudged_residual_worst"] = worst["nudged_residual_worst"]
+        if responses := sums["responses"]:
+            row |= {name: sums[name] / responses for name in ("response_norm", "unstable")}
         return row
 
 
@@ -307,6 +318,11 @@ def alignment_angles(model: Equilibrium) -> Row:
             cosine = torch.nn.functional.cosine_similarity(up.detach().flatten(), down.detach().flatten(), dim=0)
             row[f"angle_{name}"] = math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
     return row
+
+
+def norms(state: State) -> Tensor:
+    """(batch,): the length of each example's state."""
+    return torch.stack([value.flatten(1).square().sum(1) for value in state.values()]).sum(0).sqrt()
 
 
 @contextmanager

@@ -1,0 +1,63 @@
+"""Equilibrium propagation in its own limit beta -> 0: one linear phase in the place of finite nudges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.network import Landscape
+from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
+from eqprop.learning.rules import differentiate
+from eqprop.settling.response import ConjugateGradients, tangent
+from eqprop.settling.solvers import Settled, Solver
+
+
+@dataclass(frozen=True)
+class InfinitesimalNudge(Estimator):
+    """The network's response d = ds/dbeta to an infinitesimal nudge, and what each weight reads off it.
+
+    The estimate is -<d drive/d theta at the free state, d>, which for a network with energy is the limit of every
+    stencil, and the exact gradient of the loss at the equilibrium; found by the network's forward and transposed
+    messages alone. With separate feedback weights it is the limit of the vector-field rule. It is a simulation's
+    tool: a device has read noise, and needs finite nudges.
+
+    Attributes:
+        free: solver of the free phase, from rest.
+        response: solver of the linear phase; ``FixedPoint`` or ``UntilRest`` where feedback weights are separate.
+        damping: leak of the linear phase, as a share of each unit's stiffness. Near instability the exact gradient
+            explodes and training on it fails; 0 is the exact limit.
+    """
+
+    free: Solver
+    response: Solver = ConjugateGradients(6)  # noqa: RUF009 - frozen
+    damping: float = 0.25
+
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        with torch.no_grad():
+            free = self.free(landscape, landscape.rest())
+        return free, partial(self._learn, landscape, free)
+
+    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+        seen = landscape.visible(free.state)
+        at = [seen[node] for node in cost.loss.nodes]
+        weight = cost.weight
+        with torch.no_grad():
+            forces = (cost.loss.force(node, cost.target, *at) for node in cost.loss.nodes)
+            force = {
+                node: weight.view(-1, *(1 for _ in push.shape[1:])) * push
+                for node, push in zip(cost.loss.nodes, forces, strict=True)
+            }
+            moved = tangent(landscape, free.state, force, self.damping)
+            response = self.response(moved, moved.rest())
+            displacement = landscape.visible(response.state)
+        with torch.enable_grad():
+            rebuilt = landscape.rebuilt()
+            work = sum(
+                (rebuilt.drive(free.state, node) * displacement[node]).flatten(1).sum(1) for node in displacement
+            )
+            objective = (cost.values(rebuilt, free.state) - work).mean()
+            return Learnt(differentiate(objective, parameters), response)

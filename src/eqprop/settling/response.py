@@ -1,0 +1,176 @@
+"""The network's linear response: how an equilibrium moves under an infinitesimal force.
+
+Round a free equilibrium s* with drives a*, the displacement d per unit of force f solves
+
+    d = r'(a*) * (A d + f)        on every unit,
+
+where A is the derivative of the drives, pooling's winners held. That is a landscape too, over displacements: linear
+responses with slopes r'(a*), the couplings' tangents, and the force as a field. So every solver serves; for a network
+with energy A is symmetric, and conjugate gradients need far fewer sweeps than relaxation does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.activations import Activation
+from eqprop.energy.couplings import Coupling, Field
+from eqprop.energy.network import Landscape
+from eqprop.energy.nodes import Node, State
+from eqprop.errors import InputError
+from eqprop.settling.solvers import Settled, Solver
+
+
+@dataclass(frozen=True, eq=False)
+class Slope(Activation):
+    """s = slope * a, the slope each unit's own: (batch, *node shape), not negative."""
+
+    slope: Tensor
+
+    def response(self, drive: Tensor) -> Tensor:
+        return self.slope * drive
+
+    def potential(self, state: Tensor) -> Tensor:
+        """s^2 / (2 slope); a unit of slope 0 cannot move, and stores nothing."""
+        return torch.where(self.slope > 0, 0.5 * state.square() / self.slope, 0)
+
+
+def tangent(landscape: Landscape, state: State, force: State, damping: float = 0.0) -> Landscape:
+    """The landscape of displacements round ``state``, pushed by ``force``.
+
+    Args:
+        landscape: where ``state`` is at rest.
+        force: node -> (batch, *node shape), on the nodes that are pushed.
+        damping: every unit's stiffness 1/r' is multiplied by ``1 + damping``: a leak, for equilibria that are
+            nearly unstable.
+    """
+    seen = landscape.visible(state)
+    nodes = {
+        name: Node(node.shape, Slope(slope(node, landscape.drive(state, name)) / (1 + damping)), node.dropout)
+        for name, node in landscape.nodes.items()
+    }
+    terms: dict[str, Coupling] = {
+        name: term.tangent(*(seen[node] for node in term.nodes))
+        for name, term in landscape.terms.items()
+        if not isinstance(term, Field)
+    }
+    terms |= {f"force_{node}": Field(node, push) for node, push in force.items()}
+    return landscape.displaced(nodes, terms)
+
+
+def slope(node: Node, drive: Tensor) -> Tensor:
+    """r'(drive), unit by unit."""
+    assert node.activation is not None
+    return torch.func.jvp(node.activation.response, (drive,), (torch.ones_like(drive),))[1]
+
+
+@dataclass(frozen=True)
+class ConjugateGradients(Solver):
+    """Solves a symmetric linear landscape (``tangent``), example by example, each iteration at a sweep's cost.
+
+    Where no term couples two nodes of one colour, one colour is eliminated exactly and the iteration runs on the
+    other. An example stops when a sweep would move none of its units by more than ``tolerance`` times its force's
+    first step, or when it meets negative curvature: its state was then no stable equilibrium, and ``unstable`` says so.
+
+    Raises:
+        InputError: the landscape is not linear, or its feedback is not the transpose of its feedforward path.
+    """
+
+    iterations: int
+    tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.tolerance < 0:
+            raise InputError(f"{self}: iterations must be at least 1 and tolerance not negative.")
+
+    def __call__(self, landscape: Landscape, start: State) -> Settled:
+        """``start`` must be at rest: all zero."""
+        slopes = {name: slope_of(name, node) for name, node in landscape.nodes.items()}
+        pushes = {name: term for name, term in landscape.terms.items() if not isinstance(term, Field)}
+        check_symmetric(pushes)
+        free = landscape.only(pushes)  # A, without the force
+        kept, others = self._split(landscape, pushes)
+
+        def complete(d: State, scene: Landscape) -> State:
+            """The eliminated nodes at their exact response to the kept ones."""
+            return d | scene.relax(start | d, others)
+
+        def stiffness(q: State, p: State) -> State:
+            """(D^-1 - A) p on the kept nodes, where p = D q."""
+            whole = start | complete(p, free)
+            return {n: q[n] - free.drive(whole, n) for n in kept}
+
+        d = {n: start[n] for n in kept}
+        whole = start | complete(d, landscape)
+        residual = {n: landscape.drive(whole, n) for n in kept}
+        q, p = residual, {n: slopes[n] * residual[n] for n in kept}
+        norm = inner(residual, p)
+        first = largest(p)
+        unstable, moving = torch.zeros_like(norm, dtype=torch.bool), norm > 0
+        taken = torch.zeros_like(norm, dtype=torch.int64)
+        for _ in range(self.iterations):
+            if not moving.any():
+                break
+            image = stiffness(q, p)
+            curvature = inner(p, image)
+            unstable |= moving & (curvature <= 0)
+            moving &= curvature > 0
+            step = torch.where(moving, norm / curvature, 0)
+            d = {n: d[n] + over(step, d[n]) * p[n] for n in kept}
+            residual = {n: residual[n] - over(step, residual[n]) * image[n] for n in kept}
+            taken += moving
+            moved = {n: slopes[n] * residual[n] for n in kept}
+            new = inner(residual, moved)
+            moving &= largest(moved) > self.tolerance * first
+            turn = torch.where(moving, new / norm, 0)
+            q = {n: residual[n] + over(turn, q[n]) * q[n] for n in kept}
+            p = {n: slopes[n] * q[n] for n in kept}
+            norm = torch.where(moving, new, norm)
+        state = start | complete(d, landscape)
+        change = {n: (slopes[n] * residual[n]).abs().flatten(1).amax(1) for n in kept}
+        change |= {n: torch.zeros_like(norm) for n in others}
+        return Settled(state, change, taken, unstable)
+
+    def _split(self, landscape: Landscape, terms: dict[str, Coupling]) -> tuple[list[str], list[str]]:
+        """The nodes to iterate on, and those to eliminate."""
+        everyone = list(landscape.nodes)
+        if len(landscape.colours) != 2 or not all(term.bilinear for term in terms.values()):
+            return everyone, []
+        pushed = {term.nodes[0] for term in landscape.terms.values() if isinstance(term, Field)}
+        kept = max(landscape.colours, key=lambda colour: len(pushed & set(colour)))
+        return list(kept), [node for node in everyone if node not in kept]
+
+
+def slope_of(name: str, node: Node) -> Tensor:
+    if not isinstance(node.activation, Slope):
+        raise InputError(
+            f"Node {name!r} responds by {node.activation}: conjugate gradients take a `tangent` landscape."
+        )
+    return node.activation.slope
+
+
+def check_symmetric(terms: dict[str, Coupling]) -> None:
+    for name, term in terms.items():
+        if not term.symmetric:
+            raise InputError(
+                f"The feedback of {name!r} is not the transpose of its feedforward path, so conjugate gradients do not "
+                "apply: use FixedPoint or UntilRest for the response."
+            )
+
+
+def inner(a: State, b: State) -> Tensor:
+    """(batch,)"""
+    return torch.stack([(a[node] * b[node]).flatten(1).sum(1) for node in a]).sum(0)
+
+
+def largest(state: State) -> Tensor:
+    """(batch,)"""
+    return torch.stack([value.abs().flatten(1).amax(1) for value in state.values()]).amax(0)
+
+
+def over(each: Tensor, like: Tensor) -> Tensor:
+    """(batch,), shaped to multiply (batch, *node shape)."""
+    return each.view(-1, *(1 for _ in like.shape[1:]))

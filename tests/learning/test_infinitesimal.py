@@ -1,0 +1,99 @@
+"""The infinitesimal nudge is the exact gradient, on every network with energy; and says where it cannot be."""
+
+import pytest
+import torch
+from test_gradients import NETWORKS, SETTLE, conv, data, dense, double, gradients, nudging, relative, shrunk  # noqa: F401
+
+import eqprop as ep
+from eqprop.settling.response import tangent
+
+SYMMETRIC = {name: make for name, make in NETWORKS.items() if "separate" not in name}
+EXACT = {"damping": 0.0, "response": ep.ConjugateGradients(200, 1e-13)}
+
+
+@pytest.mark.parametrize("make", SYMMETRIC.values(), ids=SYMMETRIC.keys())
+def test_it_equals_the_exact_gradient(make):
+    network = make()
+    x, y = data(network)
+    exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    for response in (ep.ConjugateGradients(200, 1e-13), ep.FixedPoint(400), ep.UntilRest(1e-13, 1000)):
+        found = gradients(network, ep.InfinitesimalNudge(SETTLE, response, 0.0), x, y)
+        assert relative(found, exact) < 1e-8, response
+
+
+@pytest.mark.parametrize("make", [lambda: dense(separate=True), lambda: conv(ep.MaxPool(2), separate=True)])
+def test_with_separate_feedback_it_is_the_limit_of_the_vector_field_rule(make):
+    network = make()
+    x, y = data(network)
+    found = gradients(network, ep.InfinitesimalNudge(SETTLE, SETTLE, 0.0), x, y)
+    limit = gradients(network, nudging(ep.symmetric(1e-4), ep.vector_field), x, y)
+    assert relative(found, limit) < 1e-5
+    with pytest.raises(ep.InputError, match="not the transpose"):
+        gradients(network, ep.InfinitesimalNudge(SETTLE), x, y)
+
+
+def test_weights_dropout_and_a_loss_downstream_go_through_it():
+    layers = [ep.DenseLayer(9, ep.tanh, dropout=0.4), ep.DenseLayer(4, ep.tanh)]
+    network = shrunk(ep.chain((6,), layers, ep.SquaredError))
+    x, y = data(network)
+    weight = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])
+    found = []
+    for estimator in (ep.ImplicitDifferentiation(SETTLE), ep.InfinitesimalNudge(SETTLE, **EXACT)):
+        torch.manual_seed(3)
+        model = ep.Equilibrium(network, estimator).train()
+        loss = model.loss(x, y, weight) + torch.nn.functional.cross_entropy(model(x), y)
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]))
+    assert relative(found[1], found[0]) < 1e-8
+
+
+def test_conjugate_gradients_end_where_relaxation_ends_and_sooner():
+    network = conv(ep.MaxPool(2))
+    x, _ = data(network)
+    with torch.no_grad():
+        scene = network.landscape(x)
+        state = SETTLE(scene, scene.rest()).state
+        force = {"layer3": torch.randn_like(state["layer3"])}
+        moved = tangent(scene, state, force)
+        end = ep.FixedPoint(500)(moved, moved.rest()).state
+        gaps = []
+        for solver in (ep.ConjugateGradients(4, 0.0), ep.FixedPoint(4)):
+            found = solver(moved, moved.rest()).state
+            gaps.append(max(float((found[n] - end[n]).abs().max()) for n in end))
+        assert gaps[0] < gaps[1]
+        whole = ep.ConjugateGradients(100, 1e-14)(moved, moved.rest())
+    assert not whole.unstable.any()
+    for node, value in end.items():
+        torch.testing.assert_close(whole.state[node], value, rtol=0, atol=1e-11)
+
+
+def test_an_example_at_no_stable_equilibrium_is_reported_and_hurts_no_other():
+    """A coupling strong enough to make the Hessian indefinite for the example whose units are not saturated."""
+    network = ep.chain((3,), [ep.DenseLayer(3, ep.tanh), ep.DenseLayer(3, ep.tanh)], ep.SquaredError)
+    with torch.no_grad():
+        network.terms["layer1_layer2"].map.weight.copy_(3 * torch.eye(3))
+        network.terms["input_layer1"].map.weight.copy_(5 * torch.eye(3))
+        for name in ("layer1_bias", "layer2_bias"):
+            network.terms[name].bias.zero_()
+        scene = network.landscape(torch.tensor([[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]]))
+        state = SETTLE(scene, scene.rest()).state  # zero, a saddle, and a saturated rest
+        force = {"layer2": torch.ones(2, 3)}
+        moved = tangent(scene, state, force)
+        settled = ep.ConjugateGradients(50)(moved, moved.rest())
+        second = network.landscape(torch.tensor([[2.0, 2.0, 2.0]]))
+        lonely = tangent(second, {n: v[1:] for n, v in state.items()}, {"layer2": torch.ones(1, 3)})
+        alone = ep.ConjugateGradients(50)(lonely, lonely.rest())
+        damped = tangent(scene, state, force, damping=4.0)
+        cured = ep.ConjugateGradients(50)(damped, damped.rest())
+    assert settled.unstable.tolist() == [True, False]
+    assert all(value.isfinite().all() for value in settled.state.values())
+    for node, value in alone.state.items():
+        torch.testing.assert_close(settled.state[node][1:], value)
+    assert not cured.unstable.any()
+
+
+def test_a_landscape_that_is_not_linear_is_refused():
+    network = dense()
+    x, _ = data(network)
+    scene = network.landscape(x)
+    with pytest.raises(ep.InputError, match="tangent"):
+        ep.ConjugateGradients(3)(scene, scene.rest())
