@@ -77,7 +77,7 @@ BUGS = {
         f"{GRADIENTS}::test_kolen_pollack_gives_both_weights_the_mean_of_their_estimates",
     ),
     "a response that forgets one colour": (
-        "settling/response.py",
+        "settling/conjugate_gradients.py",
         "return d | scene.relax(start | d, others)",
         "return d | {n: start[n] for n in others}",
         "learning/test_infinitesimal.py::test_it_equals_the_exact_gradient",

@@ -28,7 +28,7 @@ from eqprop.learning.references import BackpropagationThroughTime, ImplicitDiffe
 from eqprop.learning.rules import Phases, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
-from eqprop.settling.response import ConjugateGradients
+from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
 from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
 

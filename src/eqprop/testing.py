@@ -27,6 +27,10 @@ def check_activation(activation: Activation, low: float = -3.0, high: float = 3.
     assert float(excess[worst]) < 1e-9, (
         f"{activation}: at drive {float(drives[worst]):g} the response {float(states[worst]):g} is not the minimum."
     )
+    for size in (1.0, 1e-3, 0.0):
+        change = size * torch.randn_like(drives)
+        expected = activation.response(drives + change) - activation.response(drives)
+        close(activation.difference(drives, change), expected, f"{activation}: difference and two responses")
 
 
 def check_map(map: Map, batch: int = 2) -> None:
@@ -69,6 +73,9 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
                 at = [torch.randn_like(s) for s in at]
             at[0].mul_(0.5)
             close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: after a change in place, {node!r}")
+    moves = [1e-5 * torch.randn_like(s) for s in states]  # too small to make another unit a pool's winner
+    whole = coupling.contrast(*(s + m for s, m in zip(states, moves, strict=True))) - coupling.contrast(*states)
+    close(coupling.change(states, moves), whole, f"{coupling}: change and two contrasts")
     tangent, steps = coupling.tangent(*states), [torch.randn_like(s) for s in states]
     for node in coupling.nodes:
         expected = Tangent(coupling, tuple(states)).drive(node, *steps)

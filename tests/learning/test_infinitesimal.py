@@ -5,7 +5,7 @@ import torch
 from test_gradients import NETWORKS, SETTLE, conv, data, dense, double, gradients, nudging, relative, shrunk  # noqa: F401
 
 import eqprop as ep
-from eqprop.settling.response import tangent
+from eqprop.settling.displacement import tangent
 
 SYMMETRIC = {name: make for name, make in NETWORKS.items() if "separate" not in name}
 EXACT = {"damping": 0.0, "response": ep.ConjugateGradients(200, 1e-13)}

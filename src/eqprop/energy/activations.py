@@ -28,6 +28,10 @@ class Activation(ABC):
     def potential(self, state: Tensor) -> Tensor:
         """G(s), finite on the whole range of ``response``."""
 
+    def difference(self, drive: Tensor, change: Tensor) -> Tensor:
+        """response(drive + change) - response(drive). An override does it without cancellation."""
+        return self.response(drive + change) - self.response(drive)
+
 
 @dataclass(frozen=True)
 class Linear(Activation):
@@ -35,6 +39,9 @@ class Linear(Activation):
 
     def response(self, drive: Tensor) -> Tensor:
         return drive
+
+    def difference(self, drive: Tensor, change: Tensor) -> Tensor:
+        return change
 
     def potential(self, state: Tensor) -> Tensor:
         return 0.5 * state.square()
@@ -62,6 +69,11 @@ class Clip(Activation):
     def potential(self, state: Tensor) -> Tensor:
         return state.square() / (2 * self.slope)
 
+    def difference(self, drive: Tensor, change: Tensor) -> Tensor:
+        below, above = self.low - self.slope * drive, self.high - self.slope * drive
+        rest = torch.clamp(torch.zeros_like(drive), below, above)  # not 0 where the drive itself is clipped
+        return torch.clamp(self.slope * change, below, above) - rest
+
 
 @dataclass(frozen=True)
 class Sigmoid(Activation):
@@ -84,6 +96,10 @@ class Sigmoid(Activation):
         entropy = torch.xlogy(state, state) + torch.xlogy(1 - state, 1 - state)
         return self.centre * state + entropy / self.slope
 
+    def difference(self, drive: Tensor, change: Tensor) -> Tensor:
+        half = 0.5 * self.slope  # sigmoid(z) = (1 + tanh(z/2)) / 2
+        return 0.5 * tanh_difference(half * (drive - self.centre), half * change)
+
 
 @dataclass(frozen=True)
 class Tanh(Activation):
@@ -94,6 +110,15 @@ class Tanh(Activation):
 
     def potential(self, state: Tensor) -> Tensor:
         return 0.5 * (torch.xlogy(1 + state, 1 + state) + torch.xlogy(1 - state, 1 - state))
+
+    def difference(self, drive: Tensor, change: Tensor) -> Tensor:
+        return tanh_difference(drive, change)
+
+
+def tanh_difference(a: Tensor, change: Tensor) -> Tensor:
+    """tanh(a + change) - tanh(a), by the addition theorem."""
+    t, u = torch.tanh(a), torch.tanh(change)
+    return u * (1 - t.square()) / (1 + t * u)
 
 
 linear = Linear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -45,6 +45,13 @@ class Coupling(nn.Module, ABC):
     def contrast(self, *states: Tensor) -> Tensor:
         """(batch,): what a contrastive rule compares between phases. The energy, where there is one."""
         return self.energy(*states)
+
+    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        """(batch,): contrast(states + moves) - contrast(states).
+
+        A bilinear term does it without cancellation, pooling's winners held at ``states``.
+        """
+        return self.contrast(*(s + m for s, m in zip(states, moves, strict=True))) - self.contrast(*states)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         """What this term pushes ``node`` with: minus the gradient of its potential, (batch, *node shape).
@@ -148,6 +155,9 @@ class Field(Coupling):
     def energy(self, *states: Tensor) -> Tensor:
         return -flat(self.strength * states[0])
 
+    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        return self.energy(*moves)
+
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.strength.expand_as(states[0])
 
@@ -214,6 +224,13 @@ class Synapse(Coupling):
     def potential(self, node: str, *states: Tensor) -> Tensor:
         energy = self.energy(*states)
         return self.feedback_gain * energy if node == self.nodes[0] else energy
+
+    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        if not self.bilinear:
+            return super().change(states, moves)
+        (pre, post), (pre_move, post_move) = states, moves
+        value, push, _ = self.map.carry(pre)
+        return -flat(value * post_move + push(pre_move) * (post + post_move))
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         pre, post = states
@@ -297,6 +314,9 @@ class CarriedSynapse(Coupling):
         carried = self._carried(states[0])
         return carried.value if node == self.nodes[1] else self.synapse._gained(carried.pull(states[1]))
 
+    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        return self.synapse.change(states, moves)
+
     def tangent(self, *states: Tensor) -> Coupling:
         return self.synapse.tangent(*states)
 
@@ -327,6 +347,9 @@ class SeparateFeedback(Coupling):
 
     def contrast(self, *states: Tensor) -> Tensor:
         return self.feedforward.energy(*states) + self.feedback.energy(*states)
+
+    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        return self.feedforward.change(states, moves) + self.feedback.change(states, moves)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self._half(node).drive(node, *states)

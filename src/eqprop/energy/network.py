@@ -171,6 +171,17 @@ class Landscape:
         terms = [term.contrast(*(seen[n] for n in term.nodes)) for term in self.terms.values()]
         return torch.stack(terms).sum(0)
 
+    def change(self, state: State, move: State) -> Tensor:
+        """(batch,): contrast(state + move) - contrast(state); bilinear terms do it without cancellation."""
+        seen, moved = self.visible(state), self.visible(move)
+        terms = [t.change([seen[n] for n in t.nodes], [moved[n] for n in t.nodes]) for t in self.terms.values()]
+        return torch.stack(terms).sum(0)
+
+    @property
+    def bilinear(self) -> bool:
+        """Whether every term that depends on the state is bilinear."""
+        return all(term.bilinear for term in self.terms.values() if not isinstance(term, Field))
+
     def visible(self, state: State) -> State:
         """The state as couplings see it: silenced units at zero, the others scaled up to make good."""
         return state | {name: seen(state[name]) for name, seen in self._visible.items()}

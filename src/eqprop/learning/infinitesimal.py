@@ -12,7 +12,8 @@ from torch import Tensor
 from eqprop.energy.network import Landscape
 from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
 from eqprop.learning.rules import differentiate
-from eqprop.settling.response import ConjugateGradients, tangent
+from eqprop.settling.conjugate_gradients import ConjugateGradients
+from eqprop.settling.displacement import tangent
 from eqprop.settling.solvers import Settled, Solver
 
 

@@ -1,13 +1,4 @@
-"""The network's linear response: how an equilibrium moves under an infinitesimal force.
-
-Round a free equilibrium s* with drives a*, the displacement d per unit of force f solves
-
-    d = r'(a*) * (A d + f)        on every unit,
-
-where A is the derivative of the drives, pooling's winners held. That is a landscape too, over displacements: linear
-responses with slopes r'(a*), the couplings' tangents, and the force as a field. So every solver serves; for a network
-with energy A is symmetric, and conjugate gradients need far fewer sweeps than relaxation does.
-"""
+"""Conjugate gradients for linear landscapes."""
 
 from __future__ import annotations
 
@@ -16,55 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Field
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import Node, State
 from eqprop.errors import InputError
+from eqprop.settling.displacement import Slope
 from eqprop.settling.solvers import Settled, Solver
-
-
-@dataclass(frozen=True, eq=False)
-class Slope(Activation):
-    """s = slope * a, the slope each unit's own: (batch, *node shape), not negative."""
-
-    slope: Tensor
-
-    def response(self, drive: Tensor) -> Tensor:
-        return self.slope * drive
-
-    def potential(self, state: Tensor) -> Tensor:
-        """s^2 / (2 slope); a unit of slope 0 cannot move, and stores nothing."""
-        return torch.where(self.slope > 0, 0.5 * state.square() / self.slope, 0)
-
-
-def tangent(landscape: Landscape, state: State, force: State, damping: float = 0.0) -> Landscape:
-    """The landscape of displacements round ``state``, pushed by ``force``.
-
-    Args:
-        landscape: where ``state`` is at rest.
-        force: node -> (batch, *node shape), on the nodes that are pushed.
-        damping: every unit's stiffness 1/r' is multiplied by ``1 + damping``: a leak, for equilibria that are
-            nearly unstable.
-    """
-    seen = landscape.visible(state)
-    nodes = {
-        name: Node(node.shape, Slope(slope(node, landscape.drive(state, name)) / (1 + damping)), node.dropout)
-        for name, node in landscape.nodes.items()
-    }
-    terms: dict[str, Coupling] = {
-        name: term.tangent(*(seen[node] for node in term.nodes))
-        for name, term in landscape.terms.items()
-        if not isinstance(term, Field)
-    }
-    terms |= {f"force_{node}": Field(node, push) for node, push in force.items()}
-    return landscape.displaced(nodes, terms)
-
-
-def slope(node: Node, drive: Tensor) -> Tensor:
-    """r'(drive), unit by unit."""
-    assert node.activation is not None
-    return torch.func.jvp(node.activation.response, (drive,), (torch.ones_like(drive),))[1]
 
 
 @dataclass(frozen=True)
@@ -92,7 +40,7 @@ class ConjugateGradients(Solver):
         pushes = {name: term for name, term in landscape.terms.items() if not isinstance(term, Field)}
         check_symmetric(pushes)
         free = landscape.only(pushes)  # A, without the force
-        kept, others = self._split(landscape, pushes)
+        kept, others = self._split(landscape)
 
         def complete(d: State, scene: Landscape) -> State:
             """The eliminated nodes at their exact response to the kept ones."""
@@ -134,10 +82,10 @@ class ConjugateGradients(Solver):
         change |= {n: torch.zeros_like(norm) for n in others}
         return Settled(state, change, taken, unstable)
 
-    def _split(self, landscape: Landscape, terms: dict[str, Coupling]) -> tuple[list[str], list[str]]:
+    def _split(self, landscape: Landscape) -> tuple[list[str], list[str]]:
         """The nodes to iterate on, and those to eliminate."""
         everyone = list(landscape.nodes)
-        if len(landscape.colours) != 2 or not all(term.bilinear for term in terms.values()):
+        if len(landscape.colours) != 2 or not landscape.bilinear:
             return everyone, []
         pushed = {term.nodes[0] for term in landscape.terms.values() if isinstance(term, Field)}
         kept = max(landscape.colours, key=lambda colour: len(pushed & set(colour)))

@@ -1,0 +1,121 @@
+"""Landscapes of displacements: how an equilibrium moves, without ever subtracting two nearby states.
+
+Round a free state s* with drives a*, a network of bilinear couplings moves by d under a nudge, where
+
+    d = r(a* + A d + nudge(s* + d)) - r(a*)
+
+and A is the derivative of the drives, pooling's winners held: `displacement`. For an infinitesimal force f that is
+d = r'(a*) (A d + f), which is linear: `tangent`. Either is a landscape like any other, over d and settled from zero, so
+every solver serves. In 16 bits d keeps its relative precision however small it is, where states would lose it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.activations import Activation
+from eqprop.energy.couplings import Coupling, Field
+from eqprop.energy.network import Landscape
+from eqprop.energy.nodes import Node, State
+
+
+@dataclass(frozen=True, eq=False)
+class Displaced(Activation):
+    """s = r(at + a) - r(at): another activation, seen from the drive ``at``, (batch, *node shape)."""
+
+    activation: Activation
+    at: Tensor
+
+    def response(self, drive: Tensor) -> Tensor:
+        return self.activation.difference(self.at, drive)
+
+    def potential(self, state: Tensor) -> Tensor:
+        """G(s* + s) - G(s*) - at s: least where the response to no drive is, at s = 0."""
+        rest = self.activation.response(self.at)
+        return self.activation.potential(rest + state) - self.activation.potential(rest) - self.at * state
+
+
+class Shifted(Coupling):
+    """A term seen from given states: a function of displacements."""
+
+    def __init__(self, coupling: Coupling, states: State):
+        super().__init__()
+        self.coupling, self.nodes = coupling, coupling.nodes
+        self.states = tuple(states[node] for node in coupling.nodes)
+
+    def energy(self, *states: Tensor) -> Tensor:
+        return self.coupling.energy(*self._at(states))
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        return self.coupling.drive(node, *self._at(states))
+
+    def _at(self, moves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(state + move for state, move in zip(self.states, moves, strict=True))
+
+
+def displacement(landscape: Landscape, state: State, nudge: Coupling) -> Landscape:
+    """The landscape of displacements from ``state`` that a nudge causes, for bilinear couplings, winners held.
+
+    Args:
+        landscape: where ``state`` is at rest. What it is short of rest is left out of the displacement.
+        nudge: evaluated at the true state, ``state`` plus the displacement.
+    """
+    nodes = {
+        name: Node(node.shape, Displaced(activation_of(node), landscape.drive(state, name)), node.dropout)
+        for name, node in landscape.nodes.items()
+    }
+    return landscape.displaced(nodes, tangents(landscape, state) | {"nudge": Shifted(nudge, landscape.visible(state))})
+
+
+def tangents(landscape: Landscape, state: State) -> dict[str, Coupling]:
+    """The tangent of each term that depends on the state."""
+    seen = landscape.visible(state)
+    return {
+        name: term.tangent(*(seen[node] for node in term.nodes))
+        for name, term in landscape.terms.items()
+        if not isinstance(term, Field)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Slope(Activation):
+    """s = slope * a, the slope each unit's own: (batch, *node shape), not negative."""
+
+    slope: Tensor
+
+    def response(self, drive: Tensor) -> Tensor:
+        return self.slope * drive
+
+    def potential(self, state: Tensor) -> Tensor:
+        """s^2 / (2 slope); a unit of slope 0 cannot move, and stores nothing."""
+        return torch.where(self.slope > 0, 0.5 * state.square() / self.slope, 0)
+
+
+def tangent(landscape: Landscape, state: State, force: State, damping: float = 0.0) -> Landscape:
+    """The landscape of displacements round ``state``, pushed by ``force``.
+
+    Args:
+        landscape: where ``state`` is at rest.
+        force: node -> (batch, *node shape), on the nodes that are pushed.
+        damping: every unit's stiffness 1/r' is multiplied by ``1 + damping``: a leak, for equilibria that are
+            nearly unstable.
+    """
+    nodes = {
+        name: Node(node.shape, Slope(slope(node, landscape.drive(state, name)) / (1 + damping)), node.dropout)
+        for name, node in landscape.nodes.items()
+    }
+    forces = {f"force_{node}": Field(node, push) for node, push in force.items()}
+    return landscape.displaced(nodes, tangents(landscape, state) | forces)
+
+
+def slope(node: Node, drive: Tensor) -> Tensor:
+    """r'(drive), unit by unit."""
+    return torch.func.jvp(activation_of(node).response, (drive,), (torch.ones_like(drive),))[1]
+
+
+def activation_of(node: Node) -> Activation:
+    assert node.activation is not None
+    return node.activation
