@@ -98,7 +98,7 @@ class Oracle:
         rule = ep.contrastive
         if self.separate:
             rule = ep.kolen_pollack if c["same_update"] else ep.vector_field
-        return ep.EquilibriumPropagation(stencil, free, ep.FixedPoint(c["T2"], ep.synchronous), rule)
+        return ep.EquilibriumPropagation(stencil, free, ep.FixedPoint(c["T2"], ep.synchronous), rule, ep.ordinary)
 
 
 def files() -> list[Path]:

@@ -65,10 +65,10 @@ BUGS = {
         f"{CONFORMANCE}::test_losses",
     ),
     "a rule that reads the nudged presynaptic state": (
-        "learning/rules.py",
-        "(state if n == node else free)[n]",
-        "state[n]",
-        f"{GRADIENTS}::test_the_vector_field_rule_follows_the_forward_gradient",
+        "learning/forms.py",
+        "(moved if n == node else free)[n]",
+        "moved[n]",
+        f"{GRADIENTS}::test_the_two_forms_agree",
     ),
     "feedback weights learn by themselves": (
         "learning/rules.py",
@@ -81,6 +81,12 @@ BUGS = {
         "return d | scene.relax(start | d, others)",
         "return d | {n: start[n] for n in others}",
         "learning/test_infinitesimal.py::test_it_equals_the_exact_gradient",
+    ),
+    "a contrast without its product of displacements": (
+        "energy/couplings.py",
+        "push(pre_move) * (post + post_move)",
+        "push(pre_move) * post",
+        f"{GRADIENTS}::test_the_two_forms_agree",
     ),
     "a residual that flatters": (
         "settling/solvers.py",

@@ -23,9 +23,10 @@ from eqprop.energy.pooling import AveragePool, MaxPool, Pool, SoftPool
 from eqprop.errors import EqpropError, InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
+from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
-from eqprop.learning.rules import Phases, contrastive, kolen_pollack, vector_field
+from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
@@ -54,6 +55,7 @@ __all__ = [
     "Estimator",
     "Field",
     "FixedPoint",
+    "Form",
     "ImplicitDifferentiation",
     "InfinitesimalNudge",
     "InputError",
@@ -89,6 +91,7 @@ __all__ = [
     "centred_hard_sigmoid",
     "chain",
     "contrastive",
+    "difference",
     "five_point",
     "forward_order",
     "half_hard_sigmoid",
@@ -97,6 +100,7 @@ __all__ = [
     "kolen_pollack",
     "linear",
     "one_sided",
+    "ordinary",
     "parameter_groups",
     "sigmoid",
     "symmetric",

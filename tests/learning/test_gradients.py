@@ -178,12 +178,36 @@ def test_kolen_pollack_gives_both_weights_the_mean_of_their_estimates():
         assert relative(apart[up], apart[down]) > 1e-12
 
 
-def test_stacked_and_in_turn_are_the_same(network):
+@pytest.mark.parametrize("form", [ep.difference, ep.ordinary], ids=["difference", "ordinary"])
+def test_stacked_and_in_turn_are_the_same(network, form):
     x, y = data(network)
     together, apart = (
-        gradients(network, nudging(ep.five_point(0.1), stacked=stacked), x, y) for stacked in (True, False)
+        gradients(network, nudging(ep.five_point(0.1), form=form, stacked=stacked), x, y) for stacked in (True, False)
     )
     assert relative(apart, together) < 1e-12
+
+
+@pytest.mark.parametrize("rule", [ep.contrastive, ep.vector_field, ep.kolen_pollack])
+def test_the_two_forms_agree(network, rule):
+    """Where no pooling winner switches: the nudge is small enough for that here."""
+    x, y = data(network)
+    beta = 0.3 if not any("Max" in str(getattr(m, "pool", "")) for m in network.modules()) else 1e-4
+    found = [gradients(network, nudging(ep.symmetric(beta), rule, form=f), x, y) for f in (ep.difference, ep.ordinary)]
+    assert relative(*found) < 1e-9
+
+
+def test_the_difference_form_survives_nudges_that_drown_the_ordinary_one():
+    """In float32, at beta 1e-6: the ordinary form subtracts states that are equal but for rounding."""
+    network = conv(ep.MaxPool(2))
+    x, y = data(network)
+    exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    network = network.float()
+    errors = {
+        form: relative(gradients(network, nudging(ep.one_sided(1e-6), form=form), x.float(), y).double(), exact)
+        for form in (ep.difference, ep.ordinary)
+    }
+    assert errors[ep.difference] < 1e-4
+    assert errors[ep.ordinary] > 1e-2
 
 
 def test_per_example_weights_are_signed(network):

@@ -177,6 +177,11 @@ class Landscape:
         terms = [t.change([seen[n] for n in t.nodes], [moved[n] for n in t.nodes]) for t in self.terms.values()]
         return torch.stack(terms).sum(0)
 
+    def work(self, state: State, move: State) -> Tensor:
+        """(batch,): <drive at ``state``, ``move``>, over all nodes."""
+        moved = self.visible(move)
+        return torch.stack([flat(self.drive(state, node) * moved[node]) for node in move]).sum(0)
+
     @property
     def bilinear(self) -> bool:
         """Whether every term that depends on the state is bilinear."""

@@ -15,7 +15,8 @@ from eqprop.energy.couplings import repeat
 from eqprop.energy.losses import Loss, Nudge, Target, repeat_target
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
-from eqprop.learning.rules import Gradients, Phases, Rule, contrastive
+from eqprop.learning.forms import Form, difference, ordinary
+from eqprop.learning.rules import Gradients, Rule, contrastive
 from eqprop.learning.stencils import Nudging
 from eqprop.settling.solvers import Settled, Solver
 
@@ -67,6 +68,8 @@ class EquilibriumPropagation(Estimator):
         free: solver of the free phase, from rest.
         nudged: solver of each nudged phase, from the free state.
         rule: how the phases become gradients.
+        form: the variable in which the nudged phases settle: ``difference`` wherever it applies (elsewhere the ordinary
+            form serves), or ``ordinary``, which follows the papers to the letter.
         stacked: settle all phases at once, stacked along the batch; or in turn, with the same result and the
             memory of one.
 
@@ -77,6 +80,7 @@ class EquilibriumPropagation(Estimator):
     free: Solver
     nudged: Solver
     rule: Rule = contrastive
+    form: Form = difference
     stacked: bool = True
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
@@ -106,28 +110,32 @@ class EquilibriumPropagation(Estimator):
         parameters: Sequence[Tensor],
     ) -> Learnt:
         """The share of these phases in the estimate: settle them, and let the rule read them."""
+        form = self.form if self.form.applies(landscape) else ordinary
         # Phases at beta 0 come first and are not settled again.
         phases = sorted(phases, key=lambda phase: phase[0] != 0)
         betas = [beta for beta, _ in phases if beta != 0]
-        start = repeated(free.state, len(betas))
-        with torch.no_grad():
-            settled = None
-            if betas:
-                nudge = nudge_of(cost, betas)
-                settled = self.nudged(landscape.repeated(len(betas)).plus("nudge", nudge), start)
-        at_rest = repeated(free.state, len(phases) - len(betas))
-        state = {node: torch.cat([at_rest[node], settled.state[node]]) for node in start} if settled else at_rest
+        moved = repeated(form.start(free.state), len(phases) - len(betas))
+        settled = None
+        if betas:
+            start, nudge = repeated(free.state, len(betas)), nudge_of(cost, betas)
+            with torch.no_grad():
+                settled = form.settle(landscape.repeated(len(betas)), start, nudge, self.nudged)
+            moved = {node: torch.cat([value, settled.state[node]]) for node, value in moved.items()}
         batch = len(cost.weight)
         weight = cost.weight.new_tensor([weight for _, weight in phases]).repeat_interleave(batch) / batch
         with torch.enable_grad():
-            compared = Phases(
+            compared = form.phases(
                 landscape.rebuilt().repeated(len(phases)),
                 nudge_of(cost, [beta for beta, _ in phases]),
                 repeated(free.state, len(phases)),
-                state,
+                moved,
                 weight,
             )
-            return Learnt(self.rule(compared, parameters), settled)
+            gradients = self.rule(compared, parameters)
+        if settled is not None:
+            still = len(phases) - len(betas)
+            settled = settled._replace(state={n: v[still * batch :] for n, v in compared.state.items()})
+        return Learnt(gradients, settled)
 
 
 def nudge_of(cost: Cost, betas: Sequence[float]) -> Nudge:

@@ -54,11 +54,7 @@ class InfinitesimalNudge(Estimator):
             }
             moved = tangent(landscape, free.state, force, self.damping)
             response = self.response(moved, moved.rest())
-            displacement = landscape.visible(response.state)
         with torch.enable_grad():
             rebuilt = landscape.rebuilt()
-            work = sum(
-                (rebuilt.drive(free.state, node) * displacement[node]).flatten(1).sum(1) for node in displacement
-            )
-            objective = (cost.values(rebuilt, free.state) - work).mean()
+            objective = (cost.values(rebuilt, free.state) - rebuilt.work(free.state, response.state)).mean()
             return Learnt(differentiate(objective, parameters), response)

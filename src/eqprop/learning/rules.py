@@ -6,30 +6,13 @@ A rule takes the phases of one step and returns an estimate of the gradient of t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from eqprop.energy.couplings import Coupling, SeparateFeedback
-from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State
+from eqprop.energy.couplings import SeparateFeedback
 from eqprop.errors import InputError
-
-
-@dataclass(frozen=True)
-class Phases:
-    """The equilibria that a rule compares, stacked along the batch, phase by phase.
-
-    ``landscape`` and ``nudge`` carry the autograd graph of the parameters; the states are constants.
-    """
-
-    landscape: Landscape
-    nudge: Coupling
-    free: State  # node -> (phases * batch, *node shape), before nudging
-    state: State  # node -> (phases * batch, *node shape), after
-    weight: Tensor  # (phases * batch,), the stencil's weights over the batch size
-
+from eqprop.learning.forms import Phases
 
 Gradients = tuple[Tensor, ...]
 Rule = Callable[[Phases, Sequence[Tensor]], Gradients]
@@ -42,8 +25,7 @@ def contrastive(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
     Equilibrium propagation's rule (Scellier & Bengio 2017). With separate feedback weights, each of the two
     maps reads the product of activities at its own two ends (Kolen-Pollack without the tie).
     """
-    energy = phases.landscape.contrast(phases.state) + nudged(phases)
-    return differentiate((phases.weight * energy).sum(), parameters)
+    return differentiate((phases.weight * (phases.contrast() + phases.cost())).sum(), parameters)
 
 
 def vector_field(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
@@ -53,13 +35,7 @@ def vector_field(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
     sees the free presynaptic activity, a feedback weight the free postsynaptic one (seed paper, "different
     updates"; Scellier et al. 2018). For a network with energy it equals ``contrastive`` to first order in beta.
     """
-    landscape = phases.landscape
-    free, state = landscape.visible(phases.free), landscape.visible(phases.state)
-    total = nudged(phases)
-    for term in landscape.terms.values():
-        for node in term.nodes:
-            total = total + term.potential(node, *((state if n == node else free)[n] for n in term.nodes))
-    return differentiate((phases.weight * total).sum(), parameters)
+    return differentiate((phases.weight * (phases.work() + phases.cost())).sum(), parameters)
 
 
 def kolen_pollack(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
@@ -74,12 +50,6 @@ def kolen_pollack(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
             if id(up) in found and id(down) in found:
                 found[id(up)] = found[id(down)] = (found[id(up)] + found[id(down)]) / 2
     return tuple(found[id(parameter)] for parameter in parameters)
-
-
-def nudged(phases: Phases) -> Tensor:
-    """(phases * batch,): beta times the loss at the nudged state, through which a read-out learns."""
-    seen = phases.landscape.visible(phases.state)
-    return phases.nudge.energy(*(seen[node] for node in phases.nudge.nodes))
 
 
 def differentiate(objective: Tensor, parameters: Sequence[Tensor]) -> Gradients:

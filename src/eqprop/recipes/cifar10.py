@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
 from eqprop.energy.network import Network
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
+from eqprop.learning.forms import ordinary
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
@@ -161,9 +162,9 @@ def network(
 
 
 def ep(nudging: Nudging, free_sweeps: int, nudged_sweeps: int, rule: Rule = contrastive) -> EquilibriumPropagation:
-    """Synchronous sweeps, as in the paper."""
+    """Synchronous sweeps in the ordinary form, as in the paper."""
     free, nudged = FixedPoint(free_sweeps, synchronous), FixedPoint(nudged_sweeps, synchronous)
-    return EquilibriumPropagation(nudging, free, nudged, rule)
+    return EquilibriumPropagation(nudging, free, nudged, rule, ordinary)
 
 
 def bptt(free_sweeps: int, last_sweeps: int) -> BackpropagationThroughTime:
