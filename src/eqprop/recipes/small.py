@@ -11,6 +11,7 @@ from eqprop.energy.activations import hard_sigmoid
 from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
 from eqprop.energy.network import Network
 from eqprop.learning.estimators import EquilibriumPropagation
+from eqprop.learning.forms import ordinary
 from eqprop.learning.stencils import symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import NORMALISE
@@ -141,8 +142,9 @@ def cifar10_small(
 
 
 def estimator(beta: float, free_sweeps: int, nudged_sweeps: int) -> EquilibriumPropagation:
-    """Symmetric nudges, alternating sweeps: half as many of them as synchronous ones do the same."""
-    return EquilibriumPropagation(symmetric(beta), FixedPoint(free_sweeps), FixedPoint(nudged_sweeps))
+    """Symmetric nudges of states, alternating sweeps: half as many of them as synchronous ones do the same."""
+    free, nudged = FixedPoint(free_sweeps), FixedPoint(nudged_sweeps)
+    return EquilibriumPropagation(symmetric(beta), free, nudged, form=ordinary)
 
 
 def sgd(network: Network, lr: float, epochs: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
