@@ -30,6 +30,7 @@ from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
+from eqprop.settling.precision import Reduced
 from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
 from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
 
@@ -73,6 +74,7 @@ __all__ = [
     "RandomSign",
     "ReadoutCrossEntropy",
     "Record",
+    "Reduced",
     "SeparateFeedback",
     "Settled",
     "Sigmoid",
