@@ -72,8 +72,9 @@ def main() -> None:
         warm()
     pairs = [(timed(sweep), timed(convolutions)) for _ in range(options.repeats)]
     whole, least = (median(side) for side in zip(*pairs, strict=True))
+    state = landscape.rest()
     stretches, peak = [], []
-    for sweeps in (50, 50, 50, 50, 50):
+    for sweeps in (1, 49, 50, 50, 50, 50):
         stretches.append(timed(lambda count=sweeps: [sweep() for _ in range(count)]) / sweeps)  # type: ignore[misc]
         peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     result = {
@@ -82,7 +83,7 @@ def main() -> None:
         "convolutions_seconds": least,
         "ratio_of_medians": whole / least,
         "ratio_pair_by_pair": sorted(a / b for a, b in pairs),
-        "seconds_a_sweep_by_stretch_of_50": stretches,
+        "seconds_a_sweep_up_to_sweep_1_50_100_150_200_250": stretches,
         "peak_memory_mib_after_each_stretch": peak,
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,

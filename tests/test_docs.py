@@ -19,6 +19,12 @@ def test_snippets_run(code):
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 
+def test_every_fence_says_a_language_that_is_known():
+    for page in PAGES:
+        opening = re.findall(r"^```(.+)$", page.read_text(), re.M)
+        assert set(opening) <= {"python", "bash"}, page.name
+
+
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):

@@ -8,6 +8,9 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+FLOORS = {"library_loop": 0.95, "own_energy": 0.92, "ep_block": 0.92}
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_examples_learn(path):
-    assert runpy.run_path(str(path))["main"]() > 0.92
+    assert runpy.run_path(str(path))["main"]() > FLOORS[path.stem]

@@ -19,7 +19,7 @@ from eqprop.energy.losses import CrossEntropy, Loss, ReadoutCrossEntropy, Square
 from eqprop.energy.maps import Convolution, Dense, Map
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import Node, State
-from eqprop.energy.pooling import AveragePool, MaxPool, Pool, SoftPool
+from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool, SoftPool
 from eqprop.errors import EqpropError, InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
@@ -41,6 +41,7 @@ __all__ = [
     "AveragePool",
     "BackpropagationThroughTime",
     "Bias",
+    "Carried",
     "Clip",
     "ConjugateGradients",
     "ConvLayer",

@@ -157,4 +157,5 @@ def join(settled: Sequence[Settled]) -> Settled | None:
         {node: torch.cat([each.state[node] for each in settled]) for node in first.state},
         {node: torch.cat([each.change[node] for each in settled]) for node in first.change},
         torch.cat([each.sweeps for each in settled]),
+        None if first.unstable is None else torch.cat([each.unstable for each in settled if each.unstable is not None]),
     )
