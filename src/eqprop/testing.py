@@ -1,8 +1,13 @@
-"""The conformance suite: what every plug-in is held to, a user's included. Each check raises ``AssertionError``."""
+"""The conformance suite: what every plug-in is held to, a user's included.
+
+Each check raises ``AssertionError``. Each draws from a generator that it seeds itself, and so says the same every time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -15,7 +20,20 @@ from eqprop.energy.network import Landscape, Network
 from eqprop.settling.solvers import Solver
 from eqprop.settling.sweeps import Sweep
 
+Arguments = ParamSpec("Arguments")
 
+
+def repeatable(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    @wraps(check)
+    def seeded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            check(*args, **kwargs)
+
+    return seeded
+
+
+@repeatable
 def check_activation(activation: Activation, low: float = -3.0, high: float = 3.0) -> None:
     """``response(a)`` minimises ``potential(s) - a s`` over the responses there are, and rises with a."""
     drives = torch.linspace(low, high, 601, dtype=torch.float64)
@@ -33,6 +51,7 @@ def check_activation(activation: Activation, low: float = -3.0, high: float = 3.
         close(activation.difference(drives, change), expected, f"{activation}: difference and two responses")
 
 
+@repeatable
 def check_map(map: Map, batch: int = 2) -> None:
     """``carry`` states the value, the derivative and its transpose; ``transpose`` and ``linear`` agree with it."""
     map = map.double()
@@ -52,6 +71,7 @@ def check_map(map: Map, batch: int = 2) -> None:
         close(offset, map(torch.zeros_like(pre)).expand_as(offset), f"{map}: linear, and the value off its push")
 
 
+@repeatable
 def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
     """Drives are minus the gradients of potentials; holding a node, stacking a batch and cutting one change neither.
 
@@ -97,16 +117,21 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
             close(twice, torch.cat([expected] * 2), f"{coupling}: with {node!r} held, stacked")
 
 
+@repeatable
 def check_loss(loss: Loss, target: Target, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
     """``force`` is minus the gradient of the loss; examples do not mix."""
     loss = loss.double()
     states = [torch.randn(batch, *shapes[node], dtype=torch.float64) for node in loss.nodes]
     assert loss(target, *states).shape == (batch,), f"{loss}: a loss is one number an example."
+    others = [torch.cat([s[:1], torch.randn_like(s[1:])]) for s in states]
+    close(loss(target, *others)[0], loss(target, *states)[0], f"{loss}: one example's loss beside two sets of others")
     for node in loss.nodes:
         derived = Loss.force(loss, node, target, *states)
         close(loss.force(node, target, *states), derived, f"{loss}: force and -grad at {node!r}")
 
 
+@repeatable
+@torch.no_grad()
 def check_sweep(sweep: Sweep, network: Network, batch: int = 3) -> None:
     """A sweep leaves its input alone, keeps the nodes, and comes to the rest that one node's response defines.
 
@@ -126,6 +151,8 @@ def check_sweep(sweep: Sweep, network: Network, batch: int = 3) -> None:
         close(state[node], landscape.relax(state, [node])[node], f"the sweep's rest and the response of {node!r}")
 
 
+@repeatable
+@torch.no_grad()
 def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
     """Where a solver says it is at rest, every node's response is its state. For a network that settles."""
     landscape, start = begin(network, batch)
@@ -141,9 +168,8 @@ def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
 
 def begin(network: Network, batch: int) -> tuple[Landscape, dict[str, Tensor]]:
     network = network.double()
-    with torch.no_grad():
-        landscape = network.landscape(torch.randn(batch, *network.nodes[network.input].shape, dtype=torch.float64))
-        return landscape, landscape.rest()
+    landscape = network.landscape(torch.randn(batch, *network.nodes[network.input].shape, dtype=torch.float64))
+    return landscape, landscape.rest()
 
 
 def close(found: Tensor, expected: Tensor, what: str) -> None:

@@ -116,9 +116,12 @@ class Tanh(Activation):
 
 
 def tanh_difference(a: Tensor, change: Tensor) -> Tensor:
-    """tanh(a + change) - tanh(a), by the addition theorem."""
-    t, u = torch.tanh(a), torch.tanh(change)
-    return u * (1 - t.square()) / (1 + t * u)
+    """tanh(a + change) - tanh(a) = -e expm1(-e change) sigmoid(e (a + change)) sigmoid(-e a), e = ±2 as the change.
+
+    No factor cancels, and none overflows, however saturated the unit is before or after.
+    """
+    e = 2 * torch.ones_like(change).copysign(change)
+    return -e * torch.expm1(-e * change) * torch.sigmoid(e * (a + change)) * torch.sigmoid(-e * a)
 
 
 linear = Linear()

@@ -389,9 +389,10 @@ class Latest(Generic[T]):
 
     def __call__(self, tensor: Tensor) -> T:
         # The version counter catches a tensor changed in place, which `is` alone would take for the same.
+        version = None if tensor.is_inference() else tensor._version
         autocast = torch.is_autocast_enabled(tensor.device.type)
-        key = (tensor, tensor._version, torch.is_grad_enabled(), autocast)
-        if self._result is None or self._key[0] is not tensor or self._key[1:] != key[1:]:
+        key = (tensor, version, torch.is_grad_enabled(), autocast)
+        if version is None or self._result is None or self._key[0] is not tensor or self._key[1:] != key[1:]:
             self._result, self._key = self.function(tensor), key
         return self._result
 

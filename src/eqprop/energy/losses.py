@@ -69,12 +69,13 @@ class SquaredError(Loss):
         check_shape(self, nodes[self.nodes[0]], self.shape)
 
     def check(self, target: Target, batch: int) -> None:
-        if is_labels(target):
-            check_labels(target, batch, math.prod(self.shape))
-        elif target.shape != (batch, *self.shape):
+        if isinstance(target, Tensor) and target.shape == (batch, *self.shape):
+            return
+        if not isinstance(target, Tensor) or not is_labels(target):
             raise InputError(
-                f"SquaredError wants labels ({batch},) or values {(batch, *self.shape)}, not {tuple(target.shape)}."
+                f"SquaredError wants int64 labels ({batch},) or values {(batch, *self.shape)}, not {described(target)}."
             )
+        check_labels(target, batch, math.prod(self.shape))
 
     def _values(self, target: Tensor, state: Tensor) -> Tensor:
         if not is_labels(target):
@@ -222,7 +223,11 @@ def error_of(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_labels(target: Tensor) -> bool:
-    return target.ndim == 1 and not target.is_floating_point()
+    return target.ndim == 1 and target.dtype == torch.int64
+
+
+def described(target: object) -> str:
+    return f"{tuple(target.shape)} {target.dtype}" if isinstance(target, Tensor) else f"a {type(target).__name__}"
 
 
 def check_shape(loss: Loss, node: Node, shape: tuple[int, ...]) -> None:
@@ -234,8 +239,7 @@ def check_shape(loss: Loss, node: Node, shape: tuple[int, ...]) -> None:
 
 def check_labels(labels: Tensor, batch: int, classes: int) -> None:
     if not isinstance(labels, Tensor) or not is_labels(labels) or len(labels) != batch:
-        found = f"{tuple(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else repr(labels)
-        raise InputError(f"The target must be integer labels of shape ({batch},), not {found}.")
+        raise InputError(f"The target must be int64 labels of shape ({batch},), not {described(labels)}.")
     # On an accelerator the look would wait for the device at each step; the loader has checked labels there.
     if labels.device.type == "cpu" and batch and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         bad = labels[(labels < 0) | (labels >= classes)][0]

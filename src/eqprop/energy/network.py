@@ -62,6 +62,8 @@ class Network(nn.Module):
             masks: node -> (batch, *node shape) of 0 and 1, from ``draw_masks``; default: every unit is there.
         """
         node = self.nodes[self.input]
+        if not x.numel():
+            raise InputError(f"A batch of shape {tuple(x.shape)} holds no example: leave empty batches out.")
         if x.ndim < 2 or x[0].numel() != node.units:
             raise InputError(
                 f"The network takes (batch, {', '.join(map(str, node.shape))}), not {tuple(x.shape)}: resize the "
@@ -237,8 +239,8 @@ class Landscape:
             if node in term.nodes and not isinstance(term, Field):
                 push = term.drive(node, *(seen[n] for n in term.nodes))
                 total = push if total is None else total + push
-        if total is None:
-            raise InputError(f"Nothing drives node {node!r}.")
+        if total is None:  # as in a landscape of displacements, for a node that hears the data alone
+            return torch.zeros_like(seen[node])
         total = total.expand(seen[node].shape)
         return total * self.masks[node] if node in self.masks else total
 

@@ -67,6 +67,8 @@ class Equilibrium(nn.Module):
         Raises:
             InputError: the network has no loss, or x or target do not fit it.
         """
+        if target is None:
+            raise InputError("loss needs a target: without one, call the model itself for its output.")
         return self(x, target, weight, record)
 
     @torch.no_grad()

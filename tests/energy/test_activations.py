@@ -1,0 +1,74 @@
+"""Activations: minimisers of what they say they minimise, and differences that neither cancel nor break."""
+
+import pytest
+import torch
+from test_conformance import ACTIVATIONS
+
+import eqprop as ep
+
+BOUNDED = [a for a in ACTIVATIONS if a is not ep.linear]
+SMOOTH = [ep.sigmoid, ep.half_sigmoid, ep.tanh, ep.Sigmoid(3.0, 0.1)]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_no_small_step_inside_the_range_lowers_the_cost(activation):
+    drives = torch.linspace(-2, 2, 401, dtype=torch.float64)
+    states = activation.response(drives)
+    low, high = activation.response(torch.tensor([-1e3, 1e3], dtype=torch.float64))
+    cost = activation.potential(states) - drives * states
+    for step in (1e-1, 1e-3, -1e-3, -1e-1):
+        moved = (states + step).clamp(low, high)
+        assert bool((activation.potential(moved) - drives * moved >= cost - 1e-14).all()), step
+
+
+@pytest.mark.parametrize("activation", [*SMOOTH, ep.linear], ids=str)
+def test_the_potentials_slope_is_the_drive_that_the_response_answers(activation):
+    drives = torch.linspace(-1.5, 1.5, 61, dtype=torch.float64)
+    states = activation.response(drives).requires_grad_()
+    (slope,) = torch.autograd.grad(activation.potential(states).sum(), states)
+    torch.testing.assert_close(slope, drives, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", BOUNDED, ids=str)
+def test_saturated_units_are_finite(activation, dtype):
+    drives = torch.tensor([-1e4, -50.0, 50.0, 1e4], dtype=dtype)
+    states = activation.response(drives)
+    assert bool(states.isfinite().all())
+    assert bool(activation.potential(states).isfinite().all())
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-7])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_differences_keep_their_precision_in_single(activation, size):
+    """Relative to what two responses in double say, on the part of the range that is not saturated."""
+    drives = torch.linspace(0.05, 0.45, 41)
+    change = size * torch.linspace(-1, 1, 40).repeat_interleave(2)[:41]
+    expected = activation.response(drives.double() + change.double()) - activation.response(drives.double())
+    found = activation.difference(drives, change).double()
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_differences_compose_and_vanish_with_the_change(activation):
+    torch.manual_seed(0)
+    drive, one, two = 0.5 * torch.randn(3, 500, dtype=torch.float64)  # far from saturation, whose digits see below
+    both = activation.difference(drive, one) + activation.difference(drive + one, two)
+    torch.testing.assert_close(activation.difference(drive, one + two), both, rtol=1e-9, atol=1e-9)
+    assert not activation.difference(drive, torch.zeros_like(drive)).any()
+
+
+@pytest.mark.parametrize("activation", SMOOTH, ids=str)
+def test_differences_from_a_saturated_unit(activation):
+    drives = torch.tensor([12.0, 12.0, 12.0, -12.0, -12.0])
+    change = torch.tensor([-24.0, -12.5, -11.0, 24.0, 12.5])
+    expected = activation.response((drives + change).double()) - activation.response(drives.double())
+    torch.testing.assert_close(activation.difference(drives, change), expected.float(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad", [lambda: ep.Clip(slope=0.0), lambda: ep.Clip(low=1.0, high=1.0), lambda: ep.Sigmoid(slope=-1.0)]
+)
+def test_settings_that_cannot_be(bad):
+    with pytest.raises(ep.InputError, match=r"slope"):
+        bad()

@@ -1,0 +1,114 @@
+"""What a solver reports, and that what a landscape remembers is never what a state no longer is."""
+
+import pytest
+import torch
+from test_sweeps import SWEEPS, chain, start, triangle
+
+import eqprop as ep
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.parametrize("sweeps", [1, 2, 7])
+def test_the_residual_is_the_last_sweeps_largest_change(sweep, sweeps):
+    with torch.no_grad():
+        scene, state = start(triangle())
+        settled = ep.FixedPoint(sweeps, sweep)(scene, state)
+        before = ep.FixedPoint(sweeps - 1, sweep)(scene, state).state if sweeps > 1 else state
+    for node, value in settled.state.items():
+        torch.testing.assert_close(settled.change[node], (value - before[node]).abs().amax(1), rtol=0, atol=0)
+    torch.testing.assert_close(settled.residual, torch.stack(list(settled.change.values())).amax(0))
+    assert settled.sweeps.tolist() == [sweeps] * 3
+    assert float(settled.change[settled.worst_node()].max()) == float(settled.residual.max())
+
+
+def test_sweeps_compose():
+    with torch.no_grad():
+        scene, state = start(chain(3))
+        whole = ep.FixedPoint(7)(scene, state).state
+        halves = ep.FixedPoint(4)(scene, ep.FixedPoint(3)(scene, state).state).state
+    for node, value in whole.items():
+        assert torch.equal(halves[node], value)
+
+
+def test_until_rest_takes_as_many_sweeps_as_it_says_and_no_fewer_would_do():
+    with torch.no_grad():
+        scene, state = start(chain(3))
+        settled = ep.UntilRest(1e-6, 500)(scene, state)
+        for i, taken in enumerate(settled.sweeps.tolist()):
+            assert 1 < taken < 500
+            same, sooner = (ep.FixedPoint(n)(scene, state) for n in (taken, taken - 1))
+            assert float(same.residual[i]) <= 1e-6 < float(sooner.residual[i])
+            for node, value in settled.state.items():
+                assert torch.equal(same.state[node][i], value[i])
+
+
+def test_until_rest_stops_at_its_limit_and_says_how_far_from_rest_it_is():
+    with torch.no_grad():
+        scene, state = start(chain(3))
+        settled = ep.UntilRest(1e-12, 4)(scene, state)
+    assert settled.sweeps.tolist() == [4] * 3
+    assert bool((settled.residual > 1e-12).all())
+
+
+def test_one_example_that_is_not_finite_spoils_no_other():
+    network = chain(2)
+    torch.manual_seed(1)
+    x = torch.randn(3, 3, dtype=torch.float64)
+    spoilt = x.clone()
+    spoilt[1] = torch.nan
+    with torch.no_grad():
+        well, ill = (
+            ep.UntilRest(1e-8, 200)(scene, scene.rest()) for scene in (network.landscape(v) for v in (x, spoilt))
+        )
+    assert ill.residual.isfinite().tolist() == [True, False, True]
+    assert ill.sweeps.tolist() == [int(well.sweeps[0]), 200, int(well.sweeps[2])]
+    for node, value in well.state.items():
+        torch.testing.assert_close(ill.state[node][[0, 2]], value[[0, 2]], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_state_changed_in_place_is_seen(dropout):
+    """A landscape remembers what it carried of the latest state, and what dropout let through of it."""
+    torch.manual_seed(0)
+    layers = [
+        ep.ConvLayer(2, padding=1, activation=ep.tanh, dropout=dropout),
+        ep.ConvLayer(3, padding=1, activation=ep.tanh),
+    ]
+    network = ep.chain((2, 8, 8), layers).double()
+    torch.manual_seed(2)
+    x, masks = torch.randn(2, 2, 8, 8, dtype=torch.float64), network.draw_masks(2)
+    scene = network.landscape(x, masks)
+    state = {n: torch.randn(2, *node.shape, dtype=torch.float64) for n, node in network.free.items()}
+    with torch.no_grad():
+        for _ in range(3):
+            for node in network.free:
+                fresh = network.landscape(x, masks)
+                torch.testing.assert_close(scene.drive(state, node), fresh.drive(state, node), rtol=0, atol=0)
+            state["layer1"].neg_()
+            state["layer2"].add_(1)
+        held = {n: v.clone() for n, v in state.items()}
+        other = {n: v + 1 for n, v in state.items()}
+        scene.drive(other, "layer2")  # another state in between
+        torch.testing.assert_close(scene.drive(state, "layer2"), network.landscape(x, masks).drive(held, "layer2"))
+
+
+@pytest.mark.parametrize("solver", [ep.FixedPoint(5), ep.UntilRest(1e-3, 5)], ids=str)
+def test_settling_leaves_its_start_and_its_data_alone(solver):
+    network = chain(3)
+    scene, state = start(network)
+    before = {node: (value, value.clone()) for node, value in state.items()}
+    with torch.no_grad():
+        solver(scene, state)
+    for node, (same, was) in before.items():
+        assert state[node] is same
+        assert torch.equal(same, was)
+
+
+def test_a_batch_stacked_is_each_of_its_copies():
+    network = triangle()
+    scene, state = start(network)
+    with torch.no_grad():
+        alone = ep.FixedPoint(6)(scene, state)
+        twice = ep.FixedPoint(6)(scene.repeated(2), {n: torch.cat([v, v]) for n, v in state.items()})
+    for node, value in alone.state.items():
+        torch.testing.assert_close(twice.state[node], torch.cat([value, value]), rtol=0, atol=1e-14)

@@ -1,0 +1,89 @@
+"""Sweeps against each other, sweep by sweep, on chains and on graphs that no two colours suffice for."""
+
+import pytest
+import torch
+
+import eqprop as ep
+from eqprop import testing
+
+SWEEPS = [ep.synchronous, ep.alternating, ep.forward_order, ep.backward_order]
+
+
+def chain(depth, activation=ep.tanh, loss=None):
+    torch.manual_seed(0)
+    return ep.chain((3,), [ep.DenseLayer(4 + n, activation) for n in range(depth)], loss).double()
+
+
+def triangle(activation=ep.tanh, scale=1.0, seed=0):
+    """Three hidden nodes, each coupled to both others."""
+    torch.manual_seed(seed)
+    nodes = {"x": ep.Node((3,)), **{n: ep.Node((4,), activation) for n in "abc"}}
+    edges = ["xa", "ab", "bc", "ac"]
+    network = ep.Network(nodes, [ep.Synapse(p, q, ep.Dense(nodes[p].shape, (4,))) for p, q in edges]).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(scale)
+    return network
+
+
+def start(network, batch=3):
+    torch.manual_seed(1)
+    scene = network.landscape(torch.randn(batch, 3, dtype=torch.float64))
+    return scene, {n: torch.rand(batch, *node.shape, dtype=torch.float64) for n, node in network.free.items()}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
+def test_a_synchronous_sweep_advances_two_interleaved_alternating_ones(depth):
+    """After k alternating sweeps the first colour is where 2k - 1 synchronous ones bring it, the second where 2k do."""
+    with torch.no_grad():
+        scene, state = start(chain(depth))
+        assert len(scene.colours) == min(depth, 2)
+        for k in (1, 2, 3):
+            found = ep.FixedPoint(k, ep.alternating)(scene, state).state
+            for colour, nodes in enumerate(scene.colours):
+                sweeps = k if depth == 1 else 2 * k - 1 + colour
+                expected = ep.FixedPoint(sweeps, ep.synchronous)(scene, state).state
+                for node in nodes:
+                    torch.testing.assert_close(found[node], expected[node], rtol=0, atol=1e-14)
+
+
+def test_orders_differ_along_the_way():
+    with torch.no_grad():
+        scene, state = start(triangle())
+        ends = [sweep(scene, state)["b"] for sweep in SWEEPS]
+    assert len(scene.colours) == 3
+    gaps = [float((a - b).abs().max()) for i, a in enumerate(ends) for b in ends[:i]]
+    assert sum(gap > 1e-3 for gap in gaps) >= 4
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_order_settles_a_triangle(sweep):
+    testing.check_sweep(sweep, triangle(scale=0.5))
+
+
+@pytest.mark.parametrize("sweep", [ep.alternating, ep.forward_order, ep.backward_order])
+@pytest.mark.parametrize("seed", range(4))
+def test_energy_never_rises_on_any_graph_when_no_two_neighbours_move_at_once(sweep, seed):
+    with torch.no_grad():
+        scene, state = start(triangle(ep.centred_hard_sigmoid, scale=4.0, seed=seed))
+        energies = []
+        for _ in range(15):
+            state = sweep(scene, state)
+            energies.append(scene.energy(state))
+    assert bool((torch.stack(energies).diff(dim=0) <= 1e-12).all())
+
+
+def test_all_nodes_at_once_need_not_lower_the_energy():
+    """Why the claim above leaves out the synchronous sweep: two strongly coupled units can swap signs for ever."""
+    clip = ep.Clip(1, -1, 1)
+    nodes = {"x": ep.Node((1,)), "a": ep.Node((1,), clip), "b": ep.Node((1,), clip)}
+    network = ep.Network(nodes, [ep.Synapse(p, q, ep.Dense((1,), (1,))) for p, q in ("xa", "ab")]).double()
+    one = torch.ones(1, 1, dtype=torch.float64)
+    with torch.no_grad():
+        network.terms["a_b"].map.weight.fill_(5.0)
+        scene = network.landscape(0 * one)
+        high = {"a": one, "b": -one}
+        swapped = ep.synchronous(scene, high)
+        assert {n: float(v) for n, v in swapped.items()} == {"a": -1, "b": 1}
+        assert float(scene.energy(swapped)) == float(scene.energy(high))
+        assert float(scene.energy(ep.alternating(scene, high))) < float(scene.energy(high))

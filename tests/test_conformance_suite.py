@@ -1,0 +1,185 @@
+"""The shipped conformance suite against plug-ins that are wrong in one way each: it must refuse every one."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import eqprop as ep
+from eqprop import testing
+from eqprop.energy.couplings import Field
+
+UNITS = (5,)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def synapse(**overrides):
+    """A dense synapse from a to b, with methods replaced."""
+    wrong = type("Wrong", (ep.Synapse,), overrides)("a", "b", ep.Dense(UNITS, UNITS))
+    wrong.bind({n: ep.Node(UNITS, ep.tanh) for n in "ab"})
+    return wrong
+
+
+class Doubled(ep.Synapse):
+    def energy(self, *states):
+        return 2 * super().energy(*states)
+
+    def drive(self, node, *states):
+        return 2 * super().drive(node, *states)
+
+
+def doubled():
+    other = Doubled("a", "b", ep.Dense(UNITS, UNITS)).double()
+    other.bind({n: ep.Node(UNITS, ep.tanh) for n in "ab"})
+    return other
+
+
+class Quartic(ep.Coupling):
+    nodes = ("a", "b")
+
+    def energy(self, *states):
+        return -(states[0].square() * states[1].square()).sum(1)
+
+
+class Mixing(ep.Coupling):
+    nodes = ("a",)
+
+    def energy(self, *states):
+        return (states[0] - states[0].mean(0)).square().sum(1)
+
+
+COUPLINGS = {
+    "drive": lambda: synapse(drive=lambda self, node, *s: 1.01 * ep.Coupling.drive(self, node, *s)),
+    "given another term": lambda: synapse(given=lambda self, data: self if data else doubled()),
+    "held at half": lambda: synapse(
+        given=lambda self, data: Field("b", 0.5 * self.map(data["a"])) if "a" in data else self
+    ),
+    "repeated": lambda: synapse(repeated=lambda self, copies: doubled(), given=lambda self, data: self),
+    "change": lambda: synapse(change=lambda self, s, m: -(self.map(m[0]) * s[1]).sum(1)),
+    "tangent": lambda: synapse(tangent=lambda self, *s: doubled()),
+    "bilinear": lambda: type("Claims", (Quartic,), {"bilinear": True})(),
+    "mixing": Mixing,
+}
+
+
+@pytest.mark.parametrize("make", COUPLINGS.values(), ids=COUPLINGS.keys())
+def test_couplings(make):
+    testing.check_coupling(synapse(), {"a": UNITS, "b": UNITS})
+    with pytest.raises(AssertionError, match="disagree"):
+        testing.check_coupling(make(), {"a": UNITS, "b": UNITS})
+
+
+MAPS = {
+    "pull": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(pull=lambda post: 2 * post @ self.weight)},
+    "push": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(push=lambda change: 2 * self(change))},
+    "value": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(value=2 * self(pre))},
+    "transpose": {"transpose": lambda self, pre, post: post @ self.weight.T},  # fits, as the map is square
+    "linear": {
+        "forward": lambda self, pre: torch.tanh(F.linear(pre, self.weight)),
+        "carry": lambda self, pre: bent(self, pre),
+        "transpose": lambda self, pre, post: bent(self, pre).pull(post),
+    },
+}
+
+
+def bent(self, pre):
+    value = torch.tanh(F.linear(pre, self.weight))
+    slope = 1 - value.square()
+    return ep.Dense.carry(self, pre)._replace(
+        value=value, push=lambda d: slope * F.linear(d, self.weight), pull=lambda post: (slope * post) @ self.weight
+    )
+
+
+@pytest.mark.parametrize("overrides", MAPS.values(), ids=MAPS.keys())
+def test_maps(overrides):
+    with pytest.raises(AssertionError, match="disagree"):
+        testing.check_map(type("Wrong", (ep.Dense,), overrides)(UNITS, UNITS))
+
+
+ACTIVATIONS = {
+    "falls": {"response": lambda self, drive: -drive, "potential": lambda self, s: -0.5 * s.square()},
+    "another potential": {"response": lambda self, drive: torch.tanh(drive), "potential": lambda self, s: s.square()},
+    "difference": {
+        "response": lambda self, drive: drive,
+        "potential": lambda self, s: 0.5 * s.square(),
+        "difference": lambda self, drive, change: 1.01 * change,
+    },
+}
+
+
+@pytest.mark.parametrize("methods", ACTIVATIONS.values(), ids=ACTIVATIONS.keys())
+def test_activations(methods):
+    with pytest.raises(AssertionError, match=r"falls|not the minimum|disagree"):
+        testing.check_activation(type("Wrong", (ep.Activation,), methods)())
+
+
+def loss(**overrides):
+    return type("Wrong", (ep.SquaredError,), overrides)("a", UNITS)
+
+
+TARGET = torch.randn(3, 5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"force": lambda self, node, target, *s: s[0] - target},
+        {"forward": lambda self, target, *s: (s[0] - target).square().sum()},
+    ],
+    ids=["force", "shape"],
+)
+def test_losses(overrides):
+    with pytest.raises(AssertionError, match=r"force|one number"):
+        testing.check_loss(loss(**overrides), TARGET, {"a": UNITS})
+
+
+def network():
+    net = ep.chain((3,), [ep.DenseLayer(4, ep.tanh), ep.DenseLayer(2, ep.tanh)])
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(0.5)
+    return net
+
+
+def in_place(landscape, state):
+    for node, value in landscape.relax(state, list(landscape.nodes)).items():
+        state[node].copy_(value)
+    return state
+
+
+SWEEPS = {
+    "lazy": lambda landscape, state: state | landscape.relax(state, ["layer1"]),
+    "damped to zero": lambda landscape, state: {n: 0.9 * v for n, v in ep.synchronous(landscape, state).items()},
+    "in place": in_place,
+    "forgets a node": lambda landscape, state: {"layer1": state["layer1"]},
+}
+
+
+@pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS.keys())
+def test_sweeps(sweep):
+    with pytest.raises((AssertionError, KeyError)):
+        testing.check_sweep(sweep, network())
+
+
+class Flatters(ep.Solver):
+    def __call__(self, landscape, start):
+        settled = ep.FixedPoint(1)(landscape, start)
+        return settled._replace(change={node: 0 * value for node, value in settled.change.items()})
+
+
+def test_solvers():
+    testing.check_solver(ep.FixedPoint(1), network())
+    with torch.no_grad(), pytest.raises(AssertionError, match="would still move"):
+        testing.check_solver(Flatters(), network())
+
+
+def test_a_loss_that_mixes_examples():
+    mixing = loss(
+        forward=lambda self, target, *s: (s[0] - s[0].mean(0)).square().sum(1),
+        force=lambda self, node, target, *s: ep.Loss.force(self, node, target, *s),
+    )
+    with pytest.raises(AssertionError):
+        testing.check_loss(mixing, TARGET, {"a": UNITS})
