@@ -57,7 +57,7 @@ COUPLINGS = {
     "held at half": lambda: synapse(
         given=lambda self, data: Field("b", 0.5 * self.map(data["a"])) if "a" in data else self
     ),
-    "repeated": lambda: synapse(repeated=lambda self, copies: doubled(), given=lambda self, data: self),
+    "taken": lambda: synapse(taken=lambda self, examples: doubled(), given=lambda self, data: self),
     "change": lambda: synapse(change=lambda self, s, m: -(self.map(m[0]) * s[1]).sum(1)),
     "tangent": lambda: synapse(tangent=lambda self, *s: doubled()),
     "bilinear": lambda: type("Claims", (Quartic,), {"bilinear": True})(),
@@ -76,6 +76,7 @@ MAPS = {
     "pull": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(pull=lambda post: 2 * post @ self.weight)},
     "push": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(push=lambda change: 2 * self(change))},
     "value": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(value=2 * self(pre))},
+    "taken": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(taken=lambda examples: self.carry(pre))},
     "transpose": {"transpose": lambda self, pre, post: post @ self.weight.T},  # fits, as the map is square
     "linear": {
         "forward": lambda self, pre: torch.tanh(F.linear(pre, self.weight)),
@@ -89,7 +90,10 @@ def bent(self, pre):
     value = torch.tanh(F.linear(pre, self.weight))
     slope = 1 - value.square()
     return ep.Dense.carry(self, pre)._replace(
-        value=value, push=lambda d: slope * F.linear(d, self.weight), pull=lambda post: (slope * post) @ self.weight
+        value=value,
+        push=lambda d: slope * F.linear(d, self.weight),
+        pull=lambda post: (slope * post) @ self.weight,
+        taken=lambda examples: bent(self, pre[examples]),
     )
 
 

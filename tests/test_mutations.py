@@ -86,8 +86,8 @@ BUGS = {
     ),
     "a contrast without its product of displacements": (
         "energy/couplings.py",
-        "push(pre_move) * (post + post_move)",
-        "push(pre_move) * post",
+        "carried.push(pre_move) * (post + post_move)",
+        "carried.push(pre_move) * post",
         f"{GRADIENTS}::test_the_two_forms_agree",
     ),
     "a residual that flatters": (
@@ -134,9 +134,15 @@ BUGS = {
     ),
     "examples at rest move on": (
         "settling/solvers.py",
-        "{node: where(moving, new.state[node], old) for node, old in settled.state.items()},",
+        "{node: where(moving, new.state[node], old) for node, old in present.state.items()},",
         "new.state,",
-        f"{SOLVERS}::test_until_rest_takes_as_many_sweeps_as_it_says_and_no_fewer_would_do",
+        f"{SOLVERS}::test_until_rest_goes_on_with_what_moves_and_returns_every_example_in_its_place",
+    ),
+    "examples that came to rest out of their order": (
+        "settling/solvers.py",
+        "present]).taken(order)",
+        "present])",
+        f"{SOLVERS}::test_until_rest_goes_on_with_what_moves_and_returns_every_example_in_its_place",
     ),
     "an example's weight loses its sign": (
         "learning/estimators.py",

@@ -57,7 +57,8 @@ def check_map(map: Map, batch: int = 2) -> None:
     map = map.double()
     pre, step = (torch.randn(batch, *map.in_shape, dtype=torch.float64) for _ in range(2))
     post = torch.randn(batch, *map.out_shape, dtype=torch.float64)
-    value, push, pull = map.carry(pre)
+    carried = map.carry(pre)
+    value, push, pull, _ = carried
     close(value, map(pre), f"{map}: carry and forward")
     assert value.shape == post.shape, f"{map}: out_shape says {map.out_shape}, the value is {tuple(value.shape)}."
     derived = torch.func.vjp(map.forward, pre)[1](post)[0]
@@ -66,6 +67,14 @@ def check_map(map: Map, batch: int = 2) -> None:
     assert derived.shape == step.shape, f"{map}: transpose does not return to in_shape."
     pushed = torch.func.jvp(map.forward, (pre,), (step,))[1]
     close(push(step), pushed, f"{map}: the push of carry and the derivative of forward")
+    some = torch.tensor([*range(batch), 0])
+    taken = carried.taken(some)
+    for name, found, whole in (
+        ("value", taken.value, value),
+        ("push", taken.push(step[some]), pushed),
+        ("pull", taken.pull(post[some]), derived),
+    ):
+        close(found, whole[some], f"{map}: the {name} of carry, some examples taken")
     if map.linear:
         offset = value - push(pre)  # a module's bias
         close(offset, map(torch.zeros_like(pre)).expand_as(offset), f"{map}: linear, and the value off its push")
@@ -73,7 +82,7 @@ def check_map(map: Map, batch: int = 2) -> None:
 
 @repeatable
 def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
-    """Drives are minus the gradients of potentials; holding a node, stacking a batch and cutting one change neither.
+    """Drives are minus the gradients of potentials; holding a node and choosing examples change neither.
 
     ``shapes``: node -> shape of one example, for each of the coupling's nodes (which is bound to its nodes already).
     """
@@ -85,8 +94,9 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
         one = coupling.drive(node, *(s[:1] for s in states))
         close(one, derived[:1], f"{coupling}: the drive on {node!r} of one example and of a batch")
     bound = coupling.given({})
-    for seen, copies in ((bound, 1), (bound.repeated(2), 2)):
-        at = [torch.cat([s] * copies) for s in states]
+    every, some = torch.arange(batch), torch.tensor([*range(batch), 0, batch - 1])
+    for seen, examples in ((bound, every), (bound.taken(some), some)):
+        at = [s[examples] for s in states]
         for node in coupling.nodes:
             for _ in range(2):  # what is remembered must not go stale
                 close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: given nothing, {node!r}")
@@ -100,6 +110,8 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
     for node in coupling.nodes:
         expected = Tangent(coupling, tuple(states)).drive(node, *steps)
         close(tangent.drive(node, *steps), expected, f"{coupling}: the tangent's drive on {node!r}")
+        taken = tangent.taken(some).drive(node, *(s[some] for s in steps))
+        close(taken, expected[some], f"{coupling}: the tangent's drive on {node!r}, some examples taken")
         if coupling.bilinear:
             at = [s + (1.0 if n == node else 0.0) for n, s in zip(coupling.nodes, states, strict=True)]
             if not any(isinstance(m, Map) and getattr(m, "pool", None) for m in coupling.modules()):
@@ -113,8 +125,8 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
         for other in held.nodes:
             expected = coupling.drive(other, *states)
             close(held.drive(other, *others), expected, f"{coupling}: with {node!r} held")
-            twice = held.repeated(2).drive(other, *(torch.cat([s, s]) for s in others))
-            close(twice, torch.cat([expected] * 2), f"{coupling}: with {node!r} held, stacked")
+            taken = held.taken(some).drive(other, *(s[some] for s in others))
+            close(taken, expected[some], f"{coupling}: with {node!r} held, some examples taken")
 
 
 @repeatable

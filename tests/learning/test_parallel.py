@@ -33,6 +33,8 @@ def one_process(rank, folder):
             loss = torch.nn.functional.cross_entropy(wrapped(x[share]), y[share])
         loss.backward()
         torch.save([p.grad for p in wrapped.parameters()], f"{folder}/{name}{rank}")
+        del wrapped, loss  # their threads talk to the other process, and must not outlive the group
+        dist.barrier()
     dist.destroy_process_group()
 
 

@@ -32,6 +32,10 @@ class Activation(ABC):
         """response(drive + change) - response(drive). An override does it without cancellation."""
         return self.response(drive + change) - self.response(drive)
 
+    def taken(self, examples: Tensor) -> Activation:
+        """The same for some examples of the batch; only an activation that holds something for each one differs."""
+        return self
+
 
 @dataclass(frozen=True)
 class Linear(Activation):

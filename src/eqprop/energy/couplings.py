@@ -20,7 +20,6 @@ from eqprop.energy.pooling import Carried
 from eqprop.errors import InputError
 
 T = TypeVar("T")
-Transform = Callable[[Tensor], Tensor]
 
 
 class Coupling(nn.Module, ABC):
@@ -70,8 +69,11 @@ class Coupling(nn.Module, ABC):
         """This term as one landscape sees it: a function of the nodes that ``data`` does not hold."""
         return Held(self, data) if any(node in data for node in self.nodes) else self
 
-    def repeated(self, copies: int) -> Coupling:
-        """This term for a batch stacked ``copies`` times."""
+    def taken(self, examples: Tensor) -> Coupling:
+        """This term for a batch made of these examples of the present one; (n,) int64, some maybe more than once.
+
+        A term that holds something for each example takes it along.
+        """
         return self
 
     def tangent(self, *states: Tensor) -> Coupling:
@@ -105,6 +107,9 @@ class Tangent(Coupling):
         self.coupling, self.states, self.nodes = coupling, states, coupling.nodes
         self.bilinear, self.symmetric = coupling.bilinear, coupling.symmetric
 
+    def taken(self, examples: Tensor) -> Coupling:
+        return Tangent(self.coupling.taken(examples), tuple(state[examples] for state in self.states))
+
     def energy(self, *states: Tensor) -> Tensor:
         pushed = [flat(self.drive(node, *states) * state) for node, state in zip(self.nodes, states, strict=True)]
         return -0.5 * torch.stack(pushed).sum(0)
@@ -137,8 +142,8 @@ class Held(Coupling):
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.coupling.drive(node, *self._all(states))
 
-    def repeated(self, copies: int) -> Coupling:
-        return Held(self.coupling, {node: repeat(value, copies) for node, value in self.data.items()})
+    def taken(self, examples: Tensor) -> Coupling:
+        return Held(self.coupling, {node: value[examples] for node, value in self.data.items()})
 
     def _all(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         known = dict(zip(self.nodes, states, strict=True)) | self.data
@@ -161,8 +166,8 @@ class Field(Coupling):
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.strength.expand_as(states[0])
 
-    def repeated(self, copies: int) -> Coupling:
-        return self if len(self.strength) == 1 else Field(self.nodes[0], repeat(self.strength, copies))
+    def taken(self, examples: Tensor) -> Coupling:
+        return self if len(self.strength) == 1 else Field(self.nodes[0], self.strength[examples])
 
 
 class Bias(Coupling):
@@ -229,8 +234,8 @@ class Synapse(Coupling):
         if not self.bilinear:
             return super().change(states, moves)
         (pre, post), (pre_move, post_move) = states, moves
-        value, push, _ = self.map.carry(pre)
-        return -flat(value * post_move + push(pre_move) * (post + post_move))
+        carried = self.map.carry(pre)
+        return -flat(carried.value * post_move + carried.push(pre_move) * (post + post_move))
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         pre, post = states
@@ -241,8 +246,7 @@ class Synapse(Coupling):
     def tangent(self, *states: Tensor) -> Coupling:
         if not self.bilinear:
             return super().tangent(*states)
-        carried = self.map.carry(states[0])
-        return SynapseTangent(self.nodes, carried.push, carried.pull, self.feedback_gain, self.symmetric)
+        return self._tangent(self.map.carry(states[0]))
 
     def given(self, data: Mapping[str, Tensor]) -> Coupling:
         pre, post = self.nodes
@@ -264,18 +268,25 @@ class Synapse(Coupling):
                 )
         self.bilinear = self.map.linear
 
+    def _tangent(self, carried: Carried) -> Coupling:
+        return SynapseTangent(self.nodes, carried, carried, self.feedback_gain, self.symmetric)
+
     def _gained(self, feedback: Tensor) -> Tensor:
         return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback
 
 
 class SynapseTangent(Coupling):
-    """A bilinear synapse's drives for displacements, pooling's winners held: push(pre) up, gain * pull(post) down."""
+    """A bilinear synapse's drives for displacements: up.push(pre), gain * down.pull(post); winners held."""
 
     bilinear = True
 
-    def __init__(self, nodes: tuple[str, ...], push: Transform, pull: Transform, gain: float, symmetric: bool):
+    def __init__(self, nodes: tuple[str, ...], up: Carried, down: Carried, gain: float, symmetric: bool):
         super().__init__()
-        self.nodes, self.push, self.pull, self.gain, self.symmetric = nodes, push, pull, gain, symmetric
+        self.nodes, self.up, self.down, self.gain, self.symmetric = nodes, up, down, gain, symmetric
+
+    def taken(self, examples: Tensor) -> Coupling:
+        up, down = self.up.taken(examples), self.down.taken(examples)
+        return SynapseTangent(self.nodes, up, down, self.gain, self.symmetric)
 
     def energy(self, *states: Tensor) -> Tensor:
         if not self.symmetric:
@@ -287,8 +298,9 @@ class SynapseTangent(Coupling):
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         if node == self.nodes[1]:
-            return self.push(states[0])
-        return self.pull(states[1]) if self.gain == 1 else self.gain * self.pull(states[1])
+            return self.up.push(states[0])
+        pulled = self.down.pull(states[1])
+        return pulled if self.gain == 1 else self.gain * pulled
 
 
 class CarriedSynapse(Coupling):
@@ -318,9 +330,11 @@ class CarriedSynapse(Coupling):
         return self.synapse.change(states, moves)
 
     def tangent(self, *states: Tensor) -> Coupling:
-        return self.synapse.tangent(*states)
+        if not self.bilinear:
+            return super().tangent(*states)
+        return self.synapse._tangent(self._carried(states[0]))
 
-    def repeated(self, copies: int) -> Coupling:
+    def taken(self, examples: Tensor) -> Coupling:
         return CarriedSynapse(self.synapse)
 
 
@@ -357,8 +371,8 @@ class SeparateFeedback(Coupling):
     def tangent(self, *states: Tensor) -> Coupling:
         if not self.bilinear:
             return super().tangent(*states)
-        push, pull = self.feedforward.map.carry(states[0]).push, self.feedback.map.carry(states[0]).pull
-        return SynapseTangent(self.nodes, push, pull, 1.0, symmetric=False)
+        up, down = self.feedforward.map.carry(states[0]), self.feedback.map.carry(states[0])
+        return SynapseTangent(self.nodes, up, down, 1.0, symmetric=False)
 
     def given(self, data: Mapping[str, Tensor]) -> Coupling:
         if any(node in data for node in self.nodes):
@@ -395,8 +409,3 @@ class Latest(Generic[T]):
         if version is None or self._result is None or self._key[0] is not tensor or self._key[1:] != key[1:]:
             self._result, self._key = self.function(tensor), key
         return self._result
-
-
-def repeat(tensor: Tensor, copies: int) -> Tensor:
-    """(batch, ...) -> (copies * batch, ...)"""
-    return torch.cat([tensor] * copies)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqprop.energy.couplings import Coupling, repeat
+from eqprop.energy.couplings import Coupling
 from eqprop.energy.maps import flat
 from eqprop.energy.nodes import Node
 from eqprop.errors import InputError
@@ -203,6 +203,9 @@ class Nudge(Coupling):
         super().__init__()
         self.nodes, self.loss, self.target, self.scale = loss.nodes, loss, target, scale
 
+    def taken(self, examples: Tensor) -> Coupling:
+        return Nudge(self.loss, take_target(self.target, examples), self.scale[examples])
+
     def energy(self, *states: Tensor) -> Tensor:
         return self.scale * self.loss(self.target, *states)
 
@@ -211,10 +214,10 @@ class Nudge(Coupling):
         return self.scale.view(-1, *(1 for _ in force.shape[1:])) * force
 
 
-def repeat_target(target: Target, copies: int) -> Target:
+def take_target(target: Target, examples: Tensor) -> Target:
     if isinstance(target, tuple | list):
-        return type(target)(repeat_target(part, copies) for part in target)
-    return repeat(target, copies)
+        return type(target)(take_target(part, examples) for part in target)
+    return target[examples]
 
 
 def error_of(scores: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqprop.energy.pooling import AveragePool, Carried, Pool
+from eqprop.energy.pooling import AveragePool, Carried, Pool, Transform
 from eqprop.errors import InputError
 
 Pair = int | tuple[int, int]
@@ -54,7 +54,7 @@ class Dense(Map):
         self.weight = initial_weight(math.prod(out_shape), math.prod(in_shape))
 
     def carry(self, pre: Tensor) -> Carried:
-        return Carried(self(pre), self.forward, lambda post: self.transpose(pre, post))
+        return everywhere(self(pre), self.forward, lambda post: self.transpose(pre, post))
 
     def forward(self, pre: Tensor) -> Tensor:
         return F.linear(pre.flatten(1), self.weight).view(-1, *self.out_shape)
@@ -112,13 +112,8 @@ class Convolution(Map):
     def carry(self, pre: Tensor) -> Carried:
         z = self._convolve(pre)
         if self.pool is None:
-            return Carried(z, self._convolve, self._convolve_transposed)
-        value, push, pull = self.pool.carry(z)
-        return Carried(
-            value,
-            lambda change: push(self._convolve(change)),
-            lambda post: self._convolve_transposed(pull(post)),
-        )
+            return everywhere(z, self._convolve, self._convolve_transposed)
+        return self._before(self.pool.carry(z))
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
         if self.pool is None:
@@ -127,6 +122,14 @@ class Convolution(Map):
             z = post.new_empty(()).expand(len(post), *self.grid)
             return self._convolve_transposed(self.pool.carry(z).pull(post))
         return super().transpose(pre, post)
+
+    def _before(self, pooled: Carried) -> Carried:
+        return Carried(
+            pooled.value,
+            lambda change: pooled.push(self._convolve(change)),
+            lambda post: self._convolve_transposed(pooled.pull(post)),
+            lambda examples: self._before(pooled.taken(examples)),
+        )
 
     def _convolve(self, pre: Tensor) -> Tensor:
         return F.conv2d(pre, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
@@ -157,10 +160,16 @@ class ModuleMap(Map):
             value,
             lambda change: torch.func.jvp(self.module, (pre,), (change,))[1],
             lambda post: pullback(post)[0],
+            lambda examples: self.carry(pre[examples]),
         )
 
     def forward(self, pre: Tensor) -> Tensor:
         return self.module(pre)
+
+
+def everywhere(value: Tensor, push: Transform, pull: Transform) -> Carried:
+    """A map whose push and pull are the same at every point."""
+    return Carried(value, push, pull, lambda examples: everywhere(value[examples], push, pull))
 
 
 def initial_weight(*shape: int) -> nn.Parameter:

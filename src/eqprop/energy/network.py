@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from eqprop.energy.couplings import Coupling, Field, Latest, repeat
+from eqprop.energy.couplings import Coupling, Field, Latest
 from eqprop.energy.losses import Loss
 from eqprop.energy.maps import flat
 from eqprop.energy.nodes import Node, State
@@ -211,11 +211,16 @@ class Landscape:
             new[name] = activation.response(self._drive(seen, name))
         return new
 
-    def repeated(self, copies: int) -> Landscape:
-        """The same landscape for a batch stacked ``copies`` times. What the data do is not computed again."""
-        masks = {name: repeat(mask, copies) for name, mask in self.masks.items()}
-        terms = {name: term.repeated(copies) for name, term in self.terms.items()}
-        return Landscape(self.nodes, lambda: terms, self.colours, masks, repeat(self._like, copies))
+    def taken(self, examples: Tensor) -> Landscape:
+        """The same landscape for a batch made of these examples of the present one; (n,) int64.
+
+        Phases stacked along the batch take each example several times; a solver may go on with those still moving.
+        What the data do is not computed again.
+        """
+        nodes = {name: node.taken(examples) for name, node in self.nodes.items()}
+        masks = {name: mask[examples] for name, mask in self.masks.items()}
+        terms = {name: term.taken(examples) for name, term in self.terms.items()}
+        return Landscape(nodes, lambda: terms, self.colours, masks, self._like[examples])
 
     def plus(self, name: str, term: Coupling) -> Landscape:
         """The same landscape with one more term."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -12,6 +12,11 @@ from eqprop.errors import InputError
 
 State = dict[str, Tensor]
 """Node name -> (batch, *node shape). A value: nothing in this package changes one in place."""
+
+
+def take(state: State, examples: Tensor) -> State:
+    """The state of a batch made of these examples; (n,) int64."""
+    return {node: value[examples] for node, value in state.items()}
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Node:
             raise InputError(f"A node of shape {self.shape} has no units: give positive whole numbers.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout {self.dropout} is not a share of units: it must be in [0, 1).")
+
+    def taken(self, examples: Tensor) -> Node:
+        """The same node for a batch made of these examples."""
+        activation = self.activation and self.activation.taken(examples)
+        return self if activation is self.activation else replace(self, activation=activation)
 
     @property
     def units(self) -> int:

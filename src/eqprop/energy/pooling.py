@@ -17,13 +17,16 @@ from torch.nn import functional as F
 
 from eqprop.errors import InputError
 
+Transform = Callable[[Tensor], Tensor]
+
 
 class Carried(NamedTuple):
     """A map at one point: its value, its derivative, and its transposed derivative there (winners held)."""
 
     value: Tensor  # (batch, *out)
-    push: Callable[[Tensor], Tensor]  # (batch, *in) -> (batch, *out)
-    pull: Callable[[Tensor], Tensor]  # (batch, *out) -> (batch, *in)
+    push: Transform  # (batch, *in) -> (batch, *out)
+    pull: Transform  # (batch, *out) -> (batch, *in)
+    taken: Callable[[Tensor], Carried]  # the same for some of the examples: (n,) int64
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ class MaxPool(Pool):
     """The largest of each window. Its pull goes to the winner at the current z (the first, in a tie)."""
 
     def carry(self, z: Tensor) -> Carried:
-        window, step, shape = [self.size, self.size], [self.step, self.step], z.shape
-        value, winners = F.max_pool2d(z, window, step, return_indices=True)
+        value, winners = F.max_pool2d(z, self.size, self.step, return_indices=True)
+        return self._won(value, winners, z.shape[1:])
+
+    def _won(self, value: Tensor, winners: Tensor, shape: torch.Size) -> Carried:
 
         def push(change: Tensor) -> Tensor:
             # Channels innermost, as the states are, so that nothing is copied to be gathered from.
@@ -67,11 +72,11 @@ class MaxPool(Pool):
 
         def pull(post: Tensor) -> Tensor:
             if self.step >= self.size:
-                return F.max_unpool2d(post, winners, window, step, output_size=list(shape[-2:]))
-            flat = post.new_zeros(shape).flatten(2)  # overlapping windows: one unit can win several
-            return flat.scatter_add(2, winners.flatten(2), post.flatten(2)).view(shape)
+                return F.max_unpool2d(post, winners, [self.size] * 2, [self.step] * 2, output_size=list(shape[-2:]))
+            flat = post.new_zeros(len(post), *shape).flatten(2)  # overlapping windows: one unit can win several
+            return flat.scatter_add(2, winners.flatten(2), post.flatten(2)).unflatten(2, shape[-2:])
 
-        return Carried(value, push, pull)
+        return Carried(value, push, pull, lambda examples: self._won(value[examples], winners[examples], shape))
 
 
 class AveragePool(Pool):
@@ -87,7 +92,7 @@ class AveragePool(Pool):
             like = post.new_empty(()).expand(shape)
             return torch.ops.aten.avg_pool2d_backward(post, like, window, step, [0, 0], False, True, None)
 
-        return Carried(push(z), push, pull)
+        return Carried(push(z), push, pull, lambda examples: self.carry(z[examples]))
 
 
 class SoftPool(Pool):
@@ -118,7 +123,7 @@ class SoftPool(Pool):
             tiles = spread.unflatten(-1, (k, k)).transpose(-3, -2).flatten(-2).flatten(-3, -2)
             return F.pad(tiles, (0, shape[-1] - k * columns, 0, shape[-2] - k * rows))
 
-        return Carried(value, push, pull)
+        return Carried(value, push, pull, lambda examples: self.carry(z[examples]))
 
     def _windows(self, z: Tensor) -> Tensor:
         """(batch, channels, rows, columns, size * size)"""

@@ -11,14 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eqprop.energy.couplings import repeat
-from eqprop.energy.losses import Loss, Nudge, Target, repeat_target
+from eqprop.energy.losses import Loss, Nudge, Target, take_target
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State
+from eqprop.energy.nodes import State, take
 from eqprop.learning.forms import Form, difference, ordinary
 from eqprop.learning.rules import Gradients, Rule, contrastive
 from eqprop.learning.stencils import Nudging
-from eqprop.settling.solvers import Settled, Solver
+from eqprop.settling.solvers import Settled, Solver, joined
 
 
 class Cost(NamedTuple):
@@ -99,7 +98,8 @@ class EquilibriumPropagation(Estimator):
         gradients = tuple(
             torch.stack(each).sum(0) for each in zip(*(learnt.gradients for learnt in found), strict=True)
         )
-        return Learnt(gradients, join([learnt.nudged for learnt in found if learnt.nudged is not None]))
+        settled = [learnt.nudged for learnt in found if learnt.nudged is not None]
+        return Learnt(gradients, joined(settled) if settled else None)
 
     def _contrast(
         self,
@@ -114,20 +114,23 @@ class EquilibriumPropagation(Estimator):
         # Phases at beta 0 come first and are not settled again.
         phases = sorted(phases, key=lambda phase: phase[0] != 0)
         betas = [beta for beta, _ in phases if beta != 0]
-        moved = repeated(form.start(free.state), len(phases) - len(betas))
+        batch = len(cost.weight)
+        every = torch.arange(batch, device=cost.weight.device)  # each example, once a phase
+        moved = take(form.start(free.state), every.repeat(len(phases) - len(betas)))
         settled = None
         if betas:
-            start, nudge = repeated(free.state, len(betas)), nudge_of(cost, betas)
+            examples = every.repeat(len(betas))
+            start, nudge = take(free.state, examples), nudge_of(cost, betas)
             with torch.no_grad():
-                settled = form.settle(landscape.repeated(len(betas)), start, nudge, self.nudged)
+                settled = form.settle(landscape.taken(examples), start, nudge, self.nudged)
             moved = {node: torch.cat([value, settled.state[node]]) for node, value in moved.items()}
-        batch = len(cost.weight)
         weight = cost.weight.new_tensor([weight for _, weight in phases]).repeat_interleave(batch) / batch
+        examples = every.repeat(len(phases))
         with torch.enable_grad():
             compared = form.phases(
-                landscape.rebuilt().repeated(len(phases)),
+                landscape.rebuilt().taken(examples),
                 nudge_of(cost, [beta for beta, _ in phases]),
-                repeated(free.state, len(phases)),
+                take(free.state, examples),
                 moved,
                 weight,
             )
@@ -141,21 +144,5 @@ class EquilibriumPropagation(Estimator):
 def nudge_of(cost: Cost, betas: Sequence[float]) -> Nudge:
     """One nudge for a batch stacked once for each beta."""
     scale = torch.cat([beta * cost.weight for beta in betas])
-    return Nudge(cost.loss, repeat_target(cost.target, len(betas)), scale)
-
-
-def repeated(state: State, copies: int) -> State:
-    return {node: repeat(value, copies) if copies else value[:0] for node, value in state.items()}
-
-
-def join(settled: Sequence[Settled]) -> Settled | None:
-    """Phases settled in turn, as if they had been stacked."""
-    if not settled:
-        return None
-    first = settled[0]
-    return Settled(
-        {node: torch.cat([each.state[node] for each in settled]) for node in first.state},
-        {node: torch.cat([each.change[node] for each in settled]) for node in first.change},
-        torch.cat([each.sweeps for each in settled]),
-        None if first.unstable is None else torch.cat([each.unstable for each in settled if each.unstable is not None]),
-    )
+    examples = torch.arange(len(cost.weight), device=scale.device).repeat(len(betas))
+    return Nudge(cost.loss, take_target(cost.target, examples), scale)

@@ -11,6 +11,7 @@ every solver serves. In 16 bits d keeps its relative precision however small it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,9 @@ class Displaced(Activation):
     activation: Activation
     at: Tensor
 
+    def taken(self, examples: Tensor) -> Displaced:
+        return Displaced(self.activation, self.at[examples])
+
     def response(self, drive: Tensor) -> Tensor:
         return self.activation.difference(self.at, drive)
 
@@ -41,10 +45,12 @@ class Displaced(Activation):
 class Shifted(Coupling):
     """A term seen from given states: a function of displacements."""
 
-    def __init__(self, coupling: Coupling, states: State):
+    def __init__(self, coupling: Coupling, states: Sequence[Tensor]):
         super().__init__()
-        self.coupling, self.nodes = coupling, coupling.nodes
-        self.states = tuple(states[node] for node in coupling.nodes)
+        self.coupling, self.nodes, self.states = coupling, coupling.nodes, tuple(states)
+
+    def taken(self, examples: Tensor) -> Coupling:
+        return Shifted(self.coupling.taken(examples), [state[examples] for state in self.states])
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.coupling.energy(*self._at(states))
@@ -67,7 +73,9 @@ def displacement(landscape: Landscape, state: State, nudge: Coupling) -> Landsca
         name: Node(node.shape, Displaced(activation_of(node), landscape.drive(state, name)), node.dropout)
         for name, node in landscape.nodes.items()
     }
-    return landscape.displaced(nodes, tangents(landscape, state) | {"nudge": Shifted(nudge, landscape.visible(state))})
+    seen = landscape.visible(state)
+    shifted = Shifted(nudge, [seen[node] for node in nudge.nodes])
+    return landscape.displaced(nodes, tangents(landscape, state) | {"nudge": shifted})
 
 
 def tangents(landscape: Landscape, state: State) -> dict[str, Coupling]:
@@ -85,6 +93,9 @@ class Slope(Activation):
     """s = slope * a, the slope each unit's own: (batch, *node shape), not negative."""
 
     slope: Tensor
+
+    def taken(self, examples: Tensor) -> Slope:
+        return Slope(self.slope[examples])
 
     def response(self, drive: Tensor) -> Tensor:
         return self.slope * drive

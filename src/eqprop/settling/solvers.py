@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State
+from eqprop.energy.nodes import State, take
 from eqprop.errors import InputError
 from eqprop.settling.sweeps import Sweep, alternating
 
@@ -25,6 +26,11 @@ class Settled(NamedTuple):
     """(batch,) int64: sweeps that each example took."""
     unstable: Tensor | None = None
     """(batch,) bool: examples found to be at no stable equilibrium, by a solver that can tell."""
+
+    def taken(self, examples: Tensor) -> Settled:
+        """Some examples of it; (n,) int64."""
+        unstable = None if self.unstable is None else self.unstable[examples]
+        return Settled(take(self.state, examples), take(self.change, examples), self.sweeps[examples], unstable)
 
     @property
     def residual(self) -> Tensor:
@@ -68,7 +74,8 @@ class FixedPoint(Solver):
 class UntilRest(Solver):
     """Sweeps until no unit of an example changes by more than ``tolerance``, at most ``sweeps`` times.
 
-    An example that has come to rest stays as it is, so its result does not depend on the rest of its batch.
+    An example that has come to rest stays as it is, so its result does not depend on the rest of its batch. Once a
+    quarter of the examples rests, the sweeps go on without them.
     """
 
     tolerance: float
@@ -81,18 +88,40 @@ class UntilRest(Solver):
 
     def __call__(self, landscape: Landscape, start: State) -> Settled:
         once = FixedPoint(1, self.sweep)
-        settled = once(landscape, start)
+        present = once(landscape, start)
+        rows = torch.arange(len(present.sweeps), device=present.sweeps.device)  # which examples are present
+        gone: list[tuple[Tensor, Settled]] = []
         for _ in range(self.sweeps - 1):
-            moving = ~(settled.residual <= self.tolerance)  # not finite counts as moving
-            if not moving.any():
+            moving = ~(present.residual <= self.tolerance)  # not finite counts as moving
+            left = int(moving.sum())
+            if not left:
                 break
-            new = once(landscape, settled.state)
-            settled = Settled(
-                {node: where(moving, new.state[node], old) for node, old in settled.state.items()},
-                {node: where(moving, new.change[node], old) for node, old in settled.change.items()},
-                settled.sweeps + moving,
+            if left <= 0.75 * len(moving):  # not at each one: what a synapse remembers is lost
+                stay, go = (~moving).nonzero().squeeze(1), moving.nonzero().squeeze(1)
+                gone.append((rows[stay], present.taken(stay)))
+                landscape, present = landscape.taken(go), present.taken(go)
+                rows, moving = rows[go], moving[go]
+            new = once(landscape, present.state)
+            present = Settled(
+                {node: where(moving, new.state[node], old) for node, old in present.state.items()},
+                {node: where(moving, new.change[node], old) for node, old in present.change.items()},
+                present.sweeps + moving,
             )
-        return settled
+        if not gone:
+            return present
+        order = torch.cat([*(each for each, _ in gone), rows]).argsort()
+        return joined([*(part for _, part in gone), present]).taken(order)
+
+
+def joined(parts: Sequence[Settled]) -> Settled:
+    """One after the other along the batch."""
+    first, unstable = parts[0], [each.unstable for each in parts if each.unstable is not None]
+    return Settled(
+        {node: torch.cat([each.state[node] for each in parts]) for node in first.state},
+        {node: torch.cat([each.change[node] for each in parts]) for node in first.change},
+        torch.cat([each.sweeps for each in parts]),
+        torch.cat(unstable) if unstable else None,
+    )
 
 
 def changes(before: State, after: State) -> dict[str, Tensor]:
