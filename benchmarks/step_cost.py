@@ -7,37 +7,29 @@ the gradients, without the optimiser. The seed's way (autograd of the energy, fl
 is timed on ``--seed_sweeps`` sweeps of each phase and scaled up, since all its sweeps cost the same.
 
 The quality of each estimate is its cosine, layer by layer, with the exact gradient at the equilibrium that it found:
-settled on from its own free state in float64, by implicit differentiation, on ``--check`` images.
+settled on from its own free state in float64, by implicit differentiation, on ``--check`` images. For the seed's way
+all its sweeps are done, on ``--seed_check`` images (0: leave it out; it takes minutes).
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
-import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from common import Row, bits, images, machine, paper_network, show, timed, write
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import eqprop as ep
-from eqprop.recipes.cifar10 import NORMALISE
-from eqprop.training.data import load_images
+from eqprop.recipes.setting import fast
 
 T1, T2, BETA = 250, 25, 1.0
-
-
-def build() -> ep.Network:
-    layers = [ep.ConvLayer(128), ep.ConvLayer(256), ep.ConvLayer(512), ep.ConvLayer(512, padding=0)]
-    return ep.chain((3, 32, 32), layers, partial(ep.ReadoutCrossEntropy, classes=10))
+SEED = "seed schedule, float32"
 
 
 class Seed(ep.Estimator):
@@ -90,102 +82,102 @@ class From(ep.Solver):
         self.state = state
 
     def __call__(self, landscape: ep.Landscape, start: ep.State) -> ep.Settled:
-        return ep.UntilRest(1e-12, 3000)(landscape, {n: v.double() for n, v in self.state.items()})
+        return ep.UntilRest(1e-12, 5000)(landscape, {n: v.double() for n, v in self.state.items()})
 
 
-def cosines(network: ep.Network, estimator: ep.Estimator, x: Tensor, y: Tensor) -> dict[str, float]:
+def cosines(network: ep.Network, estimator: ep.Estimator, precision: str, x: Tensor, y: Tensor) -> list[float]:
+    """One a weight tensor, from the input on."""
     record, model = ep.Record(), ep.Equilibrium(network, estimator)
     weights = {name: p for name, p in network.named_parameters() if name.endswith("weight")}
-    found = torch.autograd.grad(model.loss(x, y, record=record), list(weights.values()))
+    with bits(precision):
+        loss = model.loss(x, y, record=record)
+    found = torch.autograd.grad(loss, list(weights.values()))
     assert record.free is not None
     twin = copy.deepcopy(network).double()
     exact = ep.Equilibrium(twin, ep.ImplicitDifferentiation(From(record.free.state), tolerance=1e-8))
     right = torch.autograd.grad(exact.loss(x.double(), y), [p for n, p in twin.named_parameters() if n in weights])
-    return {
-        name.split(".")[-3 if "map" in name else -2]: round(
-            float(F.cosine_similarity(a.double().flatten(), b.flatten(), 0)), 4
-        )
-        for name, a, b in zip(weights, found, right, strict=True)
-    }
+    return [
+        round(float(F.cosine_similarity(a.double().flatten(), b.flatten(), 0)), 4)
+        for a, b in zip(found, right, strict=True)
+    ]
 
 
-def timed(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--check", type=int, default=8)
-    parser.add_argument("--seed_sweeps", type=int, default=5)
-    parser.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; default: random images")
-    parser.add_argument("--weights", default="", help="a checkpoint's safetensors file; default: initial weights")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "step_cost.json")
-    options = parser.parse_args()
+def tables(options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
-    network = build().to(memory_format=torch.channels_last)
+    network = paper_network()
     if options.weights:
-        saved = {k.removeprefix("model.network."): v for k, v in load_file(options.weights).items() if "model." in k}
-        network.load_state_dict(saved)
-    if options.data:
-        images = load_images(options.data, "test").take(options.batch)
-        x, y = NORMALISE(images.pixels), images.labels
-    else:
-        x, y = torch.randn(options.batch, 3, 32, 32), torch.arange(options.batch) % 10
+        saved = load_file(options.weights).items()
+        network.load_state_dict(
+            {k.removeprefix("model.network."): v for k, v in saved if k.startswith("model.network.")}
+        )
+    x, y = images(options.data, options.batch)
 
-    low = ep.Reduced
-    cg, rest = ep.ConjugateGradients(6, 1e-3), ep.UntilRest(1e-3, 60)
-    sides: dict[str, ep.Estimator] = {
-        "symmetric, ordinary, 60 + 15, float32": ep.EquilibriumPropagation(
-            ep.symmetric(0.1), ep.FixedPoint(60), ep.FixedPoint(15), form=ep.ordinary
-        ),
-        "infinitesimal, float32": ep.InfinitesimalNudge(rest, cg, 0.0),
-        "infinitesimal, bfloat16": ep.InfinitesimalNudge(low(rest), low(cg), 0.0),
-        "infinitesimal, bfloat16, damped": ep.InfinitesimalNudge(low(rest), low(cg)),
+    sides: dict[str, tuple[str, ep.Estimator]] = {
+        "symmetric(0.1), ordinary, 60 + 15": (
+            "float32",
+            ep.EquilibriumPropagation(ep.symmetric(0.1), ep.FixedPoint(60), ep.FixedPoint(15), form=ep.ordinary),
+        )
     }
-    short = Seed(options.seed_sweeps, options.seed_sweeps)
+    for tolerance in options.tolerances:
+        for precision in ("float32", "bfloat16"):
+            sides[f"infinitesimal, to {tolerance:g}, {precision}"] = (precision, fast(tolerance, 200, 6, 0.0))
+        sides[f"the same, damped, to {tolerance:g}, bfloat16"] = ("bfloat16", fast(tolerance, 200, 6, 0.25))
+    feedforward, short = Feedforward(network), Seed(options.seed_sweeps, options.seed_sweeps)
     scale = (T1 + 2 * T2) / (3 * options.seed_sweeps)
-    feedforward = Feedforward(network)
-    steps: dict[str, Callable[[], object]] = {
-        "seed schedule (scaled)": lambda: ep.Equilibrium(network, short).loss(x, y).backward(),
-        "backpropagation, float32": lambda: feedforward(x, y).backward(),
-    }
+    records: dict[str, ep.Record] = {}
 
-    def half() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+    def backpropagation(precision: str) -> None:
+        with bits(precision):
             loss = feedforward(x, y)
         loss.backward()
 
-    steps["backpropagation, bfloat16"] = half
-    for name, estimator in sides.items():
-        steps[name] = lambda e=estimator: ep.Equilibrium(network, e).loss(x, y).backward()  # type: ignore[misc]
+    def step(name: str, estimator: ep.Estimator, precision: str) -> None:
+        records[name] = ep.Record()
+        with bits(precision):
+            loss = ep.Equilibrium(network, estimator).loss(x, y, record=records[name])
+        loss.backward()
+
+    steps: dict[str, Callable[[], None]] = {SEED: lambda: step(SEED, short, "float32")}
+    for precision in ("float32", "bfloat16"):
+        steps[f"backpropagation, {precision}"] = lambda p=precision: backpropagation(p)  # type: ignore[misc]
+    for name, (precision, estimator) in sides.items():
+        steps[name] = lambda n=name, e=estimator, p=precision: step(n, e, p)  # type: ignore[misc]
     for run in steps.values():
         run()
     rounds = [{name: timed(run) for name, run in steps.items()} for _ in range(options.repeats)]
     for times in rounds:
-        times["seed schedule (scaled)"] *= scale
-    table = []
+        times[SEED] *= scale
+    rows: list[Row] = []
     for name in steps:
-        row: dict[str, Any] = {"step": name, "seconds": median(r[name] for r in rounds)}
-        row["seed_over_it"] = median(r["seed schedule (scaled)"] / r[name] for r in rounds)
-        half_bits = "backpropagation, " + ("bfloat16" if "bfloat16" in name else "float32")
-        row["it_over_backpropagation"] = median(r[name] / r[half_bits] for r in rounds)
+        same = "backpropagation, " + ("bfloat16" if "bfloat16" in name else "float32")
+        row: Row = {"step": name, "seconds": median(r[name] for r in rounds)}
+        row["seed_over_it"] = median(r[SEED] / r[name] for r in rounds)
+        row["it_over_backpropagation"] = median(r[name] / r[same] for r in rounds)
+        settled = name in sides and records[name].free
+        row["free_sweeps"] = float(settled.sweeps.float().mean()) if settled else ""
+        row["cosines"] = ""
         if name in sides and options.check:
-            row["cosines"] = cosines(network, sides[name], x[: options.check], y[: options.check])
-        table.append(row)
-        print(json.dumps(row))
-    result = {
-        "steps": table,
-        "settings": {k: str(v) for k, v in vars(options).items()},
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1))
+            row["cosines"] = cosines(network, sides[name][1], sides[name][0], x[: options.check], y[: options.check])
+        elif name == SEED and options.seed_check:
+            some = slice(0, options.seed_check)
+            row["cosines"] = cosines(network, Seed(), "float32", x[some], y[some])
+        rows.append(row)
+    show(f"a training step, batch {options.batch}, {'trained' if options.weights else 'initial'} weights", rows)
+    return {"steps": rows, "settings": {key: str(value) for key, value in vars(options).items()}}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--batch", type=int, default=32)
+    made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--check", type=int, default=8)
+    made.add_argument("--seed_sweeps", type=int, default=5)
+    made.add_argument("--seed_check", type=int, default=0)
+    made.add_argument("--tolerances", type=float, nargs="+", default=[2e-3])
+    made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; default: noise")
+    made.add_argument("--weights", default="", help="a checkpoint's safetensors file; default: initial weights")
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    write("step_cost", tables(parser().parse_args()) | {"machine": machine()})

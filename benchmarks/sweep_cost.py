@@ -1,98 +1,99 @@
 """One synchronous sweep of the seed paper's CIFAR-10 network over the convolutions that it must do.
 
-    python benchmarks/sweep_cost.py [--batch 32] [--dtype float32] [--repeats 15]
+    python benchmarks/sweep_cost.py [--batch 32] [--repeats 15]
 
-Both sides are timed in turn, in one run; the median of each is reported. The bare side runs each synapse's convolution
-and its transposed convolution once, on tensors of the same shapes and layout. (The input's convolution is done once a
-batch, and is no part of a sweep.) Then a settling of 250 sweeps is timed in stretches, to show that nothing grows.
+Per precision: the sweep and its bare convolutions are timed in turn, in one run; medians, and the median of the ratios.
+The bare side runs each synapse's convolution and its transposed convolution once, on tensors of the same shapes and
+layout, already in that precision. (The input's convolution is done once a batch, and is no part of a sweep.) The
+ceiling is a square matrix product on the same machine. Then 250 sweeps are timed in stretches: nothing must grow.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import resource
-import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
+from common import bits, images, machine, paper_network, show, timed, write
 from torch.nn import functional as F
 
 import eqprop as ep
 
-LAYERS = [ep.ConvLayer(128), ep.ConvLayer(256), ep.ConvLayer(512), ep.ConvLayer(512, padding=0)]
 
-
-def timed(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
-
-
-def bare(network: ep.Network, state: ep.State) -> Callable[[], None]:
-    """The convolution and the transposed convolution of every synapse between free nodes."""
-    work = []
+def bare(network: ep.Network, state: ep.State, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
+    """The convolution and the transposed convolution of every synapse between free nodes; and their operations."""
+    work, operations = [], 0
     for term in network.terms.values():
         if isinstance(term, ep.Synapse) and network.input not in term.nodes:
-            pre, weight, padding = state[term.nodes[0]], term.map.weight, term.map.padding
-            work.append((pre, F.conv2d(pre, weight, padding=padding), weight, padding))
+            pre, weight, padding = state[term.nodes[0]].to(dtype), term.map.weight.to(dtype), term.map.padding
+            z = F.conv2d(pre, weight, padding=padding)
+            work.append((pre, z, weight, padding))
+            operations += 4 * z.numel() * weight[0].numel()  # a product and a sum, both ways
 
     def run() -> None:
         for pre, z, weight, padding in work:
             F.conv2d(pre, weight, padding=padding)
             F.conv_transpose2d(z, weight, padding=padding)
 
-    return run
+    return run, operations
+
+
+def product(dtype: torch.dtype, size: int = 2048) -> tuple[Callable[[], object], int]:
+    a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+    return lambda: a @ b, 2 * size**3
 
 
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float64"])
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "sweep_cost.json")
-    options = parser.parse_args()
-    dtype = getattr(torch, options.dtype)
+def tables(options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
-    network = ep.chain((3, 32, 32), LAYERS, partial(ep.ReadoutCrossEntropy, classes=10)).to(dtype)
-    landscape = network.landscape(torch.randn(options.batch, 3, 32, 32).to(dtype))
-    state = ep.FixedPoint(5, ep.synchronous)(landscape, landscape.rest()).state
+    network, (x, _) = paper_network(), images("", options.batch)
+    rows, growth = [], []
+    for precision in ("float32", "bfloat16"):
+        dtype = getattr(torch, precision)
+        with bits(precision):
+            landscape = network.landscape(x)
+            state = ep.FixedPoint(5, ep.synchronous)(landscape, landscape.rest()).state
 
-    def sweep() -> None:
-        nonlocal state
-        state = ep.synchronous(landscape, state)
+            def sweep(landscape: ep.Landscape = landscape) -> None:
+                nonlocal state
+                state = ep.synchronous(landscape, state)
 
-    convolutions = bare(network, state)
-    for warm in (sweep, convolutions):
-        warm()
-    pairs = [(timed(sweep), timed(convolutions)) for _ in range(options.repeats)]
-    whole, least = (median(side) for side in zip(*pairs, strict=True))
-    state = landscape.rest()
-    stretches, peak = [], []
-    for sweeps in (1, 49, 50, 50, 50, 50):
-        stretches.append(timed(lambda count=sweeps: [sweep() for _ in range(count)]) / sweeps)  # type: ignore[misc]
-        peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-    result = {
-        "what": f"one synchronous sweep, batch {options.batch}, {options.dtype}",
-        "sweep_seconds": whole,
-        "convolutions_seconds": least,
-        "ratio_of_medians": whole / least,
-        "ratio_pair_by_pair": sorted(a / b for a, b in pairs),
-        "seconds_a_sweep_up_to_sweep_1_50_100_150_200_250": stretches,
-        "peak_memory_mib_after_each_stretch": peak,
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1))
-    for name, value in result.items():
-        print(f"{name}: {value}")
+            convolutions, operations = bare(network, state, dtype)
+            multiply, products = product(dtype)
+            for warm in (sweep, convolutions, multiply):
+                warm()
+            rounds = [(timed(sweep), timed(convolutions), timed(multiply)) for _ in range(options.repeats)]
+            whole, least, ceiling = (median(side) for side in zip(*rounds, strict=True))
+            rows.append(
+                {
+                    "precision": precision,
+                    "sweep_s": whole,
+                    "convolutions_s": least,
+                    "ratio": median(a / b for a, b, _ in rounds),
+                    "gflops_of_sweep": operations / whole / 1e9,
+                    "gflops_of_matrix_product": products / ceiling / 1e9,
+                    "share_of_ceiling": operations / whole / (products / ceiling),
+                }
+            )
+            state = landscape.rest()
+            for done in (50, 100, 150, 200, 250):
+                seconds = timed(lambda: [sweep() for _ in range(50)]) / 50
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+                growth.append({"precision": precision, "sweeps": done, "sweep_s": seconds, "peak_memory_mib": peak})
+    show(f"a sweep over its bare convolutions, batch {options.batch}", rows)
+    show("250 sweeps in stretches", growth)
+    return {"sweep": rows, "stretches": growth}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--batch", type=int, default=32)
+    made.add_argument("--repeats", type=int, default=15)
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    write("sweep_cost", tables(parser().parse_args()) | {"machine": machine()})

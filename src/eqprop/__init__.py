@@ -30,8 +30,8 @@ from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.precision import Reduced
 from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
+from eqprop.settling.starts import FromFeedforward
 from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
 
 __version__ = "0.1.0"
@@ -58,6 +58,7 @@ __all__ = [
     "Field",
     "FixedPoint",
     "Form",
+    "FromFeedforward",
     "ImplicitDifferentiation",
     "InfinitesimalNudge",
     "InputError",
@@ -75,7 +76,6 @@ __all__ = [
     "RandomSign",
     "ReadoutCrossEntropy",
     "Record",
-    "Reduced",
     "SeparateFeedback",
     "Settled",
     "Sigmoid",

@@ -9,9 +9,10 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from jsonargparse import ArgumentParser
@@ -23,20 +24,26 @@ from rich.table import Table
 
 from eqprop.errors import EqpropError, InputError
 from eqprop.recipes import DEFAULT, RECIPES, find
+from eqprop.settling.solvers import UntilRest
+from eqprop.settling.starts import FromFeedforward
 from eqprop.training import checkpoint
 from eqprop.training.loop import Run, Trainer, evaluate, load_weights
+from eqprop.training.precision import faster_in_16_bits
 from eqprop.training.report import Files, History, Report
 
 USAGE = """usage: eqprop COMMAND ...
 
   train [RECIPE] [--option value ...]   train; without a recipe, on the embedded handwritten digits
   resume RUN                            go on with an interrupted run, to the same bits
-  evaluate RUN [--checkpoint last]      test accuracy of a run's best (or last) weights
+  evaluate RUN [--checkpoint last]      test accuracy of a run's best (or last) weights; --settled 1e-4: fully settled
   recipes                               list the recipes
 
 RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options."""
 
 INTERRUPTED = 130
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+LONG = 5000
+SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
 
 
 class Parser(ArgumentParser):
@@ -69,6 +76,7 @@ def session(
     out: str = "",
     device: str = "auto",
     processes: int = 1,
+    precision: Literal["auto", "32", "bf16"] = "auto",
     threads: int = 0,
     checkpoint_seconds: float = 60.0,
     residual_limit: float = 0.5,
@@ -79,6 +87,8 @@ def session(
         out: the folder of the run; default: runs/RECIPE-TIME.
         device: auto, cpu, cuda or mps.
         processes: processes that share each batch.
+        precision: of messages (convolutions, matrix products): 32 or bf16. auto: bf16 if this device is faster at it
+            and the recipe's estimator as good; weights, states and sums always have 32 bits.
         threads: CPU threads; 0 leaves PyTorch's choice.
         checkpoint_seconds: how often to save within an epoch.
         residual_limit: the mean residual of an epoch's free phases above which the run stops as not settling.
@@ -104,7 +114,7 @@ def train(arguments: Sequence[str]) -> int:
         raise InputError(
             f"The folder {str(folder)!r} exists: `eqprop resume {folder}` goes on with it, --out names another."
         )
-    about = {
+    about: dict[str, Any] = {
         "recipe": str(Path(name.rpartition(":")[0]).resolve()) + ":" + name.rpartition(":")[2] if ":" in name else name,
         "options": options,
         "session": how | {"out": str(folder)},
@@ -112,8 +122,9 @@ def train(arguments: Sequence[str]) -> int:
         "versions": {package: version(package) for package in ("eqprop", "torch", "numpy", "lightning-fabric")},
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
-    fabric = start(how)
     run = build(about)
+    how["precision"] = about["session"]["precision"] = chosen_precision(how, run)
+    fabric = start(how)
     if fabric.is_global_zero:
         folder.mkdir(parents=True)
         checkpoint.write_text_atomic(folder / "run.json", json.dumps(about, indent=1))
@@ -125,8 +136,8 @@ def resume(arguments: Sequence[str]) -> int:
     parser.add_argument("run", type=str, help="the folder of the run")
     folder = Path(parser.parse_args(list(arguments)).run)
     about = read_run(folder)
-    fabric = start(about["session"])
-    trainer = trainer_of(build(about), folder, fabric, about)
+    run = build(about)
+    trainer = trainer_of(run, folder, start(about["session"]), about)
     if (folder / "last.json").exists():
         trainer.restore()
     return fit(trainer, about)
@@ -136,13 +147,22 @@ def evaluate_run(arguments: Sequence[str]) -> int:
     parser = Parser(prog="eqprop evaluate")
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
+    parser.add_argument("--precision", type=str, default="", help="32 or bf16; default: the training's")
+    parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
     options = parser.parse_args(list(arguments))
     folder = Path(options.run)
     about = read_run(folder)
     run = build(about)
+    if options.settled:
+        free = FromFeedforward(UntilRest(options.settled, LONG))
+        run.model.estimator = replace(run.model.estimator, free=free)  # type: ignore[type-var]
+    about["session"]["precision"] = options.precision or about["session"]["precision"]
+    if about["session"]["precision"] not in PRECISIONS:
+        raise InputError(f"There is no precision {options.precision!r}: use one of {', '.join(PRECISIONS)}.")
     tensors, state = checkpoint.load(folder, options.checkpoint)
     load_weights(run.model, tensors)
-    row = evaluate(run.model, run.test)
+    fabric = start(about["session"] | {"processes": 1})
+    row = evaluate(run.model.to(fabric.device), run.test.to(fabric.device), fabric)
     print(
         f"{options.checkpoint} weights (epoch {state['progress']['epoch']}): "
         f"test accuracy {100 * row['accuracy']:.2f} %, "
@@ -161,11 +181,15 @@ def list_recipes(arguments: Sequence[str]) -> int:
 
 
 def start(how: dict[str, Any]) -> Fabric:
-    if how["threads"]:
-        torch.set_num_threads(how["threads"])
     strategy = "ddp" if how["processes"] > 1 else "auto"
     try:
-        fabric = Fabric(accelerator=how["device"], devices=how["processes"], strategy=strategy)
+        precision = PRECISIONS[how["precision"]]
+        fabric = Fabric(
+            accelerator=how["device"],
+            devices=how["processes"],
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+        )
     except Exception as error:
         raise InputError(
             f"No device {how['device']!r} with {how['processes']} processes here: {checkpoint.first_line(error)}"
@@ -176,11 +200,22 @@ def start(how: dict[str, Any]) -> Fabric:
 
 def build(about: dict[str, Any]) -> Run:
     options = about["options"]
+    if threads := about["session"]["threads"]:
+        torch.set_num_threads(threads)
     torch.manual_seed(options.get("seed", 0))
     run = find(about["recipe"])(**options)
     if not isinstance(run, Run):
         raise InputError(f"The recipe {about['recipe']!r} returned {type(run).__name__}: it must return a Run.")
     return run
+
+
+def chosen_precision(how: dict[str, Any], run: Run) -> str:
+    if how["precision"] != "auto":
+        return how["precision"]
+    if "LOCAL_RANK" not in os.environ:  # workers take what the first process found
+        fast = run.model.estimator.sixteen_bits and faster_in_16_bits(how["device"])
+        os.environ["EQPROP_PRECISION"] = "bf16" if fast else "32"
+    return os.environ["EQPROP_PRECISION"]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -204,7 +239,7 @@ def fit(trainer: Trainer, about: dict[str, Any]) -> int:
     parameters = sum(p.numel() for p in run.model.parameters())
     terminal.say(
         f"[bold]{about['recipe']}[/]: {len(run.train.images):,} images, {parameters:,} parameters, "
-        f"{run.epochs} epochs on {trainer.fabric.device}; the run is in {folder}"
+        f"{run.epochs} epochs on {trainer.fabric.device} ({about['session']['precision']}); the run is in {folder}"
     )
     with terminal:
         finished = trainer.fit()
@@ -214,9 +249,9 @@ def fit(trainer: Trainer, about: dict[str, Any]) -> int:
         terminal.say(f"Interrupted and saved. Go on with: eqprop resume {folder}")
         return INTERRUPTED
     tensors, state = checkpoint.load(folder, "best")
-    last = evaluate(run.model, run.test)
+    last = evaluate(run.model, trainer.test, trainer.fabric)
     load_weights(run.model, tensors)
-    best = evaluate(run.model, run.test)
+    best = evaluate(run.model, trainer.test, trainer.fabric)
     summary = {
         "test_accuracy_last": last["accuracy"],
         "test_accuracy_best": best["accuracy"],

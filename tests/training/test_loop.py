@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 import eqprop as ep
 from eqprop.cli import main
@@ -52,8 +53,9 @@ def recipe(tmp_path, monkeypatch):
 
 def test_killed_at_any_moment_resumes_to_the_same_bits(recipe):
     """Augmentation, dropout, the random sign, Adam and the schedule all come back."""
-    assert main(["train", recipe, "--out", "whole", "--checkpoint_seconds", "0"]) == 0
-    command = [sys.executable, "-m", "eqprop.cli", "train", recipe, "--out", "killed", "--checkpoint_seconds", "0"]
+    train = ["train", recipe, "--checkpoint_seconds", "0", "--precision", "bf16", "--out"]
+    assert main([*train, "whole"]) == 0
+    command = [sys.executable, "-m", "eqprop.cli", *train, "killed"]
     commit = Path("killed/last.json")
     for wait in (1, 4):  # killed in the middle of an epoch, twice
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -163,12 +165,41 @@ def test_damaged_checkpoint_is_named(recipe, capsys):
     assert "best.json" in capsys.readouterr().err
 
 
+def test_precision_is_chosen_once_and_recorded(recipe, monkeypatch):
+    """``auto`` takes 16 bits where the machine is faster at them and the estimator stands them."""
+    for fast, estimator, precision in (
+        (True, "difference", "bf16"),
+        (False, "difference", "32"),
+        (True, "ordinary", "32"),
+    ):
+        Path("mine.py").write_text(RECIPE.replace("ep.kolen_pollack", f"ep.kolen_pollack, ep.{estimator}"))
+        monkeypatch.setattr("eqprop.cli.faster_in_16_bits", lambda device, fast=fast: fast)
+        out = f"{estimator}{fast}"
+        assert main(["train", recipe, "--out", out, "--epochs", "1"]) == 0
+        assert json.loads(Path(f"{out}/run.json").read_text())["session"]["precision"] == precision
+    half, full = (load(Path(out), "last")[0] for out in ("differenceTrue", "differenceFalse"))
+    for name in (name for name in full if name.endswith(".weight")):
+        assert half[name].dtype == torch.float32
+        assert 0 < float((half[name] - full[name]).abs().max()) < 0.3
+
+
+def test_evaluate_settles_as_far_as_asked(recipe, capsys):
+    assert main(["train", recipe, "--out", "run", "--epochs", "1", "--precision", "32"]) == 0
+    capsys.readouterr()
+    for options, sweeps, residual in (([], 5, 1e-6), (["--settled", "1e-2"], 1, 1e-2)):
+        assert main(["evaluate", "run", *options]) == 0
+        words = capsys.readouterr().out.split("residual ")[1].split()
+        assert float(words[0]) <= residual
+        assert int(words[2]) == sweeps
+    assert main(["evaluate", "run", "--precision", "7"]) == 2
+
+
 def test_evaluation_leaves_the_model_as_it_was():
     images = Images(torch.zeros(5, 1, 4, 4, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), 2)
     network = ep.chain((1, 4, 4), [ep.DenseLayer(2)], ep.SquaredError)
     free = ep.FixedPoint(2)
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), free, free)).train()
-    row = evaluate(model, Batches(images, 2, Normalise((0.0,), (1.0,)), shuffle=False))
+    row = evaluate(model, Batches(images, 2, Normalise((0.0,), (1.0,)), shuffle=False), Fabric())
     assert model.training
     assert 0 <= row["accuracy"] <= 1
     assert all(p.grad is None for p in model.parameters())

@@ -246,7 +246,8 @@ class Landscape:
                 total = push if total is None else total + push
         if total is None:  # as in a landscape of displacements, for a node that hears the data alone
             return torch.zeros_like(seen[node])
-        total = total.expand(seen[node].shape)
+        # Under autocast messages have fewer bits; sums and states keep the data's precision.
+        total = total.expand(seen[node].shape).to(seen[node].dtype)
         return total * self.masks[node] if node in self.masks else total
 
     def _constants(self) -> dict[str, Tensor]:

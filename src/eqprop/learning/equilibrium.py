@@ -38,6 +38,10 @@ class Equilibrium(nn.Module):
     >>> model.loss(x, y).backward()         # the nudged phases run here, with the true loss energy
     >>> F.cross_entropy(model(x), y).backward()     # any loss and any module downstream; x gets a gradient too
 
+    Under ``torch.autocast`` messages (convolutions, matrix products) have 16 bits, in the nudged phases too although
+    ``backward`` is called outside; states, sums, weights and gradients keep their precision. bfloat16 has the range
+    that gradients need. The ordinary form drowns in 16 bits where nudges are small: use the difference form there.
+
     Either way gradients reach ``parameter.grad``, and optimisers, schedulers, clipping, accumulation and
     ``DistributedDataParallel`` work as for any module. Nothing about a batch is kept on the module.
 
@@ -137,8 +141,12 @@ def attach(
 ) -> Tensor:
     """``value`` as a function of the data and the parameters whose derivative is ``backward``."""
 
+    device = x.device.type
+    bits = torch.autocast(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+
     def learn(gradient: Tensor) -> tuple[Tensor | None, ...]:
-        learnt = backward(gradient)
+        with bits:  # those of the forward call: autograd runs backward outside it
+            learnt = backward(gradient)
         record.nudged = learnt.nudged
         return learnt.gradients if x.requires_grad else (None, *learnt.gradients)
 

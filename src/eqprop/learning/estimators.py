@@ -57,6 +57,11 @@ class Estimator(ABC):
         """The random generators it draws from, so that a checkpoint can keep their states."""
         return ()
 
+    @property
+    def sixteen_bits(self) -> bool:
+        """Whether the estimate is as good with messages of 16 bits, so that a training may choose them."""
+        return False
+
 
 @dataclass(frozen=True)
 class EquilibriumPropagation(Estimator):
@@ -89,6 +94,10 @@ class EquilibriumPropagation(Estimator):
 
     def generators(self) -> Iterable[torch.Generator]:
         return self.nudging.generators()
+
+    @property
+    def sixteen_bits(self) -> bool:
+        return self.form is difference
 
     def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
         stencil = self.nudging.draw()

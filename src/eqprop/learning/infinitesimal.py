@@ -37,6 +37,10 @@ class InfinitesimalNudge(Estimator):
     response: Solver = ConjugateGradients(6)  # noqa: RUF009 - frozen
     damping: float = 0.25
 
+    @property
+    def sixteen_bits(self) -> bool:
+        return True
+
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
         with torch.no_grad():
             free = self.free(landscape, landscape.rest())

@@ -37,23 +37,17 @@ class ConjugateGradients(Solver):
     def __call__(self, landscape: Landscape, start: State) -> Settled:
         """``start`` must be at rest: all zero."""
         slopes = {name: slope_of(name, node) for name, node in landscape.nodes.items()}
-        pushes = {name: term for name, term in landscape.terms.items() if not isinstance(term, Field)}
+        fields: dict[str, Coupling] = {name: term for name, term in landscape.terms.items() if isinstance(term, Field)}
+        pushes = {name: term for name, term in landscape.terms.items() if name not in fields}
         check_symmetric(pushes)
-        free = landscape.only(pushes)  # A, without the force
+        free, force = landscape.only(pushes), landscape.only(fields)  # A, and b
         kept, others = self._split(landscape)
 
-        def complete(d: State, scene: Landscape) -> State:
-            """The eliminated nodes at their exact response to the kept ones."""
-            return d | scene.relax(start | d, others)
-
-        def stiffness(q: State, p: State) -> State:
-            """(D^-1 - A) p on the kept nodes, where p = D q."""
-            whole = start | complete(p, free)
-            return {n: q[n] - free.drive(whole, n) for n in kept}
-
-        d = {n: start[n] for n in kept}
-        whole = start | complete(d, landscape)
-        residual = {n: landscape.drive(whole, n) for n in kept}
+        # What is eliminated always stands at its exact response to what is kept, which starts at zero.
+        d = start | force.relax(start, others)
+        aside = {term.nodes[0] for term in fields.values()} & set(others)
+        pushed = landscape if aside else force  # nothing moves yet but what b pushes
+        residual = {n: pushed.drive(d, n) for n in kept}
         q, p = residual, {n: slopes[n] * residual[n] for n in kept}
         norm = inner(residual, p)
         first = largest(p)
@@ -62,12 +56,14 @@ class ConjugateGradients(Solver):
         for _ in range(self.iterations):
             if not moving.any():
                 break
-            image = stiffness(q, p)
+            along = start | p
+            along = along | free.relax(along, others)
+            image = {n: q[n] - free.drive(along, n) for n in kept}  # (D^-1 - A) p, where p = D q
             curvature = inner(p, image)
             unstable |= moving & (curvature <= 0)
             moving &= curvature > 0
             step = torch.where(moving, norm / curvature, 0)
-            d = {n: d[n] + over(step, d[n]) * p[n] for n in kept}
+            d = {n: value + over(step, value) * along[n] for n, value in d.items()}
             residual = {n: residual[n] - over(step, residual[n]) * image[n] for n in kept}
             taken += moving
             moved = {n: slopes[n] * residual[n] for n in kept}
@@ -77,10 +73,9 @@ class ConjugateGradients(Solver):
             q = {n: residual[n] + over(turn, q[n]) * q[n] for n in kept}
             p = {n: slopes[n] * q[n] for n in kept}
             norm = torch.where(moving, new, norm)
-        state = start | complete(d, landscape)
         change = {n: (slopes[n] * residual[n]).abs().flatten(1).amax(1) for n in kept}
         change |= {n: torch.zeros_like(norm) for n in others}
-        return Settled(state, change, taken, unstable)
+        return Settled(d, change, taken, unstable)
 
     def _split(self, landscape: Landscape) -> tuple[list[str], list[str]]:
         """The nodes to iterate on, and those to eliminate."""

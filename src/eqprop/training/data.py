@@ -18,7 +18,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -510,6 +510,9 @@ class Batches:
                 f"batch size {self.batch_size} leaves no batch of {len(self.images)} images: make it "
                 "smaller, or keep the last batch."
             )
+
+    def to(self, device: torch.device | str) -> Batches:
+        return replace(self, images=self.images.to(device))
 
     def __len__(self) -> int:
         """The batches of an epoch in one process."""

@@ -150,10 +150,8 @@ class Trainer:
         self.model, self.optimizer = model, optimizer
         self.progress = Progress()
         self.totals = Totals(self.fabric.device)
-        self.train, self.validation, self.test = (
-            None if b is None else Batches(**{**vars(b), "images": b.images.to(self.fabric.device)})
-            for b in (run.train, run.validation, run.test)
-        )
+        self.train, self.test = (batches.to(self.fabric.device) for batches in (run.train, run.test))
+        self.validation = None if run.validation is None else run.validation.to(self.fabric.device)
 
     # -- the loop --
 
@@ -174,7 +172,6 @@ class Trainer:
 
     def _epoch(self, interrupted: Callable[[], bool]) -> bool:
         progress, fabric = self.progress, self.fabric
-        assert self.train is not None
         steps = self.train.steps(fabric.world_size)
         self.model.train()
         saved = clock = time.monotonic()
@@ -219,8 +216,7 @@ class Trainer:
         run, progress = self.run, self.progress
         train = self.totals.means()
         chosen = self.validation if self.validation is not None else self.test
-        assert chosen is not None
-        held = evaluate(run.model, chosen)
+        held = evaluate(run.model, chosen, self.fabric)
         row = {"epoch": float(progress.epoch + 1), "seconds": progress.seconds}
         row["images_per_second"] = float(self.totals.sums[0]) * self.fabric.world_size / max(progress.seconds, 1e-9)
         row |= {f"train_{name}": value for name, value in train.items()}
@@ -243,7 +239,6 @@ class Trainer:
     def _check_settled(self, train: Row) -> None:
         if train["free_residual"] <= self.residual_limit:
             return
-        assert self.train is not None
         x = next(iter(self.train.epoch(self.progress.epoch)))[0]
         settled = self.run.model.settle(x)
         raise NotSettledError(
@@ -289,14 +284,19 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(model: Equilibrium, batches: Batches) -> Row:
-    """Loss, accuracy, residual and sweeps over ``batches``, at the free equilibrium, without dropout."""
+def evaluate(model: Equilibrium, batches: Batches, fabric: Fabric) -> Row:
+    """Loss, accuracy, residual and sweeps over ``batches``, at the free equilibrium, without dropout.
+
+    Model and batches are on the fabric's device; messages have its precision.
+    """
     training = model.training
     model.eval()
     totals = Totals(batches.images.pixels.device)
     for x, y in batches.epoch(0):
         record = Record()
-        totals.add(model(x, y, record=record), y, record)
+        with fabric.autocast():
+            loss = model(x, y, record=record)
+        totals.add(loss, y, record)
     model.train(training)
     return totals.means()
 

@@ -1,0 +1,79 @@
+"""What the benchmarks share: the seed paper's network, clocks, the machine, and tables."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import eqprop as ep
+from eqprop.recipes.cifar10 import NORMALISE
+from eqprop.training.data import load_images
+
+Row = dict[str, Any]
+RESULTS = Path(__file__).parent / "results"
+
+
+def paper_network(width: float = 1.0, layers: int = 4) -> ep.Network:
+    """The seed paper's CIFAR-10 network; ``width`` scales its channels, ``layers`` leaves out the last ones."""
+    channels = [int(width * c) for c in (128, 256, 512, 512)]
+    stack = [ep.ConvLayer(c, padding=0 if c is channels[3] and i == 3 else 1) for i, c in enumerate(channels)]
+    loss = partial(ep.ReadoutCrossEntropy, classes=10)
+    return ep.chain((3, 32, 32), stack[:layers], loss).to(memory_format=torch.channels_last)
+
+
+def images(data: str, count: int) -> tuple[Tensor, Tensor]:
+    """Test images of CIFAR-10 in ``data``, (count, 3, 32, 32) and (count,); noise and arbitrary labels without it."""
+    if data:
+        taken = load_images(data, "test").take(count)
+        return NORMALISE(taken.pixels), taken.labels
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(count) % 10
+
+
+def bits(precision: str) -> AbstractContextManager[object]:
+    """Messages of bfloat16, or of float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def timed(run: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def machine() -> Row:
+    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "")
+    return {
+        "machine": f"{platform.machine()} {model}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=150).print(table)
+
+
+def write(name: str, result: object) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1))
