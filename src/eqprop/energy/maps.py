@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqprop.energy.pooling import AveragePool, Carried, Pool, Transform
+from eqprop.energy.pooling import AveragePool, Carried, Pool
 from eqprop.errors import InputError
 
 Pair = int | tuple[int, int]
@@ -54,7 +54,7 @@ class Dense(Map):
         self.weight = initial_weight(math.prod(out_shape), math.prod(in_shape))
 
     def carry(self, pre: Tensor) -> Carried:
-        return everywhere(self(pre), self.forward, lambda post: self.transpose(pre, post))
+        return Carried.everywhere(self(pre), self.forward, lambda post: self.transpose(pre, post))
 
     def forward(self, pre: Tensor) -> Tensor:
         return F.linear(pre.flatten(1), self.weight).view(-1, *self.out_shape)
@@ -112,7 +112,7 @@ class Convolution(Map):
     def carry(self, pre: Tensor) -> Carried:
         z = self._convolve(pre)
         if self.pool is None:
-            return everywhere(z, self._convolve, self._convolve_transposed)
+            return Carried.everywhere(z, self._convolve, self._convolve_transposed)
         return self._before(self.pool.carry(z))
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
@@ -165,11 +165,6 @@ class ModuleMap(Map):
 
     def forward(self, pre: Tensor) -> Tensor:
         return self.module(pre)
-
-
-def everywhere(value: Tensor, push: Transform, pull: Transform) -> Carried:
-    """A map whose push and pull are the same at every point."""
-    return Carried(value, push, pull, lambda examples: everywhere(value[examples], push, pull))
 
 
 def initial_weight(*shape: int) -> nn.Parameter:

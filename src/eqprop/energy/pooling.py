@@ -28,6 +28,11 @@ class Carried(NamedTuple):
     pull: Transform  # (batch, *out) -> (batch, *in)
     taken: Callable[[Tensor], Carried]  # the same for some of the examples: (n,) int64
 
+    @staticmethod
+    def everywhere(value: Tensor, push: Transform, pull: Transform) -> Carried:
+        """A map whose push and pull are the same at every point: an affine one."""
+        return Carried(value, push, pull, lambda examples: Carried.everywhere(value[examples], push, pull))
+
 
 @dataclass(frozen=True)
 class Pool(ABC):

@@ -37,7 +37,7 @@ FLOOR, PERIOD = 1e-5, 100
 
 
 def cifar10_ce_fast(
-    tolerance: float = 1e-3, free_sweeps: int = 60, response_sweeps: int = 6, damping: float = 0.25, **paper: Any
+    tolerance: float = 2e-3, free_sweeps: int = 60, response_sweeps: int = 6, damping: float = 0.25, **paper: Any
 ) -> Run:
     """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
     return _run(fast(tolerance, free_sweeps, response_sweeps, damping), network, **paper)
