@@ -10,14 +10,12 @@ nudged phase costs (from a free state at rest), for each order of sweeps, start,
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
 import torch
-from common import RESULTS, Row, bits, images, machine, show, timed, write
-from safetensors.torch import load_file
+from common import RESULTS, From, Row, exact_gradients, gradients, images, load, machine, show, timed, write
 
 import eqprop as ep
 from eqprop.recipes.small import small_network
@@ -31,16 +29,6 @@ ORDERS = {
 COUNTS = (1, 2, 4, 8, 16, 32)
 Side = tuple[str, int, str, ep.Estimator]
 """(what it is, sweeps, precision, estimator)"""
-
-
-class From(ep.Solver):
-    """Goes on from a given state, to rest."""
-
-    def __init__(self, state: ep.State, tolerance: float):
-        self.state, self.solver = state, ep.UntilRest(tolerance, 5000)
-
-    def __call__(self, landscape: ep.Landscape, start: ep.State) -> ep.Settled:
-        return self.solver(landscape, {n: self.state[n].to(start[n]) for n in start})
 
 
 def free_sides() -> Iterator[Side]:
@@ -71,19 +59,10 @@ def nudged_sides(rest: ep.State) -> Iterator[Side]:
 
 def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, repeats: int) -> Row:
     name, sweeps, precision, estimator = side
-    record, model = ep.Record(), ep.Equilibrium(network, estimator)
-    weights = [p for n, p in network.named_parameters() if n.endswith("weight")]
-
-    def step() -> tuple[torch.Tensor, ...]:
-        with bits(precision):
-            loss = model.loss(x, y, record=record)
-        return torch.autograd.grad(loss, weights)
-
-    seconds, found = min(timed(step) for _ in range(repeats)), step()
-    assert record.free is not None
-    twin = copy.deepcopy(network).double()
-    exact = ep.Equilibrium(twin, ep.ImplicitDifferentiation(From(record.free.state, 1e-10), tolerance=1e-9))
-    right = torch.autograd.grad(exact.loss(x.double(), y), [p for n, p in twin.named_parameters() if "weight" in n])
+    model = ep.Equilibrium(network, estimator)
+    seconds = min(timed(lambda: gradients(model, precision, x, y)) for _ in range(repeats))
+    found, free = gradients(model, precision, x, y)
+    right = exact_gradients(network, free.state, x, y)
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, right, strict=True)]
     flat = [torch.cat([g.double().flatten() for g in each]) for each in (found, right)]
     return {
@@ -91,7 +70,7 @@ def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, r
         "precision": precision,
         "sweeps": sweeps,
         "seconds": seconds,
-        "residual": float(record.free.residual.max()),
+        "residual": float(free.residual.max()),
         "error_first_layer": errors[0],
         "error_worst_layer": max(errors),
         "cosine": float(torch.nn.functional.cosine_similarity(*flat, dim=0)),
@@ -105,10 +84,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
     for stage in ("initial", "trained") if options.weights else ("initial",):
         network = small_network((3, 32, 32), 10).to(memory_format=torch.channels_last)
         if stage == "trained":
-            saved = load_file(options.weights).items()
-            network.load_state_dict(
-                {k.removeprefix("model.network."): v for k, v in saved if k.startswith("model.network.")}
-            )
+            load(network, options.weights)
         with torch.no_grad():
             scene = network.landscape(x)
             rest = ep.UntilRest(1e-6, 5000)(scene, scene.rest()).state

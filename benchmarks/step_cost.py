@@ -14,14 +14,12 @@ all its sweeps are done, on ``--seed_check`` images (0: leave it out; it takes m
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import torch
-from common import Row, bits, images, machine, paper_network, show, timed, write
-from safetensors.torch import load_file
+from common import Row, bits, exact_gradients, gradients, images, load, machine, paper_network, show, timed, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,41 +73,18 @@ class Feedforward(nn.Module):
         return self.network.loss(y, x).mean()  # type: ignore[misc]
 
 
-class From(ep.Solver):
-    """Goes on from a state that another solver found."""
-
-    def __init__(self, state: ep.State):
-        self.state = state
-
-    def __call__(self, landscape: ep.Landscape, start: ep.State) -> ep.Settled:
-        return ep.UntilRest(1e-12, 5000)(landscape, {n: v.double() for n, v in self.state.items()})
-
-
 def cosines(network: ep.Network, estimator: ep.Estimator, precision: str, x: Tensor, y: Tensor) -> list[float]:
     """One a weight tensor, from the input on."""
-    record, model = ep.Record(), ep.Equilibrium(network, estimator)
-    weights = {name: p for name, p in network.named_parameters() if name.endswith("weight")}
-    with bits(precision):
-        loss = model.loss(x, y, record=record)
-    found = torch.autograd.grad(loss, list(weights.values()))
-    assert record.free is not None
-    twin = copy.deepcopy(network).double()
-    exact = ep.Equilibrium(twin, ep.ImplicitDifferentiation(From(record.free.state), tolerance=1e-8))
-    right = torch.autograd.grad(exact.loss(x.double(), y), [p for n, p in twin.named_parameters() if n in weights])
-    return [
-        round(float(F.cosine_similarity(a.double().flatten(), b.flatten(), 0)), 4)
-        for a, b in zip(found, right, strict=True)
-    ]
+    found, free = gradients(ep.Equilibrium(network, estimator), precision, x, y)
+    pairs = zip(found, exact_gradients(network, free.state, x, y), strict=True)
+    return [round(float(F.cosine_similarity(a.double().flatten(), b.flatten(), 0)), 4) for a, b in pairs]
 
 
 def tables(options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     network = paper_network()
     if options.weights:
-        saved = load_file(options.weights).items()
-        network.load_state_dict(
-            {k.removeprefix("model.network."): v for k, v in saved if k.startswith("model.network.")}
-        )
+        load(network, options.weights)
     x, y = images(options.data, options.batch)
 
     sides: dict[str, tuple[str, ep.Estimator]] = {

@@ -9,7 +9,6 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -23,6 +22,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from eqprop.errors import EqpropError, InputError
+from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.recipes import DEFAULT, RECIPES, find
 from eqprop.settling.solvers import UntilRest
 from eqprop.settling.starts import FromFeedforward
@@ -123,8 +123,8 @@ def train(arguments: Sequence[str]) -> int:
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
     run = build(about)
-    how["precision"] = about["session"]["precision"] = chosen_precision(how, run)
-    fabric = start(how)
+    about["session"]["precision"] = chosen_precision(how, run)
+    fabric = start(about["session"])
     if fabric.is_global_zero:
         folder.mkdir(parents=True)
         checkpoint.write_text_atomic(folder / "run.json", json.dumps(about, indent=1))
@@ -147,21 +147,19 @@ def evaluate_run(arguments: Sequence[str]) -> int:
     parser = Parser(prog="eqprop evaluate")
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
-    parser.add_argument("--precision", type=str, default="", help="32 or bf16; default: the training's")
+    parser.add_argument("--precision", choices=list(PRECISIONS), help="default: the training's")
     parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
     options = parser.parse_args(list(arguments))
     folder = Path(options.run)
     about = read_run(folder)
     run = build(about)
     if options.settled:
-        free = FromFeedforward(UntilRest(options.settled, LONG))
-        run.model.estimator = replace(run.model.estimator, free=free)  # type: ignore[type-var]
-    about["session"]["precision"] = options.precision or about["session"]["precision"]
-    if about["session"]["precision"] not in PRECISIONS:
-        raise InputError(f"There is no precision {options.precision!r}: use one of {', '.join(PRECISIONS)}.")
+        # Nothing learns here, so that any estimator's network settles in this one's free phase.
+        run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilRest(options.settled, LONG)))
     tensors, state = checkpoint.load(folder, options.checkpoint)
     load_weights(run.model, tensors)
-    fabric = start(about["session"] | {"processes": 1})
+    how = about["session"]
+    fabric = start(how | {"processes": 1, "precision": options.precision or how["precision"]})
     row = evaluate(run.model.to(fabric.device), run.test.to(fabric.device), fabric)
     print(
         f"{options.checkpoint} weights (epoch {state['progress']['epoch']}): "
@@ -183,12 +181,11 @@ def list_recipes(arguments: Sequence[str]) -> int:
 def start(how: dict[str, Any]) -> Fabric:
     strategy = "ddp" if how["processes"] > 1 else "auto"
     try:
-        precision = PRECISIONS[how["precision"]]
         fabric = Fabric(
             accelerator=how["device"],
             devices=how["processes"],
             strategy=strategy,
-            precision=precision,  # type: ignore[arg-type]
+            precision=PRECISIONS[how["precision"]],  # type: ignore[arg-type]
         )
     except Exception as error:
         raise InputError(

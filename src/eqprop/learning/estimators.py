@@ -129,7 +129,7 @@ class EquilibriumPropagation(Estimator):
         settled = None
         if betas:
             examples = every.repeat(len(betas))
-            start, nudge = take(free.state, examples), nudge_of(cost, betas)
+            start, nudge = take(free.state, examples), nudge_of(cost, betas, examples)
             with torch.no_grad():
                 settled = form.settle(landscape.taken(examples), start, nudge, self.nudged)
             moved = {node: torch.cat([value, settled.state[node]]) for node, value in moved.items()}
@@ -138,7 +138,7 @@ class EquilibriumPropagation(Estimator):
         with torch.enable_grad():
             compared = form.phases(
                 landscape.rebuilt().taken(examples),
-                nudge_of(cost, [beta for beta, _ in phases]),
+                nudge_of(cost, [beta for beta, _ in phases], examples),
                 take(free.state, examples),
                 moved,
                 weight,
@@ -150,8 +150,7 @@ class EquilibriumPropagation(Estimator):
         return Learnt(gradients, settled)
 
 
-def nudge_of(cost: Cost, betas: Sequence[float]) -> Nudge:
-    """One nudge for a batch stacked once for each beta."""
+def nudge_of(cost: Cost, betas: Sequence[float], examples: Tensor) -> Nudge:
+    """One nudge for a batch stacked once for each beta: of ``examples``, all of them for the first, and so on."""
     scale = torch.cat([beta * cost.weight for beta in betas])
-    examples = torch.arange(len(cost.weight), device=scale.device).repeat(len(betas))
     return Nudge(cost.loss, take_target(cost.target, examples), scale)

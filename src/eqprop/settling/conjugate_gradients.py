@@ -41,12 +41,12 @@ class ConjugateGradients(Solver):
         pushes = {name: term for name, term in landscape.terms.items() if name not in fields}
         check_symmetric(pushes)
         free, force = landscape.only(pushes), landscape.only(fields)  # A, and b
-        kept, others = self._split(landscape)
+        forced = {term.nodes[0] for term in fields.values()}
+        kept, others = self._split(landscape, forced)
 
         # What is eliminated always stands at its exact response to what is kept, which starts at zero.
         d = start | force.relax(start, others)
-        aside = {term.nodes[0] for term in fields.values()} & set(others)
-        pushed = landscape if aside else force  # nothing moves yet but what b pushes
+        pushed = force if forced.isdisjoint(others) else landscape  # nothing moves yet but what b pushes
         residual = {n: pushed.drive(d, n) for n in kept}
         q, p = residual, {n: slopes[n] * residual[n] for n in kept}
         norm = inner(residual, p)
@@ -77,13 +77,12 @@ class ConjugateGradients(Solver):
         change |= {n: torch.zeros_like(norm) for n in others}
         return Settled(d, change, taken, unstable)
 
-    def _split(self, landscape: Landscape) -> tuple[list[str], list[str]]:
+    def _split(self, landscape: Landscape, forced: set[str]) -> tuple[list[str], list[str]]:
         """The nodes to iterate on, and those to eliminate."""
         everyone = list(landscape.nodes)
         if len(landscape.colours) != 2 or not landscape.bilinear:
             return everyone, []
-        pushed = {term.nodes[0] for term in landscape.terms.values() if isinstance(term, Field)}
-        kept = max(landscape.colours, key=lambda colour: len(pushed & set(colour)))
+        kept = max(landscape.colours, key=lambda colour: len(forced & set(colour)))
         return list(kept), [node for node in everyone if node not in kept]
 
 

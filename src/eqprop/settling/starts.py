@@ -28,6 +28,6 @@ def feedforward(landscape: Landscape, start: State) -> State:
     state, before = start, set[str]()
     for node in landscape.nodes:
         before.add(node)
-        heard = {name: term for name, term in landscape.terms.items() if before.issuperset(term.nodes)}
+        heard = {n: term for n, term in landscape.terms.items() if node in term.nodes and before.issuperset(term.nodes)}
         state = state | landscape.only(heard).relax(state, [node])
     return state
