@@ -30,7 +30,7 @@ from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
+from eqprop.settling.solvers import FixedPoint, Measure, Settled, Solver, UntilRest, largest_change, relative_change
 from eqprop.settling.starts import FromFeedforward
 from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
 
@@ -68,6 +68,7 @@ __all__ = [
     "Loss",
     "Map",
     "MaxPool",
+    "Measure",
     "Network",
     "Node",
     "NotSettledError",
@@ -101,10 +102,12 @@ __all__ = [
     "half_sigmoid",
     "hard_sigmoid",
     "kolen_pollack",
+    "largest_change",
     "linear",
     "one_sided",
     "ordinary",
     "parameter_groups",
+    "relative_change",
     "sigmoid",
     "symmetric",
     "synchronous",
