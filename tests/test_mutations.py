@@ -103,9 +103,9 @@ BUGS = {
         NETWORK,
     ),
     "nudged phases start from rest": (
-        "learning/forms.py",
-        'return solver(landscape.plus("nudge", nudge), free)',
-        'return solver(landscape.plus("nudge", nudge), landscape.rest())',
+        "learning/estimators.py",
+        "self.nudged(taught, form.start(start))",
+        "self.nudged(taught, taught.rest())",
         f"{EQUILIBRIUM}::test_nudged_phases_start_from_the_free_state",
     ),
     "nodes of a sweep all see the old state": (
@@ -130,7 +130,7 @@ BUGS = {
         "energy/couplings.py",
         "return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback",
         "return feedback",
-        f"{EQUILIBRIUM}::test_feedback_gain_scales_each_layers_estimate_by_its_distance_from_the_output",
+        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains",
     ),
     "examples at rest move on": (
         "settling/solvers.py",

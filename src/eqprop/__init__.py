@@ -26,8 +26,17 @@ from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, 
 from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
-from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
+from eqprop.learning.rules import (
+    DeltaRule,
+    clamped_presynaptic,
+    contrastive,
+    generalised_recirculation,
+    kolen_pollack,
+    mean_presynaptic,
+    vector_field,
+)
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
+from eqprop.learning.teachers import Teacher, clamp, force, soft_clamp
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
@@ -49,6 +58,7 @@ __all__ = [
     "Cost",
     "Coupling",
     "CrossEntropy",
+    "DeltaRule",
     "Dense",
     "DenseLayer",
     "EqpropError",
@@ -87,25 +97,32 @@ __all__ = [
     "Sweep",
     "Synapse",
     "Tanh",
+    "Teacher",
     "UntilRest",
     "WeightedSum",
     "alternating",
     "backward_order",
     "centred_hard_sigmoid",
     "chain",
+    "clamp",
+    "clamped_presynaptic",
     "contrastive",
     "difference",
     "five_point",
+    "force",
     "forward_order",
+    "generalised_recirculation",
     "half_hard_sigmoid",
     "half_sigmoid",
     "hard_sigmoid",
     "kolen_pollack",
     "linear",
+    "mean_presynaptic",
     "one_sided",
     "ordinary",
     "parameter_groups",
     "sigmoid",
+    "soft_clamp",
     "symmetric",
     "synchronous",
     "tanh",

@@ -41,6 +41,13 @@ class Loss(nn.Module, ABC):
 
         return -torch.func.grad(total)(states[i])
 
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        """What moves the state of ``node`` to where a clamp holds it, (batch, *node shape)."""
+        raise InputError(
+            f"{type(self).__name__} does not say where to hold {node!r}: teach by `force`, or by a loss that states "
+            "its `gap`, such as SquaredError."
+        )
+
     def scores(self, *states: Tensor) -> Tensor:
         """What a prediction is read from, (batch, classes): the first node's state, unless there is a read-out."""
         return states[0]
@@ -64,6 +71,9 @@ class SquaredError(Loss):
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return self._values(target, states[0]) - states[0]
+
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return self.force(node, target, *states)
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         check_shape(self, nodes[self.nodes[0]], self.shape)
@@ -95,6 +105,10 @@ class CrossEntropy(Loss):
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return error_of(self.scores(*states), target).view_as(states[0])
+
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        """To the state less its gradient. Scores held at one-hot values would learn the squared error instead."""
+        return self.force(node, target, *states)
 
     def scores(self, *states: Tensor) -> Tensor:
         return states[0].flatten(1)
@@ -147,6 +161,9 @@ class LinearForce(Loss):
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return -target
 
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return -target
+
 
 class WeightedSum(Loss):
     """sum_i weight_i loss_i, over any nodes. ``target``: one for all, or a tuple or list with one for each."""
@@ -166,6 +183,12 @@ class WeightedSum(Loss):
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         parts = [
             w * loss.force(node, t, *self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes
+        ]
+        return torch.stack(parts).sum(0)
+
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        parts = [
+            w * loss.gap(node, t, *self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes
         ]
         return torch.stack(parts).sum(0)
 
