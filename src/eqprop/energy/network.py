@@ -76,9 +76,10 @@ class Network(nn.Module):
         if not x.is_floating_point():
             raise InputError(f"The network takes floating-point values, not {x.dtype}: scale them first.")
 
-        def terms() -> dict[str, Coupling]:
+        def terms(examples: Tensor | None) -> dict[str, Coupling]:
             # Made from x itself each time, so that under grad mode the graph reaches whatever made x.
-            data = {self.input: channels_last(x.reshape(len(x), *node.shape))}
+            chosen = x if examples is None else x[examples]
+            data = {self.input: channels_last(chosen.reshape(len(chosen), *node.shape))}
             return {name: term.given(data) for name, term in self.terms.items()}
 
         return Landscape(self.free, terms, self.colours, masks or {}, like=x)
@@ -130,6 +131,10 @@ class Network(nn.Module):
             raise InputError(f"No coupling reaches {idle}: couple them, or leave them out.")
 
 
+Build = Callable[[Tensor | None], dict[str, Coupling]]
+"""(examples of the batch, (n,) int64, or ``None`` for all) -> the terms, made from the data."""
+
+
 class Landscape:
     """An energy over free nodes, the data held fixed. All that a solver ever sees.
 
@@ -140,14 +145,15 @@ class Landscape:
     def __init__(
         self,
         nodes: Mapping[str, Node],
-        terms: Callable[[], dict[str, Coupling]],
+        build: Build,
         colours: tuple[tuple[str, ...], ...],
         masks: State,
         like: Tensor,
+        terms: dict[str, Coupling] | None = None,  # what ``build`` would make, where it is known
     ):
         self.nodes, self.colours, self.masks = nodes, colours, masks
-        self._build, self._like = terms, like
-        self.terms = terms()
+        self._build, self._like = build, like
+        self.terms = build(None) if terms is None else terms
         self._visible = {name: Latest(self._seen_as(name)) for name in masks}
         self._constant = self._constants()
 
@@ -261,12 +267,15 @@ class Landscape:
         """The same landscape for a batch made of these examples of the present one; (n,) int64.
 
         Phases stacked along the batch take each example several times; a solver may go on with those still moving.
-        What the data do is not computed again.
+        What the data do is not computed again, unless ``rebuilt``: then for these examples alone.
         """
+
+        def build(some: Tensor | None) -> dict[str, Coupling]:
+            return self._build(examples if some is None else examples[some])
+
         nodes = {name: node.taken(examples) for name, node in self.nodes.items()}
         masks = {name: mask[examples] for name, mask in self.masks.items()}
-        terms = {name: term.taken(examples) for name, term in self.terms.items()}
-        return Landscape(nodes, lambda: terms, self.colours, masks, self._like[examples])
+        return Landscape(nodes, build, self.colours, masks, self._like[examples], take_terms(self.terms, examples))
 
     def plus(self, name: str, term: Coupling) -> Landscape:
         """The same landscape with one more term."""
@@ -278,7 +287,11 @@ class Landscape:
 
     def displaced(self, nodes: Mapping[str, Node], terms: dict[str, Coupling]) -> Landscape:
         """A landscape of displacements of this one's states: its batch, colours and masks, other nodes and terms."""
-        return Landscape(nodes, lambda: terms, self.colours, self.masks, self._like)
+
+        def build(examples: Tensor | None) -> dict[str, Coupling]:
+            return terms if examples is None else take_terms(terms, examples)
+
+        return Landscape(nodes, build, self.colours, self.masks, self._like)
 
     def rebuilt(self) -> Landscape:
         """The same landscape, built from the data again: within ``enable_grad``, with parameters in its graph."""
@@ -308,6 +321,10 @@ class Landscape:
     def _seen_as(self, name: str) -> Callable[[Tensor], Tensor]:
         scale = self.masks[name] / (1 - self.nodes[name].dropout)
         return lambda state: scale * state
+
+
+def take_terms(terms: Mapping[str, Coupling], examples: Tensor) -> dict[str, Coupling]:
+    return {name: term.taken(examples) for name, term in terms.items()}
 
 
 def amplified(term: Coupling, amplification: Mapping[str, float]) -> float:
