@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 GRADIENTS, CONFORMANCE = "learning/test_gradients.py", "energy/test_conformance.py"
 SETTLING, NETWORK = "settling/test_settling.py", "energy/test_network.py"
 EQUILIBRIUM, SOLVERS = "learning/test_equilibrium.py", "settling/test_solvers.py"
+PREDICTIVE = "learning/test_predictive.py"
 
 # file, what it says, what the bug makes of it, and the tests that must fail
 BUGS = {
@@ -161,6 +162,24 @@ BUGS = {
         "return x.detach().requires_grad_(x.requires_grad),",
         "return x.detach(),",
         f"{EQUILIBRIUM}::test_the_data_receive_their_exact_gradient",
+    ),
+    "a prediction fitted to what it predicts": (
+        "learning/predictive.py",
+        "values[..., learnt:].mean(-1, keepdim=True)",
+        "values.mean(-1, keepdim=True)",
+        f"{PREDICTIVE}::test_a_prediction_does_not_look_at_what_it_predicts",
+    ),
+    "a teacher who comes a sweep late": (
+        "learning/predictive.py",
+        "if done in moments:\n            passed[done] = state",
+        "if done - 1 in moments:\n            passed[done - 1] = state",
+        f"{PREDICTIVE}::test_the_update_is_the_papers",
+    ),
+    "a sign that is never put back": (
+        "training/constraints.py",
+        "(parameter * signs < 0)",
+        "(parameter * signs < -1)",
+        "training/test_constraints.py::test_only_what_has_the_wrong_sign_moves",
     ),
     "dropout in evaluation": (
         "learning/equilibrium.py",

@@ -25,6 +25,7 @@ from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
 from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
+from eqprop.learning.predictive import LeastSquares, PredictiveLearning, Predictor, TrueFree
 from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
 from eqprop.learning.rules import (
     DeltaRule,
@@ -41,7 +42,7 @@ from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
 from eqprop.settling.starts import FromFeedforward
-from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
+from eqprop.settling.sweeps import Leaky, Sweep, alternating, backward_order, forward_order, synchronous
 
 __version__ = "0.1.0"
 
@@ -73,7 +74,9 @@ __all__ = [
     "InfinitesimalNudge",
     "InputError",
     "Landscape",
+    "Leaky",
     "Learnt",
+    "LeastSquares",
     "Linear",
     "Loss",
     "Map",
@@ -83,6 +86,8 @@ __all__ = [
     "NotSettledError",
     "Phases",
     "Pool",
+    "PredictiveLearning",
+    "Predictor",
     "RandomSign",
     "ReadoutCrossEntropy",
     "Record",
@@ -98,6 +103,7 @@ __all__ = [
     "Synapse",
     "Tanh",
     "Teacher",
+    "TrueFree",
     "UntilRest",
     "WeightedSum",
     "alternating",
