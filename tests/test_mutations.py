@@ -14,6 +14,7 @@ import eqprop
 TESTS = Path(__file__).parent
 GRADIENTS, CONFORMANCE = "learning/test_gradients.py", "energy/test_conformance.py"
 SETTLING, NETWORK = "settling/test_settling.py", "energy/test_network.py"
+HEBBIAN = "learning/test_contrastive_hebbian.py"
 EQUILIBRIUM, SOLVERS = "learning/test_equilibrium.py", "settling/test_solvers.py"
 PREDICTIVE = "learning/test_predictive.py"
 
@@ -132,6 +133,24 @@ BUGS = {
         "return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback",
         "return feedback",
         f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains",
+    ),
+    "feedback gains that are not undone": (
+        "energy/network.py",
+        "way = found[node] * term.gain(node) / term.gain(other)",
+        "way = found[node]",
+        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains",
+    ),
+    "a clamp that yields to its drive": (
+        "learning/teachers.py",
+        "return torch.zeros_like(scale), scale",
+        "return torch.ones_like(scale), scale",
+        f"{HEBBIAN}::test_coupled_learning_holds_the_output_on_the_way_to_the_target",
+    ),
+    "presynaptic activity of the wrong phase": (
+        "learning/forms.py",
+        "value + share * change[node]",
+        "value + change[node]",
+        f"{HEBBIAN}::test_each_half_reads_its_own_presynaptic_activity",
     ),
     "examples at rest move on": (
         "settling/solvers.py",

@@ -15,7 +15,7 @@ from eqprop.energy.activations import (
     tanh,
 )
 from eqprop.energy.couplings import Bias, Coupling, Field, SeparateFeedback, Synapse
-from eqprop.energy.losses import CrossEntropy, Loss, ReadoutCrossEntropy, SquaredError, WeightedSum
+from eqprop.energy.losses import BinaryCrossEntropy, CrossEntropy, Loss, ReadoutCrossEntropy, SquaredError, WeightedSum
 from eqprop.energy.maps import Convolution, Dense, Map
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import Node, State
@@ -36,7 +36,18 @@ from eqprop.learning.rules import (
     mean_presynaptic,
     vector_field,
 )
-from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
+from eqprop.learning.stencils import (
+    RandomSign,
+    Stencil,
+    centred,
+    five_point,
+    negative,
+    one_sided,
+    optimistic,
+    pessimistic,
+    positive,
+    symmetric,
+)
 from eqprop.learning.teachers import Teacher, clamp, force, soft_clamp
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
@@ -51,6 +62,7 @@ __all__ = [
     "AveragePool",
     "BackpropagationThroughTime",
     "Bias",
+    "BinaryCrossEntropy",
     "Carried",
     "Clip",
     "ConjugateGradients",
@@ -108,6 +120,7 @@ __all__ = [
     "WeightedSum",
     "alternating",
     "backward_order",
+    "centred",
     "centred_hard_sigmoid",
     "chain",
     "clamp",
@@ -124,9 +137,13 @@ __all__ = [
     "kolen_pollack",
     "linear",
     "mean_presynaptic",
+    "negative",
     "one_sided",
+    "optimistic",
     "ordinary",
     "parameter_groups",
+    "pessimistic",
+    "positive",
     "sigmoid",
     "soft_clamp",
     "symmetric",

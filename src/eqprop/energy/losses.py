@@ -59,21 +59,15 @@ class Loss(nn.Module, ABC):
         """Raises InputError where ``target`` cannot be one for ``batch`` examples."""
 
 
-class SquaredError(Loss):
-    """|s - y|^2 / 2, summed over units. ``target``: labels (batch,), or values (batch, *shape)."""
+class Valued(Loss):
+    """A loss of one node against values for its units. ``target``: labels (batch,), or values (batch, *shape)."""
 
     def __init__(self, node: str, shape: tuple[int, ...]):
         super().__init__()
         self.nodes, self.shape = (node,), tuple(shape)
 
-    def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return 0.5 * flat((states[0] - self._values(target, states[0])).square())
-
-    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        return self._values(target, states[0]) - states[0]
-
     def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        return self.force(node, target, *states)
+        return self._values(target, states[0]) - states[0]
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         check_shape(self, nodes[self.nodes[0]], self.shape)
@@ -83,7 +77,8 @@ class SquaredError(Loss):
             return
         if not isinstance(target, Tensor) or not is_labels(target):
             raise InputError(
-                f"SquaredError wants int64 labels ({batch},) or values {(batch, *self.shape)}, not {described(target)}."
+                f"{type(self).__name__} wants int64 labels ({batch},) or values {(batch, *self.shape)}, not "
+                f"{described(target)}."
             )
         check_labels(target, batch, math.prod(self.shape))
 
@@ -91,6 +86,46 @@ class SquaredError(Loss):
         if not is_labels(target):
             return target
         return F.one_hot(target, math.prod(self.shape)).to(state.dtype).view(state.shape)
+
+
+class SquaredError(Valued):
+    """|s - y|^2 / 2, summed over units. ``target``: labels (batch,), or values (batch, *shape)."""
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        return 0.5 * flat(self.gap(self.nodes[0], target, *states).square())
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return self.gap(node, target, *states)
+
+
+class BinaryCrossEntropy(Valued):
+    """-y log s - (1 - y) log(1 - s), summed over units in [0, 1]. ``target``: labels, or values in [0, 1].
+
+    Its matching activation is the logistic one: there its gradient by the drive is slope * (s - y), so that a clamp at
+    y descends it (divided by the slope), and not the squared error. As in PyTorch, logarithms end at -100.
+    """
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        values = self._values(target, states[0])
+        return flat(F.binary_cross_entropy(states[0].clamp(0, 1), values, reduction="none"))
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        (state,) = states
+        return self.gap(node, target, state) / (state * (1 - state)).clamp(min=1e-12)
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        super().bind(nodes)
+        activation = nodes[self.nodes[0]].activation
+        ends = activation.response(torch.tensor([-1e6, 1e6])) if activation is not None else torch.zeros(2)
+        if float(ends.min()) < 0 or float(ends.max()) > 1:
+            raise InputError(
+                f"BinaryCrossEntropy reads {self.nodes[0]!r}, whose units leave [0, 1]: give it a sigmoid activation."
+            )
+
+    def check(self, target: Target, batch: int) -> None:
+        super().check(target, batch)
+        if target.device.type == "cpu" and not is_labels(target) and not bool(((target >= 0) & (target <= 1)).all()):
+            raise InputError("BinaryCrossEntropy wants target values in [0, 1]: rescale them, or use SquaredError.")
 
 
 class CrossEntropy(Loss):

@@ -16,7 +16,7 @@ from eqprop.energy.maps import flat
 from eqprop.energy.nodes import Node, State
 from eqprop.errors import InputError
 
-NONE: Mapping[str, float] = MappingProxyType({})
+UNAMPLIFIED: Mapping[str, float] = MappingProxyType({})
 
 
 class Network(nn.Module):
@@ -177,7 +177,7 @@ class Landscape:
         seen = self.visible(state)
         return own | {name: term.energy(*(seen[n] for n in term.nodes)) for name, term in self.terms.items()}
 
-    def contrast(self, state: State, amplification: Mapping[str, float] = NONE) -> Tensor:
+    def contrast(self, state: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): what a contrastive rule compares between phases; all that the parameters enter.
 
         Each coupling's share is amplified as the node it drives is (see ``amplification``).
@@ -189,7 +189,7 @@ class Landscape:
         ]
         return torch.stack(terms).sum(0)
 
-    def change(self, state: State, move: State, amplification: Mapping[str, float] = NONE) -> Tensor:
+    def change(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): contrast(state + move) - contrast(state); bilinear terms do it without cancellation."""
         seen, moved = self.visible(state), self.visible(move)
         terms = [
@@ -198,7 +198,7 @@ class Landscape:
         ]
         return torch.stack(terms).sum(0)
 
-    def work(self, state: State, move: State, amplification: Mapping[str, float] = NONE) -> Tensor:
+    def work(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): <drive at ``state``, ``move``>, over all nodes, each amplified."""
         moved = self.visible(move)
         return torch.stack([amplification.get(n, 1.0) * flat(self.drive(state, n) * moved[n]) for n in move]).sum(0)

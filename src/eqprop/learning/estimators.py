@@ -80,6 +80,9 @@ class EquilibriumPropagation(Estimator):
             memory of one.
 
     A phase at beta 0 is the free phase, and is not settled again.
+
+    Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; any other
+    stencil with ``clamp`` is coupled learning.
     """
 
     nudging: Nudging

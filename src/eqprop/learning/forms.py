@@ -70,6 +70,7 @@ class Phases(ABC):
 
     @cached_property
     def amplification(self) -> dict[str, float]:
+        """Node -> what undoes the feedback gains between it and the teacher."""
         return self.landscape.amplification(self.nudge.nodes)
 
     def cost(self) -> Tensor:
