@@ -15,7 +15,7 @@ from eqprop.energy.activations import (
     tanh,
 )
 from eqprop.energy.couplings import Bias, Coupling, Field, SeparateFeedback, Synapse
-from eqprop.energy.losses import CrossEntropy, Loss, ReadoutCrossEntropy, SquaredError, WeightedSum
+from eqprop.energy.losses import BinaryCrossEntropy, CrossEntropy, Loss, ReadoutCrossEntropy, SquaredError, WeightedSum
 from eqprop.energy.maps import Convolution, Dense, Map
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import Node, State
@@ -25,14 +25,35 @@ from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
 from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
+from eqprop.learning.predictive import LeastSquares, PredictiveLearning, Predictor, TrueFree
 from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
-from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
-from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
+from eqprop.learning.rules import (
+    DeltaRule,
+    clamped_presynaptic,
+    contrastive,
+    generalised_recirculation,
+    kolen_pollack,
+    mean_presynaptic,
+    vector_field,
+)
+from eqprop.learning.stencils import (
+    RandomSign,
+    Stencil,
+    centred,
+    five_point,
+    negative,
+    one_sided,
+    optimistic,
+    pessimistic,
+    positive,
+    symmetric,
+)
+from eqprop.learning.teachers import Teacher, clamp, force, soft_clamp
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Measure, Settled, Solver, UntilRest, largest_change, relative_change
 from eqprop.settling.starts import FromFeedforward
-from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
+from eqprop.settling.sweeps import Leaky, Sweep, alternating, backward_order, forward_order, synchronous
 
 __version__ = "0.1.0"
 
@@ -41,6 +62,7 @@ __all__ = [
     "AveragePool",
     "BackpropagationThroughTime",
     "Bias",
+    "BinaryCrossEntropy",
     "Carried",
     "Clip",
     "ConjugateGradients",
@@ -49,6 +71,7 @@ __all__ = [
     "Cost",
     "Coupling",
     "CrossEntropy",
+    "DeltaRule",
     "Dense",
     "DenseLayer",
     "EqpropError",
@@ -63,7 +86,9 @@ __all__ = [
     "InfinitesimalNudge",
     "InputError",
     "Landscape",
+    "Leaky",
     "Learnt",
+    "LeastSquares",
     "Linear",
     "Loss",
     "Map",
@@ -74,6 +99,8 @@ __all__ = [
     "NotSettledError",
     "Phases",
     "Pool",
+    "PredictiveLearning",
+    "Predictor",
     "RandomSign",
     "ReadoutCrossEntropy",
     "Record",
@@ -88,27 +115,40 @@ __all__ = [
     "Sweep",
     "Synapse",
     "Tanh",
+    "Teacher",
+    "TrueFree",
     "UntilRest",
     "WeightedSum",
     "alternating",
     "backward_order",
+    "centred",
     "centred_hard_sigmoid",
     "chain",
+    "clamp",
+    "clamped_presynaptic",
     "contrastive",
     "difference",
     "five_point",
+    "force",
     "forward_order",
+    "generalised_recirculation",
     "half_hard_sigmoid",
     "half_sigmoid",
     "hard_sigmoid",
     "kolen_pollack",
     "largest_change",
     "linear",
+    "mean_presynaptic",
+    "negative",
     "one_sided",
+    "optimistic",
     "ordinary",
     "parameter_groups",
+    "pessimistic",
+    "positive",
     "relative_change",
     "sigmoid",
+    "soft_clamp",
     "symmetric",
     "synchronous",
     "tanh",

@@ -17,6 +17,7 @@ from eqprop.energy.nodes import State, take
 from eqprop.learning.forms import Form, difference, ordinary
 from eqprop.learning.rules import Gradients, Rule, contrastive
 from eqprop.learning.stencils import Nudging
+from eqprop.learning.teachers import Teacher, force
 from eqprop.settling.solvers import Settled, Solver, joined
 
 
@@ -74,10 +75,14 @@ class EquilibriumPropagation(Estimator):
         rule: how the phases become gradients.
         form: the variable in which the nudged phases settle: ``difference`` wherever it applies (elsewhere the ordinary
             form serves), or ``ordinary``, which follows the papers to the letter.
+        teacher: how a nudge acts: ``force``, or ``clamp`` and ``soft_clamp``, which hold the output.
         stacked: settle all phases at once, stacked along the batch; or in turn, with the same result and the
             memory of one.
 
     A phase at beta 0 is the free phase, and is not settled again.
+
+    Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; any other
+    stencil with ``clamp`` is coupled learning.
     """
 
     nudging: Nudging
@@ -85,6 +90,7 @@ class EquilibriumPropagation(Estimator):
     nudged: Solver
     rule: Rule = contrastive
     form: Form = difference
+    teacher: Teacher = force
     stacked: bool = True
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
@@ -131,7 +137,8 @@ class EquilibriumPropagation(Estimator):
             examples = every.repeat(len(betas))
             start, nudge = take(free.state, examples), nudge_of(cost, betas, examples)
             with torch.no_grad():
-                settled = form.settle(landscape.taken(examples), start, nudge, self.nudged)
+                taught = self.teacher(form, landscape.taken(examples), start, nudge)
+                settled = self.nudged(taught, form.start(start))
             moved = {node: torch.cat([value, settled.state[node]]) for node, value in moved.items()}
         weight = cost.weight.new_tensor([weight for _, weight in phases]).repeat_interleave(batch) / batch
         examples = every.repeat(len(phases))
@@ -142,6 +149,7 @@ class EquilibriumPropagation(Estimator):
                 take(free.state, examples),
                 moved,
                 weight,
+                self.teacher.holds,
             )
             gradients = self.rule(compared, parameters)
         if settled is not None:

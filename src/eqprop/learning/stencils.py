@@ -3,6 +3,10 @@
 Every estimator of the family is a finite-difference formula for d/dbeta at 0, applied to the gradient of the
 nudged energy with respect to the parameters (Scellier & Bengio 2017; Laborieux et al. 2021 for the symmetric
 one). Its moments say what it estimates, and how fast its bias vanishes with beta.
+
+Names, and two conventions of beta. Positive, negative and centred (Scellier et al. 2023) are the phases (0, beta),
+(-beta, 0) and (-beta, beta), as here. Optimistic, pessimistic and centred of agnostic equilibrium propagation (Scellier
+et al. 2022) are (0, beta), (-beta, 0) and (-beta/2, beta/2): their centred one at beta is ``centred(beta / 2)`` here.
 """
 
 from __future__ import annotations
@@ -85,6 +89,16 @@ def five_point(beta: float) -> Stencil:
     check_beta(beta)
     unit = 1 / (12 * beta)
     return Stencil((2 * beta, beta, -beta, -2 * beta), (-unit, 8 * unit, -8 * unit, unit))
+
+
+def negative(beta: float) -> Stencil:
+    """(f(0) - f(-beta)) / beta, order 1: nudges away from the target alone."""
+    return one_sided(-beta)
+
+
+positive = optimistic = one_sided
+pessimistic = negative
+centred = symmetric
 
 
 @dataclass(frozen=True, eq=False)
