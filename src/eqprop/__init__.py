@@ -21,11 +21,12 @@ from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import Node, State
 from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool, SoftPool
 from eqprop.errors import EqpropError, InputError, NotSettledError
+from eqprop.learning.dual import DualPropagation
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
 from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
-from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
+from eqprop.learning.references import Backpropagation, BackpropagationThroughTime, ImplicitDifferentiation
 from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Activation",
     "AveragePool",
+    "Backpropagation",
     "BackpropagationThroughTime",
     "Bias",
     "Carried",
@@ -51,6 +53,7 @@ __all__ = [
     "CrossEntropy",
     "Dense",
     "DenseLayer",
+    "DualPropagation",
     "EqpropError",
     "Equilibrium",
     "EquilibriumPropagation",
