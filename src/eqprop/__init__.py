@@ -21,6 +21,8 @@ from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import Node, State
 from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool, SoftPool
 from eqprop.errors import EqpropError, InputError, NotSettledError
+from eqprop.learning.agnostic import AgnosticEP
+from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Activation",
+    "AgnosticEP",
     "AveragePool",
     "Backpropagation",
     "BackpropagationThroughTime",
@@ -46,6 +49,7 @@ __all__ = [
     "Carried",
     "Clip",
     "ConjugateGradients",
+    "ContinualEP",
     "ConvLayer",
     "Convolution",
     "Cost",
