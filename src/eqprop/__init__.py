@@ -27,6 +27,7 @@ from eqprop.learning.dual import DualPropagation
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
 from eqprop.learning.forms import Form, Phases, difference, ordinary
+from eqprop.learning.homeostasis import JacobianPenalty, asymmetry, steepness
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import Backpropagation, BackpropagationThroughTime, ImplicitDifferentiation
 from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
@@ -69,6 +70,7 @@ __all__ = [
     "ImplicitDifferentiation",
     "InfinitesimalNudge",
     "InputError",
+    "JacobianPenalty",
     "Landscape",
     "Learnt",
     "Linear",
@@ -97,6 +99,7 @@ __all__ = [
     "UntilRest",
     "WeightedSum",
     "alternating",
+    "asymmetry",
     "backward_order",
     "centred_hard_sigmoid",
     "chain",
@@ -113,6 +116,7 @@ __all__ = [
     "ordinary",
     "parameter_groups",
     "sigmoid",
+    "steepness",
     "symmetric",
     "synchronous",
     "tanh",

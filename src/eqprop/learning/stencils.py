@@ -7,7 +7,6 @@ one). Its moments say what it estimates, and how fast its bias vanishes with bet
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -87,6 +86,15 @@ def five_point(beta: float) -> Stencil:
     return Stencil((2 * beta, beta, -beta, -2 * beta), (-unit, 8 * unit, -8 * unit, unit))
 
 
+class Generator(torch.Generator):
+    """An estimator's own: a copy of the estimator draws the same numbers from then on, and draws them apart."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Generator:
+        twin = type(self)()
+        twin.set_state(self.get_state())
+        return twin
+
+
 @dataclass(frozen=True, eq=False)
 class RandomSign(Nudging):
     """One-sided, the sign of beta a fair coin at each step: symmetric on average (seed paper, section 2.3).
@@ -96,7 +104,7 @@ class RandomSign(Nudging):
 
     beta: float
     seed: int = 0
-    generator: torch.Generator = field(default_factory=torch.Generator, repr=False, init=False)
+    generator: Generator = field(default_factory=Generator, repr=False, init=False)
 
     def __post_init__(self) -> None:
         check_beta(self.beta)
@@ -108,12 +116,6 @@ class RandomSign(Nudging):
 
     def generators(self) -> Iterable[torch.Generator]:
         return (self.generator,)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> RandomSign:
-        twin = copy.copy(self)
-        object.__setattr__(twin, "generator", torch.Generator())
-        twin.generator.set_state(self.generator.get_state())
-        return twin
 
 
 def check_beta(beta: float) -> None:
