@@ -206,6 +206,36 @@ BUGS = {
         "network.draw_masks(len(data))",
         f"{EQUILIBRIUM}::test_dropout_draws_in_training_alone_and_scales_as_dropout_does",
     ),
+    "the nudge's onset is no part of a continual update": (
+        "learning/continual.py",
+        "last, state = beta, swept.state",
+        "last, state = 0.0, swept.state",
+        "learning/test_continual.py::test_it_tends_to_equilibrium_propagation",
+    ),
+    "sweeps do not feel the weights that moved": (
+        "learning/continual.py",
+        "present = landscape.rebuilt()",
+        "present = landscape",
+        "learning/test_continual.py::test_a_step_of_gradient_descent_ends_where_the_weights_written_out_do",
+    ),
+    "parameters that relax at another rate than they report": (
+        "learning/agnostic.py",
+        "-self.epsilon * (high - low) * each",
+        "-self.epsilon * each",
+        "learning/test_agnostic.py::test_gradient_descent_lands_where_the_knobs_hold_the_parameters_in_balance",
+    ),
+    "dual states on the wrong sides of their mean": (
+        "learning/dual.py",
+        "low = drives[node] - self.alpha * pushes[node]",
+        "low = drives[node] - (1 - self.alpha) * pushes[node]",
+        "learning/test_dual.py::test_it_is_its_equations_written_out",
+    ),
+    "silenced units count as asymmetry": (
+        "learning/homeostasis.py",
+        "linear.visible({node: linear.drive(by, node) for node in linear.nodes})",
+        "{node: linear.drive(by, node) for node in linear.nodes}",
+        "learning/test_homeostasis.py::test_nor_has_one_whose_units_are_silenced",
+    ),
 }
 
 

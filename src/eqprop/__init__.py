@@ -21,12 +21,16 @@ from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import Node, State
 from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool, SoftPool
 from eqprop.errors import EqpropError, InputError, NotSettledError
+from eqprop.learning.agnostic import AgnosticEP
+from eqprop.learning.continual import ContinualEP
+from eqprop.learning.dual import DualPropagation
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
 from eqprop.learning.forms import Form, Phases, difference, ordinary
+from eqprop.learning.homeostasis import JacobianPenalty, asymmetry, steepness
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.predictive import LeastSquares, PredictiveLearning, Predictor, TrueFree
-from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
+from eqprop.learning.references import Backpropagation, BackpropagationThroughTime, ImplicitDifferentiation
 from eqprop.learning.rules import (
     DeltaRule,
     clamped_presynaptic,
@@ -59,13 +63,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Activation",
+    "AgnosticEP",
     "AveragePool",
+    "Backpropagation",
     "BackpropagationThroughTime",
     "Bias",
     "BinaryCrossEntropy",
     "Carried",
     "Clip",
     "ConjugateGradients",
+    "ContinualEP",
     "ConvLayer",
     "Convolution",
     "Cost",
@@ -74,6 +81,7 @@ __all__ = [
     "DeltaRule",
     "Dense",
     "DenseLayer",
+    "DualPropagation",
     "EqpropError",
     "Equilibrium",
     "EquilibriumPropagation",
@@ -85,6 +93,7 @@ __all__ = [
     "ImplicitDifferentiation",
     "InfinitesimalNudge",
     "InputError",
+    "JacobianPenalty",
     "Landscape",
     "Leaky",
     "Learnt",
@@ -120,6 +129,7 @@ __all__ = [
     "UntilRest",
     "WeightedSum",
     "alternating",
+    "asymmetry",
     "backward_order",
     "centred",
     "centred_hard_sigmoid",
@@ -149,6 +159,7 @@ __all__ = [
     "relative_change",
     "sigmoid",
     "soft_clamp",
+    "steepness",
     "symmetric",
     "synchronous",
     "tanh",

@@ -23,7 +23,7 @@ from eqprop.energy.losses import take_target
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State, take
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt, nudge_of
+from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt, compare, nudge_of
 from eqprop.learning.forms import ordinary
 from eqprop.learning.rules import Rule, clamped_presynaptic
 from eqprop.learning.stencils import one_sided
@@ -158,17 +158,12 @@ class PredictiveLearning(Estimator):
             if self.teacher.holds:  # at once, however slowly units respond
                 start = start | taught.relax(start, cost.loss.nodes)
             settled = self.taught(taught, start)
-        stencil, both = one_sided(self.beta), every.repeat(2)
-        weight = cost.weight.new_tensor(stencil.weights).repeat_interleave(self.learnt) / self.learnt
+        stencil = one_sided(self.beta)
+        phases = list(zip(stencil.betas, stencil.weights, strict=True))
+        moved = {node: torch.cat([value, settled.state[node]]) for node, value in expected.items()}
         with torch.enable_grad():
-            compared = ordinary.phases(
-                landscape.taken(every).rebuilt().taken(both),
-                nudge_of(cost, stencil.betas, both),
-                take(expected, both),
-                {node: torch.cat([value, settled.state[node]]) for node, value in expected.items()},
-                weight,
-                self.teacher.holds,
-            )
+            again = landscape.taken(every).rebuilt()
+            compared = compare(ordinary, again, cost, phases, expected, moved, self.teacher.holds)
             return Learnt(self.rule(compared, parameters), settled)
 
 

@@ -11,7 +11,6 @@ et al. 2022) are (0, beta), (-beta, 0) and (-beta/2, beta/2): their centred one 
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -101,6 +100,15 @@ pessimistic = negative
 centred = symmetric
 
 
+class Generator(torch.Generator):
+    """An estimator's own: a copy of the estimator draws the same numbers from then on, and draws them apart."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Generator:
+        twin = type(self)()
+        twin.set_state(self.get_state())
+        return twin
+
+
 @dataclass(frozen=True, eq=False)
 class RandomSign(Nudging):
     """One-sided, the sign of beta a fair coin at each step: symmetric on average (seed paper, section 2.3).
@@ -110,7 +118,7 @@ class RandomSign(Nudging):
 
     beta: float
     seed: int = 0
-    generator: torch.Generator = field(default_factory=torch.Generator, repr=False, init=False)
+    generator: Generator = field(default_factory=Generator, repr=False, init=False)
 
     def __post_init__(self) -> None:
         check_beta(self.beta)
@@ -122,12 +130,6 @@ class RandomSign(Nudging):
 
     def generators(self) -> Iterable[torch.Generator]:
         return (self.generator,)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> RandomSign:
-        twin = copy.copy(self)
-        object.__setattr__(twin, "generator", torch.Generator())
-        twin.generator.set_state(self.generator.get_state())
-        return twin
 
 
 def check_beta(beta: float) -> None:
