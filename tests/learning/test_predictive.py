@@ -243,7 +243,7 @@ def learn(run, epoch):
 @pytest.mark.long
 @pytest.mark.skipif(not MNIST.exists(), reason="shared/data/mnist is not beside this checkout")
 def test_mnist_error_after_50_and_100_epochs():
-    """Half an hour on one core."""
+    """About 40 minutes on one core."""
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
     run = RECIPES["mnist-predictive"](data=str(MNIST), epochs=100)

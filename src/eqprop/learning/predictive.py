@@ -2,8 +2,9 @@
 
 A synapse changes by (its input) x (the unit's activity under the teacher - the unit's own prediction of its free
 activity), both phases' inputs being those under the teacher (Luczak, McNaughton & Kubo 2022). The prediction is made
-from the first moments of the same run, so the examples that are learnt need no free phase of their own; it replaces
-the free activity of contrastive Hebbian learning, of whose two halves (`clamped_presynaptic`) the rule is one.
+from the first moments of the same run, so the examples that are learnt need not settle freely too (here they do, for
+the metrics). It replaces the free activity of contrastive Hebbian learning, of whose two halves the rule is one:
+x'y' - x y = x'(y' - y) + (x' - x) y, of which `clamped_presynaptic` is the first.
 
 A moment is counted in sweeps done: 0 is rest, k the state after k sweeps.
 """
@@ -126,7 +127,7 @@ class PredictiveLearning(Estimator):
     rule: Rule = clamped_presynaptic
 
     def __post_init__(self) -> None:
-        one_sided(self.beta)
+        one_sided(self.beta)  # refuses a beta that does not nudge
         for name, moments in (("onset", (self.onset,)), ("samples", self.predictor.samples)):
             if outside := [moment for moment in moments if not 0 <= moment <= self.free.sweeps]:
                 raise InputError(
@@ -145,7 +146,8 @@ class PredictiveLearning(Estimator):
     ) -> Learnt:
         if len(cost.weight) < self.learnt:
             raise InputError(
-                f"A batch of {len(cost.weight)} has no {self.learnt} examples to learn: keep no rest of an epoch."
+                f"A batch of {len(cost.weight)} does not hold {self.learnt} examples to learn from: take larger "
+                "batches (and leave out a smaller last one), or learn from fewer."
             )
         every = torch.arange(self.learnt, device=cost.weight.device)
         cost = Cost(cost.loss, take_target(cost.target, every), cost.weight[every])
