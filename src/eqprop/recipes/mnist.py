@@ -15,12 +15,16 @@ from eqprop.energy.activations import linear, tanh
 from eqprop.energy.couplings import SeparateFeedback
 from eqprop.energy.losses import SquaredError
 from eqprop.energy.network import Network
+from eqprop.learning.agnostic import AgnosticEP
+from eqprop.learning.continual import ContinualEP
+from eqprop.learning.dual import DualPropagation
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
+from eqprop.learning.references import Backpropagation
 from eqprop.learning.stencils import Stencil, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, force
 from eqprop.models.chain import DenseLayer, chain
 from eqprop.recipes.setting import Build, image_run
-from eqprop.settling.solvers import FixedPoint
+from eqprop.settling.solvers import FixedPoint, Solver
 from eqprop.settling.starts import FromFeedforward
 from eqprop.training.data import Normalise
 from eqprop.training.loop import Run
@@ -54,6 +58,30 @@ def mnist_random_feedback(
     """Contrastive Hebbian learning through fixed random feedback weights (Detorakis et al. 2019)."""
     taught = contrast(one_sided(1.0), clamp, free_sweeps, nudged_sweeps)
     return _run(taught, partial(random_feedback, feedback_gain=feedback_gain), **common)
+
+
+def mnist_continual(
+    beta: float = 0.2, rate: float = 1e-3, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
+) -> Run:
+    """Continual equilibrium propagation: weights that learn at every nudged sweep (Ernoult et al. 2020)."""
+    return _run(ContinualEP(symmetric(beta), *settling(free_sweeps, nudged_sweeps), rate), network, **common)
+
+
+def mnist_agnostic(
+    beta: float = 0.2, epsilon: float = 1e-3, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
+) -> Run:
+    """Agnostic equilibrium propagation, centred: weights that relax like the states (Scellier et al. 2022)."""
+    return _run(AgnosticEP(symmetric(beta), *settling(free_sweeps, nudged_sweeps), epsilon), network, **common)
+
+
+def mnist_dual(beta: float = 0.1, alpha: float = 0.5, passes: int = 1, **common: Any) -> Run:
+    """Dual propagation: two states a unit, in one phase (Høier et al. 2023)."""
+    return _run(DualPropagation(beta, alpha, passes), network, **common)
+
+
+def mnist_backpropagation(**common: Any) -> Run:
+    """Backpropagation through the feedforward network of the same weights: the baseline."""
+    return _run(Backpropagation(), network, **common)
 
 
 def _run(
@@ -99,8 +127,11 @@ def random_feedback(shape: tuple[int, int, int], classes: int, feedback_gain: fl
 
 
 def contrast(nudging: Stencil, teacher: Teacher, free_sweeps: int, nudged_sweeps: int) -> EquilibriumPropagation:
-    free = FromFeedforward(FixedPoint(free_sweeps))
-    return EquilibriumPropagation(nudging, free, FixedPoint(nudged_sweeps), teacher=teacher)
+    return EquilibriumPropagation(nudging, *settling(free_sweeps, nudged_sweeps), teacher=teacher)
+
+
+def settling(free_sweeps: int, nudged_sweeps: int) -> tuple[Solver, FixedPoint]:
+    return FromFeedforward(FixedPoint(free_sweeps)), FixedPoint(nudged_sweeps)
 
 
 def adam(taught: Network, lr: float, epochs: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
@@ -109,4 +140,13 @@ def adam(taught: Network, lr: float, epochs: int) -> tuple[torch.optim.Optimizer
     return optimizer, CosineAnnealingLR(optimizer, epochs)
 
 
-RECIPES = (mnist_ep, mnist_chl, mnist_coupled, mnist_random_feedback)
+RECIPES = (
+    mnist_ep,
+    mnist_chl,
+    mnist_coupled,
+    mnist_random_feedback,
+    mnist_continual,
+    mnist_agnostic,
+    mnist_dual,
+    mnist_backpropagation,
+)
