@@ -5,6 +5,7 @@ from eqprop.energy.activations import (
     Clip,
     Linear,
     Sigmoid,
+    SmoothClip,
     Tanh,
     centred_hard_sigmoid,
     half_hard_sigmoid,
@@ -12,6 +13,7 @@ from eqprop.energy.activations import (
     hard_sigmoid,
     linear,
     sigmoid,
+    smooth_clip,
     tanh,
 )
 from eqprop.energy.couplings import Bias, Coupling, Field, SeparateFeedback, Synapse
@@ -45,6 +47,7 @@ from eqprop.learning.stencils import (
     Stencil,
     centred,
     five_point,
+    holomorphic,
     negative,
     one_sided,
     optimistic,
@@ -53,6 +56,7 @@ from eqprop.learning.stencils import (
     symmetric,
 )
 from eqprop.learning.teachers import Teacher, clamp, force, soft_clamp
+from eqprop.learning.turning import TurningNudge
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Measure, Settled, Solver, UntilRest, largest_change, relative_change
@@ -116,6 +120,7 @@ __all__ = [
     "SeparateFeedback",
     "Settled",
     "Sigmoid",
+    "SmoothClip",
     "SoftPool",
     "Solver",
     "SquaredError",
@@ -126,6 +131,7 @@ __all__ = [
     "Tanh",
     "Teacher",
     "TrueFree",
+    "TurningNudge",
     "UntilRest",
     "WeightedSum",
     "alternating",
@@ -145,6 +151,7 @@ __all__ = [
     "half_hard_sigmoid",
     "half_sigmoid",
     "hard_sigmoid",
+    "holomorphic",
     "kolen_pollack",
     "largest_change",
     "linear",
@@ -158,6 +165,7 @@ __all__ = [
     "positive",
     "relative_change",
     "sigmoid",
+    "smooth_clip",
     "soft_clamp",
     "steepness",
     "symmetric",
