@@ -65,8 +65,6 @@ class Loss(nn.Module, ABC):
 class Valued(Loss):
     """A loss of one node against values for its units. ``target``: labels (batch,), or values (batch, *shape)."""
 
-    holomorphic = True
-
     def __init__(self, node: str, shape: tuple[int, ...]):
         super().__init__()
         self.nodes, self.shape = (node,), tuple(shape)
@@ -95,6 +93,8 @@ class Valued(Loss):
 
 class SquaredError(Valued):
     """|s - y|^2 / 2, summed over units. ``target``: labels (batch,), or values (batch, *shape)."""
+
+    holomorphic = True
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         return 0.5 * flat(self.gap(self.nodes[0], target, *states).square())

@@ -20,7 +20,7 @@ from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.learning.references import Backpropagation
-from eqprop.learning.stencils import Stencil, one_sided, symmetric
+from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, force
 from eqprop.models.chain import DenseLayer, chain
 from eqprop.recipes.setting import Build, image_run
@@ -58,6 +58,14 @@ def mnist_random_feedback(
     """Contrastive Hebbian learning through fixed random feedback weights (Detorakis et al. 2019)."""
     taught = contrast(one_sided(1.0), clamp, free_sweeps, nudged_sweeps)
     return _run(taught, partial(random_feedback, feedback_gain=feedback_gain), **common)
+
+
+def mnist_holomorphic(
+    beta: float = 0.4, points: int = 4, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
+) -> Run:
+    """Holomorphic equilibrium propagation: nudges on a circle of complex numbers (Laborieux & Zenke 2022)."""
+    taught = contrast(holomorphic(beta, points), force, free_sweeps, nudged_sweeps)
+    return _run(taught, network, **common)
 
 
 def mnist_continual(
@@ -145,6 +153,7 @@ RECIPES = (
     mnist_chl,
     mnist_coupled,
     mnist_random_feedback,
+    mnist_holomorphic,
     mnist_continual,
     mnist_agnostic,
     mnist_dual,
