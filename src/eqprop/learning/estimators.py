@@ -81,8 +81,8 @@ class EquilibriumPropagation(Estimator):
 
     A phase at beta 0 is the free phase, and is not settled again.
 
-    Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; any other
-    stencil with ``clamp`` is coupled learning.
+    Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; other
+    stencils with ``clamp`` are coupled learning.
     """
 
     nudging: Nudging
