@@ -1,0 +1,118 @@
+"""Every estimator on one network, against exact gradients: the dense MNIST network of ``recipes/mnist.py``.
+
+    python benchmarks/estimators.py [--data MNIST] [--weights RUN/last-....safetensors] [--images 50] [--seeds 3]
+
+Two references: the exact gradient at the equilibrium that the estimator itself found, and backpropagation through the
+feedforward network of the same weights, which weak feedback tends to. Medians over seeds of cosine and relative error,
+over all parameters together (of feedback, where its weights are fixed, none). All phases settle far, so what is left is
+the estimator's own error. Digits are used without ``--data``, in the same network's shape for 8x8 images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import torch
+from common import Row, load, machine, show, write
+from eqprop.diagnostics import compare, implicit
+
+import eqprop as ep
+from eqprop.recipes import mnist
+from eqprop.training.data import load_images
+
+FAR = ep.FromFeedforward(ep.UntilRest(1e-10, 2000))
+NUDGED = ep.UntilRest(1e-12, 2000)
+Shape = tuple[int, int, int]
+Side = tuple[str, Callable[[Shape], ep.Network], ep.Estimator]
+"""(what it is, its network, its estimator)"""
+
+
+def plain(shape: Shape) -> ep.Network:
+    return mnist.network(shape, 10)
+
+
+def weak(shape: Shape) -> ep.Network:
+    return mnist.network(shape, 10, feedback_gain=0.1)
+
+
+def random(shape: Shape) -> ep.Network:
+    return mnist.random_feedback(shape, 10, feedback_gain=0.1)
+
+
+def phases(stencil: ep.Stencil, **more: Any) -> ep.EquilibriumPropagation:
+    return ep.EquilibriumPropagation(stencil, FAR, NUDGED, **more)
+
+
+def sides() -> Iterator[Side]:
+    for beta in (0.1, 0.4):
+        yield f"one-sided EP, beta {beta}", plain, phases(ep.one_sided(beta))
+        yield f"symmetric EP, beta {beta}", plain, phases(ep.symmetric(beta))
+        yield f"five-point EP, beta {beta}", plain, phases(ep.five_point(beta))
+        for points in (4, 6):
+            name = f"holomorphic EP, {points} points, beta {beta}"
+            yield name, plain, phases(ep.holomorphic(beta, points))
+    yield "turning nudge, 32 points, beta 0.4", plain, ep.TurningNudge(0.4, 32, FAR, ep.FixedPoint(1), turns=2)
+    yield "infinitesimal nudge", plain, ep.InfinitesimalNudge(FAR, ep.ConjugateGradients(100, 1e-12), 0.0)
+    continual = ep.ContinualEP(ep.symmetric(0.1), FAR, ep.FixedPoint(30), 1e-4)
+    yield "continual EP, beta 0.1, rate 1e-4", plain, continual
+    agnostic = ep.AgnosticEP(ep.symmetric(0.1), FAR, ep.FixedPoint(30), 1e-4)
+    yield "agnostic EP, beta 0.1, epsilon 1e-4", plain, agnostic
+    yield "coupled learning, beta ±0.1", plain, phases(ep.symmetric(0.1), teacher=ep.clamp)
+    clamped = ep.one_sided(1.0)
+    for name, network in (("gain 1", plain), ("gain 0.1", weak)):
+        yield f"contrastive Hebbian, {name}", network, phases(clamped, teacher=ep.clamp)
+        for rule, what in ((ep.clamped_presynaptic, "clamped"), (ep.generalised_recirculation, "free")):
+            yield f"{what} presynaptic, {name}", network, phases(clamped, teacher=ep.clamp, rule=rule)
+    yield "contrastive Hebbian, random feedback 0.1", random, phases(clamped, teacher=ep.clamp)
+    yield "dual propagation, beta 0.1", plain, ep.DualPropagation(0.1)
+    yield "backpropagation through time, 5 of 60", plain, ep.BackpropagationThroughTime(ep.FixedPoint(60), 5)
+
+
+def tables(options: argparse.Namespace) -> dict[str, Any]:
+    images = load_images(options.data or "digits", "test").take(options.images)
+    x, y = images.pixels.double() / images.pixels.max(), images.labels
+    found: dict[str, list[list[tuple[float, float]]]] = {}
+    for seed in range(options.seeds):
+        for name, build, estimator in sides():
+            torch.manual_seed(seed)
+            network = build(tuple(x.shape[1:])).double()
+            if options.weights:
+                load(network, options.weights)
+            references = {"exact": implicit, "backpropagation": ep.Backpropagation()}
+            rows = [row for row in compare(network, x, y, {name: estimator}, references).rows if row.parameter == "all"]
+            for row in rows:
+                if row.problem:
+                    print(f"{name}, against {row.reference}, seed {seed}: {row.problem}")
+            found.setdefault(name, []).append([(row.cosine, row.error) for row in rows])
+    rows: list[Row] = []
+    for name, seeds in found.items():
+        (cosine, error), (to_it, error_to_it) = (
+            [median(seed[which][number] for seed in seeds) for number in (0, 1)] for which in (0, 1)
+        )
+        rows.append(
+            {
+                "estimator": name,
+                "cosine_with_exact": cosine,
+                "error": error,
+                "cosine_with_backpropagation": to_it,
+                "error_to_it": error_to_it,
+            }
+        )
+    show(f"{'trained' if options.weights else 'initial'} weights, {len(x)} images, {options.seeds} seeds", rows)
+    return {"estimators": rows, "settings": {key: str(value) for key, value in vars(options).items()}}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", default="", help="MNIST, a folder or hub name; default: the embedded digits")
+    made.add_argument("--weights", default="", help="a checkpoint of an mnist- recipe; default: initial weights")
+    made.add_argument("--images", type=int, default=50)
+    made.add_argument("--seeds", type=int, default=3)
+    return made
+
+
+if __name__ == "__main__":
+    write("estimators", tables(parser().parse_args()) | {"machine": machine()})
