@@ -26,12 +26,12 @@ from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, 
 from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
-from eqprop.learning.rules import contrastive, kolen_pollack, vector_field
+from eqprop.learning.rules import Noisy, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
-from eqprop.settling.starts import FromFeedforward
+from eqprop.settling.starts import FromFeedforward, FromState
 from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
 
 __version__ = "0.1.0"
@@ -59,6 +59,7 @@ __all__ = [
     "FixedPoint",
     "Form",
     "FromFeedforward",
+    "FromState",
     "ImplicitDifferentiation",
     "InfinitesimalNudge",
     "InputError",
@@ -70,6 +71,7 @@ __all__ = [
     "MaxPool",
     "Network",
     "Node",
+    "Noisy",
     "NotSettledError",
     "Phases",
     "Pool",

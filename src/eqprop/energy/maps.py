@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqprop.energy.pooling import AveragePool, Carried, Pool
+from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool
 from eqprop.errors import InputError
 
 Pair = int | tuple[int, int]
@@ -122,6 +122,10 @@ class Convolution(Map):
             z = post.new_empty(()).expand(len(post), *self.grid)
             return self._convolve_transposed(self.pool.carry(z).pull(post))
         return super().transpose(pre, post)
+
+    def winners(self, pre: Tensor) -> Tensor | None:
+        """What max pooling takes at ``pre`` (``MaxPool.winners``); ``None`` where another pool, or none, follows."""
+        return self.pool.winners(self._convolve(pre)) if isinstance(self.pool, MaxPool) else None
 
     def _before(self, pooled: Carried) -> Carried:
         return Carried(
