@@ -14,7 +14,9 @@ import eqprop
 TESTS = Path(__file__).parent
 GRADIENTS, CONFORMANCE = "learning/test_gradients.py", "energy/test_conformance.py"
 SETTLING, NETWORK = "settling/test_settling.py", "energy/test_network.py"
+HEBBIAN = "learning/test_contrastive_hebbian.py"
 EQUILIBRIUM, SOLVERS = "learning/test_equilibrium.py", "settling/test_solvers.py"
+PREDICTIVE = "learning/test_predictive.py"
 
 # file, what it says, what the bug makes of it, and the tests that must fail
 BUGS = {
@@ -103,9 +105,9 @@ BUGS = {
         NETWORK,
     ),
     "nudged phases start from rest": (
-        "learning/forms.py",
-        'return solver(landscape.plus("nudge", nudge), free)',
-        'return solver(landscape.plus("nudge", nudge), landscape.rest())',
+        "learning/estimators.py",
+        "self.nudged(taught, form.start(start))",
+        "self.nudged(taught, taught.rest())",
         f"{EQUILIBRIUM}::test_nudged_phases_start_from_the_free_state",
     ),
     "nodes of a sweep all see the old state": (
@@ -130,7 +132,25 @@ BUGS = {
         "energy/couplings.py",
         "return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback",
         "return feedback",
-        f"{EQUILIBRIUM}::test_feedback_gain_scales_each_layers_estimate_by_its_distance_from_the_output",
+        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains",
+    ),
+    "feedback gains that are not undone": (
+        "energy/network.py",
+        "way = found[node] * term.gain(node) / term.gain(other)",
+        "way = found[node]",
+        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains",
+    ),
+    "a clamp that yields to its drive": (
+        "learning/teachers.py",
+        "return torch.zeros_like(scale), scale",
+        "return torch.ones_like(scale), scale",
+        f"{HEBBIAN}::test_coupled_learning_holds_the_output_on_the_way_to_the_target",
+    ),
+    "presynaptic activity of the wrong phase": (
+        "learning/forms.py",
+        "value + share * change[node]",
+        "value + change[node]",
+        f"{HEBBIAN}::test_each_half_reads_its_own_presynaptic_activity",
     ),
     "examples at rest move on": (
         "settling/solvers.py",
@@ -174,11 +194,59 @@ BUGS = {
         "for leaf in leaves]",
         "diagnostics/test_through_time.py::test_partial_sums_are_those_of_truncated_backpropagation",
     ),
+    "a prediction fitted to what it predicts": (
+        "learning/predictive.py",
+        "values[..., learnt:].mean(-1, keepdim=True)",
+        "values.mean(-1, keepdim=True)",
+        f"{PREDICTIVE}::test_a_prediction_does_not_look_at_what_it_predicts",
+    ),
+    "a teacher who comes a sweep late": (
+        "learning/predictive.py",
+        "if done in moments:\n            passed[done] = state",
+        "if done - 1 in moments:\n            passed[done - 1] = state",
+        f"{PREDICTIVE}::test_the_update_is_the_papers",
+    ),
+    "a sign that is never put back": (
+        "training/constraints.py",
+        "(parameter * signs < 0)",
+        "(parameter * signs < -1)",
+        "training/test_constraints.py::test_only_what_has_the_wrong_sign_moves",
+    ),
     "dropout in evaluation": (
         "learning/equilibrium.py",
         "network.draw_masks(len(data)) if self.training else None",
         "network.draw_masks(len(data))",
         f"{EQUILIBRIUM}::test_dropout_draws_in_training_alone_and_scales_as_dropout_does",
+    ),
+    "the nudge's onset is no part of a continual update": (
+        "learning/continual.py",
+        "last, state = beta, swept.state",
+        "last, state = 0.0, swept.state",
+        "learning/test_continual.py::test_it_tends_to_equilibrium_propagation",
+    ),
+    "sweeps do not feel the weights that moved": (
+        "learning/continual.py",
+        "present = landscape.rebuilt()",
+        "present = landscape",
+        "learning/test_continual.py::test_a_step_of_gradient_descent_ends_where_the_weights_written_out_do",
+    ),
+    "parameters that relax at another rate than they report": (
+        "learning/agnostic.py",
+        "-self.epsilon * (high - low) * each",
+        "-self.epsilon * each",
+        "learning/test_agnostic.py::test_gradient_descent_lands_where_the_knobs_hold_the_parameters_in_balance",
+    ),
+    "dual states on the wrong sides of their mean": (
+        "learning/dual.py",
+        "low = drives[node] - self.alpha * pushes[node]",
+        "low = drives[node] - (1 - self.alpha) * pushes[node]",
+        "learning/test_dual.py::test_it_is_its_equations_written_out",
+    ),
+    "silenced units count as asymmetry": (
+        "learning/homeostasis.py",
+        "linear.visible({node: linear.drive(by, node) for node in linear.nodes})",
+        "{node: linear.drive(by, node) for node in linear.nodes}",
+        "learning/test_homeostasis.py::test_nor_has_one_whose_units_are_silenced",
     ),
 }
 

@@ -15,42 +15,74 @@ from eqprop.energy.activations import (
     tanh,
 )
 from eqprop.energy.couplings import Bias, Coupling, Field, SeparateFeedback, Synapse
-from eqprop.energy.losses import CrossEntropy, Loss, ReadoutCrossEntropy, SquaredError, WeightedSum
+from eqprop.energy.losses import BinaryCrossEntropy, CrossEntropy, Loss, ReadoutCrossEntropy, SquaredError, WeightedSum
 from eqprop.energy.maps import Convolution, Dense, Map
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import Node, State
 from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool, SoftPool
 from eqprop.errors import EqpropError, InputError, NotSettledError
+from eqprop.learning.agnostic import AgnosticEP
+from eqprop.learning.continual import ContinualEP
+from eqprop.learning.dual import DualPropagation
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
 from eqprop.learning.forms import Form, Phases, difference, ordinary
+from eqprop.learning.homeostasis import JacobianPenalty, asymmetry, steepness
 from eqprop.learning.infinitesimal import InfinitesimalNudge
-from eqprop.learning.references import BackpropagationThroughTime, ImplicitDifferentiation
-from eqprop.learning.rules import Noisy, contrastive, kolen_pollack, vector_field
-from eqprop.learning.stencils import RandomSign, Stencil, five_point, one_sided, symmetric
+from eqprop.learning.predictive import LeastSquares, PredictiveLearning, Predictor, TrueFree
+from eqprop.learning.references import Backpropagation, BackpropagationThroughTime, ImplicitDifferentiation
+from eqprop.learning.rules import (
+    DeltaRule,
+    Noisy,
+    clamped_presynaptic,
+    contrastive,
+    generalised_recirculation,
+    kolen_pollack,
+    mean_presynaptic,
+    vector_field,
+)
+from eqprop.learning.stencils import (
+    RandomSign,
+    Stencil,
+    centred,
+    five_point,
+    negative,
+    one_sided,
+    optimistic,
+    pessimistic,
+    positive,
+    symmetric,
+)
+from eqprop.learning.teachers import Teacher, clamp, force, soft_clamp
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import FixedPoint, Settled, Solver, UntilRest
+from eqprop.settling.solvers import FixedPoint, Measure, Settled, Solver, UntilRest, largest_change, relative_change
 from eqprop.settling.starts import FromFeedforward, FromState
-from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
+from eqprop.settling.sweeps import Leaky, Sweep, alternating, backward_order, forward_order, synchronous
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Activation",
+    "AgnosticEP",
     "AveragePool",
+    "Backpropagation",
     "BackpropagationThroughTime",
     "Bias",
+    "BinaryCrossEntropy",
     "Carried",
     "Clip",
     "ConjugateGradients",
+    "ContinualEP",
     "ConvLayer",
     "Convolution",
     "Cost",
     "Coupling",
     "CrossEntropy",
+    "DeltaRule",
     "Dense",
     "DenseLayer",
+    "DualPropagation",
     "EqpropError",
     "Equilibrium",
     "EquilibriumPropagation",
@@ -63,18 +95,24 @@ __all__ = [
     "ImplicitDifferentiation",
     "InfinitesimalNudge",
     "InputError",
+    "JacobianPenalty",
     "Landscape",
+    "Leaky",
     "Learnt",
+    "LeastSquares",
     "Linear",
     "Loss",
     "Map",
     "MaxPool",
+    "Measure",
     "Network",
     "Node",
     "Noisy",
     "NotSettledError",
     "Phases",
     "Pool",
+    "PredictiveLearning",
+    "Predictor",
     "RandomSign",
     "ReadoutCrossEntropy",
     "Record",
@@ -89,25 +127,42 @@ __all__ = [
     "Sweep",
     "Synapse",
     "Tanh",
+    "Teacher",
+    "TrueFree",
     "UntilRest",
     "WeightedSum",
     "alternating",
+    "asymmetry",
     "backward_order",
+    "centred",
     "centred_hard_sigmoid",
     "chain",
+    "clamp",
+    "clamped_presynaptic",
     "contrastive",
     "difference",
     "five_point",
+    "force",
     "forward_order",
+    "generalised_recirculation",
     "half_hard_sigmoid",
     "half_sigmoid",
     "hard_sigmoid",
     "kolen_pollack",
+    "largest_change",
     "linear",
+    "mean_presynaptic",
+    "negative",
     "one_sided",
+    "optimistic",
     "ordinary",
     "parameter_groups",
+    "pessimistic",
+    "positive",
+    "relative_change",
     "sigmoid",
+    "soft_clamp",
+    "steepness",
     "symmetric",
     "synchronous",
     "tanh",

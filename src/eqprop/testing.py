@@ -130,12 +130,26 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
 
 
 @repeatable
-def check_loss(loss: Loss, target: Target, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
-    """``force`` is minus the gradient of the loss; examples do not mix."""
+def check_loss(
+    loss: Loss,
+    target: Target,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int = 3,
+    within: tuple[float, float] | None = None,
+) -> None:
+    """``force`` is minus the gradient of the loss; examples do not mix.
+
+    ``within``: where the loss takes states from; default: anywhere.
+    """
     loss = loss.double()
-    states = [torch.randn(batch, *shapes[node], dtype=torch.float64) for node in loss.nodes]
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        normal = torch.randn(batch, *shape, dtype=torch.float64)
+        return normal if within is None else within[0] + (within[1] - within[0]) * normal.sigmoid()
+
+    states = [draw(shapes[node]) for node in loss.nodes]
     assert loss(target, *states).shape == (batch,), f"{loss}: a loss is one number an example."
-    others = [torch.cat([s[:1], torch.randn_like(s[1:])]) for s in states]
+    others = [torch.cat([s[:1], draw(shapes[node])[1:]]) for s, node in zip(states, loss.nodes, strict=True)]
     close(loss(target, *others)[0], loss(target, *states)[0], f"{loss}: one example's loss beside two sets of others")
     for node in loss.nodes:
         derived = Loss.force(loss, node, target, *states)

@@ -79,6 +79,7 @@ def couplings():
     yield ep.Synapse("a", "b", module), {"a": IMAGE, "b": UNITS}
     up, down = (ep.Convolution(IMAGE, 3, **POOLED) for _ in range(2))
     yield ep.SeparateFeedback("a", "b", up, down), {"a": IMAGE, "b": (3, 3, 3)}
+    yield ep.SeparateFeedback("a", "b", *(ep.Dense(IMAGE, UNITS) for _ in range(2)), 0.3), {"a": IMAGE, "b": UNITS}
     yield ep.Bias("a", IMAGE, 9), {"a": IMAGE}
     yield ep.Bias("a", UNITS), {"a": UNITS}
     yield Field("a", torch.randn(3, *UNITS, dtype=torch.float64)), {"a": UNITS}
@@ -129,6 +130,11 @@ LABELS = torch.tensor([0, 4, 2])
 )
 def test_losses(loss, target, shapes):
     testing.check_loss(loss, target, shapes)
+
+
+@pytest.mark.parametrize("target", [LABELS, torch.rand(3, 5, dtype=torch.float64)], ids=["labels", "values"])
+def test_the_loss_of_units_in_the_unit_interval(target):
+    testing.check_loss(ep.BinaryCrossEntropy("a", UNITS), target, {"a": UNITS}, within=(0.0, 1.0))
 
 
 def test_the_suite_notices_a_wrong_plug_in():

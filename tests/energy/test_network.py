@@ -138,3 +138,25 @@ def test_a_network_is_an_ordinary_module():
     with torch.no_grad():
         assert not model(x.double()).requires_grad
     assert len(ep.parameter_groups(model.network, [0.1, 0.2])) == 2
+
+
+def test_some_examples_rebuilt_carry_the_graph_of_their_own_data():
+    """As the whole rebuilt and then taken, at the cost of those examples."""
+    torch.manual_seed(0)
+    network = ep.chain((4,), [ep.DenseLayer(5, ep.tanh), ep.DenseLayer(3, ep.tanh)]).double()
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    rows, again = torch.tensor([4, 1, 2]), torch.tensor([2, 0, 2, 1])
+    with torch.no_grad():
+        scene = network.landscape(x)
+    state = {name: torch.rand(4, *node.shape, dtype=torch.float64) for name, node in network.free.items()}
+    wanted = [x, *network.parameters()]
+    few, all_of_them = scene.taken(rows).rebuilt(), scene.rebuilt().taken(rows)
+    assert len(few.rest()["layer1"]) == 3
+    found = [torch.autograd.grad(each.taken(again).energy(state).sum(), wanted) for each in (few, all_of_them)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
+        assert one.any()
+    other = scene.plus("more", ep.Bias("layer2", (3,)).double()).taken(rows)  # terms that are held, not built
+    torch.testing.assert_close(
+        other.rebuilt().taken(again).energy(state), other.taken(again).energy(state), rtol=0, atol=1e-14
+    )

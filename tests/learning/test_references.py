@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gradients import SETTLE, double, nudging, relative, shrunk  # noqa: F401
+from test_gradients import NETWORKS, SETTLE, double, gradients, nudging, relative, shrunk  # noqa: F401
+from test_gradients import data as batch_of
 from torch.nn import functional as F
 
 import eqprop as ep
@@ -154,6 +155,48 @@ def test_a_node_beside_the_loss_learns_nothing(form):
     ep.Equilibrium(network, nudging(ep.symmetric(0.1), form=form)).loss(x, y).backward()
     assert network.terms["x_b"].map.weight.grad.any()
     assert not network.terms["x_a"].map.weight.grad.any()
+
+
+def test_backpropagation_is_that_of_the_network_written_out():
+    network = ep.chain((2, 8, 8), [ep.ConvLayer(3, activation=ep.tanh), ep.DenseLayer(4, ep.tanh)], ep.SquaredError)
+    terms, x, y = network.terms, torch.randn(5, 2, 8, 8, requires_grad=True), torch.randn(5, 4)
+    weight = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])
+    z = F.max_pool2d(F.conv2d(x, terms["input_layer1"].map.weight, terms["layer1_bias"].bias.flatten(), 1, 1), 2)
+    first = torch.tanh(z)
+    output = torch.tanh(F.linear(first.flatten(1), terms["layer1_layer2"].map.weight, terms["layer2_bias"].bias))
+    loss = (weight * 0.5 * (output - y).square().sum(1)).mean() + output.sin().sum()
+    model, record = ep.Equilibrium(network, ep.Backpropagation()), ep.Record()
+    found = model.loss(x, y, weight, record) + model(x).sin().sum()
+    torch.testing.assert_close(found, loss)
+    torch.testing.assert_close(record.free.state, {"layer1": first.detach(), "layer2": output.detach()})
+    assert record.free.sweeps.tolist() == [1] * 5
+    assert not record.free.residual.any()
+    parameters = [x, *network.parameters()]
+    expected = torch.autograd.grad(loss, parameters)
+    for each, answer in zip(torch.autograd.grad(found, parameters), expected, strict=True):
+        torch.testing.assert_close(each, answer, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "custom"])
+def test_backpropagation_is_the_exact_gradient_of_a_network_that_feeds_nothing_back(name):
+    """Feedback of gain 0, or through weights of 0; on any graph. Feedback weights take no part, and have gradient 0."""
+    network = NETWORKS[name]()
+    x, y = batch_of(network)
+    backward = []
+    for term in network.terms.values():
+        if isinstance(term, ep.SeparateFeedback):
+            backward += [id(down) for _, _, down in term.pairs()]
+    found = gradients(network, ep.Backpropagation(), x, y)
+    for term in network.terms.values():
+        if isinstance(term, ep.Synapse):
+            term.feedback_gain = 0.0
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(id(parameter) not in backward)
+    exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    forward = torch.cat([torch.full((p.numel(),), id(p) not in backward) for p in network.parameters()])
+    assert relative(found[forward], exact[forward]) < 1e-12
+    assert not found[~forward].any()
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)

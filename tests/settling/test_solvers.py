@@ -75,6 +75,29 @@ def test_until_rest_stops_at_its_limit_and_says_how_far_from_rest_it_is():
     assert bool((settled.residual > 1e-12).all())
 
 
+def test_a_relative_change_asks_the_same_of_large_and_of_small_activity():
+    torch.manual_seed(0)
+    network = ep.chain((4,), [ep.DenseLayer(5, ep.linear), ep.DenseLayer(3, ep.linear)]).double()
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)  # a linear network without biases: its states scale with its input
+    x = torch.randn(6, 4, dtype=torch.float64)
+
+    def sweeps(measure, size):
+        with torch.no_grad():
+            scene = network.landscape(size * x)
+            return ep.UntilRest(1e-4, 400, measure=measure)(scene, scene.rest()).sweeps.tolist()
+
+    assert sweeps(ep.relative_change, 1.0) == sweeps(ep.relative_change, 1e-6) == sweeps(ep.relative_change, 1e3)
+    assert max(sweeps(ep.largest_change, 1e-6)) < min(sweeps(ep.largest_change, 1.0))
+
+
+def test_a_node_that_stays_silent_is_at_rest():
+    silent = {"h": torch.zeros(2, 3)}
+    assert ep.relative_change(silent, silent)["h"].tolist() == [0.0, 0.0]
+    assert ep.relative_change({"h": torch.ones(2, 3)}, {"h": torch.full((2, 3), torch.nan)})["h"].isnan().all()
+
+
 def test_one_example_that_is_not_finite_spoils_no_other():
     network = chain(2)
     torch.manual_seed(1)

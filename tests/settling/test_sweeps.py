@@ -6,7 +6,10 @@ import torch
 import eqprop as ep
 from eqprop import testing
 
-SWEEPS = [ep.synchronous, ep.alternating, ep.forward_order, ep.backward_order]
+SWEEPS = [
+    *(ep.synchronous, ep.alternating, ep.forward_order, ep.backward_order),
+    *(ep.Leaky(0.5), ep.Leaky(0.2, ep.alternating)),
+]
 
 
 def chain(depth, activation=ep.tanh, loss=None):
@@ -87,3 +90,22 @@ def test_all_nodes_at_once_need_not_lower_the_energy():
         assert {n: float(v) for n, v in swapped.items()} == {"a": -1, "b": 1}
         assert float(scene.energy(swapped)) == float(scene.energy(high))
         assert float(scene.energy(ep.alternating(scene, high))) < float(scene.energy(high))
+
+
+def test_leaky_synchronous_sweeps_are_eulers_steps_of_leaky_units():
+    """From rest, a unit of constant drive a is at r(a) (1 - (1 - rate)^k) after k of them."""
+    network = chain(1)
+    with torch.no_grad():
+        scene, _ = start(network)
+        end = scene.relax(scene.rest(), ["layer1"])["layer1"]
+        for k in (1, 7):
+            found = ep.FixedPoint(k, ep.Leaky(0.3))(scene, scene.rest()).state["layer1"]
+            torch.testing.assert_close(found, (1 - 0.7**k) * end, rtol=0, atol=1e-14)
+        scene, state = start(triangle())
+        for sweep in (ep.synchronous, ep.forward_order):
+            whole = sweep(scene, state)
+            for node, value in ep.Leaky(1.0, sweep)(scene, state).items():
+                torch.testing.assert_close(value, whole[node], rtol=0, atol=1e-15)
+    for rate in (0.0, -0.1, 1.5, float("nan")):
+        with pytest.raises(ep.InputError, match="rate"):
+            ep.Leaky(rate)

@@ -94,7 +94,8 @@ class Sigmoid(Activation):
             raise InputError(f"{self}: slope must be positive.")
 
     def response(self, drive: Tensor) -> Tensor:
-        return torch.sigmoid(self.slope * (drive - self.centre))
+        shifted = drive - self.centre if self.centre else drive
+        return torch.sigmoid(shifted if self.slope == 1 else self.slope * shifted)
 
     def potential(self, state: Tensor) -> Tensor:
         entropy = torch.xlogy(state, state) + torch.xlogy(1 - state, 1 - state)

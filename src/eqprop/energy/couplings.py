@@ -65,6 +65,10 @@ class Coupling(nn.Module, ABC):
 
         return -torch.func.grad(total)(states[i])
 
+    def gain(self, node: str) -> float:
+        """What the drive on ``node`` is multiplied by, against that on the node which this term drives, its last."""
+        return 1.0
+
     def given(self, data: Mapping[str, Tensor]) -> Coupling:
         """This term as one landscape sees it: a function of the nodes that ``data`` does not hold."""
         return Held(self, data) if any(node in data for node in self.nodes) else self
@@ -141,6 +145,9 @@ class Held(Coupling):
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.coupling.drive(node, *self._all(states))
+
+    def gain(self, node: str) -> float:
+        return self.coupling.gain(node)
 
     def taken(self, examples: Tensor) -> Coupling:
         return Held(self.coupling, {node: value[examples] for node, value in self.data.items()})
@@ -227,8 +234,10 @@ class Synapse(Coupling):
         return -flat(self.map(pre) * post)
 
     def potential(self, node: str, *states: Tensor) -> Tensor:
-        energy = self.energy(*states)
-        return self.feedback_gain * energy if node == self.nodes[0] else energy
+        return self.gain(node) * self.energy(*states)
+
+    def gain(self, node: str) -> float:
+        return self.feedback_gain if node == self.nodes[0] else 1.0
 
     def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         if not self.bilinear:
@@ -282,11 +291,12 @@ class SynapseTangent(Coupling):
 
     def __init__(self, nodes: tuple[str, ...], up: Carried, down: Carried, gain: float, symmetric: bool):
         super().__init__()
-        self.nodes, self.up, self.down, self.gain, self.symmetric = nodes, up, down, gain, symmetric
+        self.nodes, self.up, self.down = nodes, up, down
+        self.feedback_gain, self.symmetric = gain, symmetric
 
     def taken(self, examples: Tensor) -> Coupling:
         up, down = self.up.taken(examples), self.down.taken(examples)
-        return SynapseTangent(self.nodes, up, down, self.gain, self.symmetric)
+        return SynapseTangent(self.nodes, up, down, self.feedback_gain, self.symmetric)
 
     def energy(self, *states: Tensor) -> Tensor:
         if not self.symmetric:
@@ -300,7 +310,7 @@ class SynapseTangent(Coupling):
         if node == self.nodes[1]:
             return self.up.push(states[0])
         pulled = self.down.pull(states[1])
-        return pulled if self.gain == 1 else self.gain * pulled
+        return pulled if self.feedback_gain == 1 else self.feedback_gain * pulled
 
 
 class CarriedSynapse(Coupling):
@@ -321,6 +331,9 @@ class CarriedSynapse(Coupling):
 
     def potential(self, node: str, *states: Tensor) -> Tensor:
         return self.synapse.potential(node, *states)
+
+    def gain(self, node: str) -> float:
+        return self.synapse.gain(node)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         carried = self._carried(states[0])
@@ -343,11 +356,18 @@ class SeparateFeedback(Coupling):
 
     ``post`` descends -<forward(pre), post>, ``pre`` descends -<feedback(pre), post>; pooling's winners on the
     way down are chosen by the feedback map (seed paper, vector-field model). Each half is a synapse of its own.
+    Feedback weights that do not learn (``feedback.requires_grad_(False)``) make random-feedback contrastive Hebbian
+    learning (Detorakis et al. 2019).
+
+    ``feedback_gain``: what the drive on ``pre`` is multiplied by.
     """
 
-    def __init__(self, pre: str, post: str, forward_map: nn.Module, feedback_map: nn.Module):
+    def __init__(
+        self, pre: str, post: str, forward_map: nn.Module, feedback_map: nn.Module, feedback_gain: float = 1.0
+    ):
         super().__init__()
-        self.feedforward, self.feedback = Synapse(pre, post, forward_map), Synapse(pre, post, feedback_map)
+        self.feedforward = Synapse(pre, post, forward_map)
+        self.feedback = Synapse(pre, post, feedback_map, feedback_gain)
         self.nodes, self.symmetric = (pre, post), False
 
     def energy(self, *states: Tensor) -> Tensor:
@@ -357,7 +377,10 @@ class SeparateFeedback(Coupling):
         )
 
     def potential(self, node: str, *states: Tensor) -> Tensor:
-        return self._half(node).energy(*states)
+        return self._half(node).potential(node, *states)
+
+    def gain(self, node: str) -> float:
+        return self._half(node).gain(node)
 
     def contrast(self, *states: Tensor) -> Tensor:
         return self.feedforward.energy(*states) + self.feedback.energy(*states)
@@ -372,7 +395,7 @@ class SeparateFeedback(Coupling):
         if not self.bilinear:
             return super().tangent(*states)
         up, down = self.feedforward.map.carry(states[0]), self.feedback.map.carry(states[0])
-        return SynapseTangent(self.nodes, up, down, 1.0, symmetric=False)
+        return SynapseTangent(self.nodes, up, down, self.feedback.feedback_gain, symmetric=False)
 
     def given(self, data: Mapping[str, Tensor]) -> Coupling:
         if any(node in data for node in self.nodes):

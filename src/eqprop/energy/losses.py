@@ -41,6 +41,13 @@ class Loss(nn.Module, ABC):
 
         return -torch.func.grad(total)(states[i])
 
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        """What moves the state of ``node`` to where a clamp holds it, (batch, *node shape)."""
+        raise InputError(
+            f"{type(self).__name__} does not say where to hold {node!r}: teach by `force`, or by a loss that states "
+            "its `gap`, such as SquaredError."
+        )
+
     def scores(self, *states: Tensor) -> Tensor:
         """What a prediction is read from, (batch, classes): the first node's state, unless there is a read-out."""
         return states[0]
@@ -52,17 +59,14 @@ class Loss(nn.Module, ABC):
         """Raises InputError where ``target`` cannot be one for ``batch`` examples."""
 
 
-class SquaredError(Loss):
-    """|s - y|^2 / 2, summed over units. ``target``: labels (batch,), or values (batch, *shape)."""
+class Valued(Loss):
+    """A loss of one node against values for its units. ``target``: labels (batch,), or values (batch, *shape)."""
 
     def __init__(self, node: str, shape: tuple[int, ...]):
         super().__init__()
         self.nodes, self.shape = (node,), tuple(shape)
 
-    def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return 0.5 * flat((states[0] - self._values(target, states[0])).square())
-
-    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return self._values(target, states[0]) - states[0]
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
@@ -73,7 +77,8 @@ class SquaredError(Loss):
             return
         if not isinstance(target, Tensor) or not is_labels(target):
             raise InputError(
-                f"SquaredError wants int64 labels ({batch},) or values {(batch, *self.shape)}, not {described(target)}."
+                f"{type(self).__name__} wants int64 labels ({batch},) or values {(batch, *self.shape)}, not "
+                f"{described(target)}."
             )
         check_labels(target, batch, math.prod(self.shape))
 
@@ -81,6 +86,46 @@ class SquaredError(Loss):
         if not is_labels(target):
             return target
         return F.one_hot(target, math.prod(self.shape)).to(state.dtype).view(state.shape)
+
+
+class SquaredError(Valued):
+    """|s - y|^2 / 2, summed over units. ``target``: labels (batch,), or values (batch, *shape)."""
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        return 0.5 * flat(self.gap(self.nodes[0], target, *states).square())
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return self.gap(node, target, *states)
+
+
+class BinaryCrossEntropy(Valued):
+    """-y log s - (1 - y) log(1 - s), summed over units in [0, 1]. ``target``: labels, or values in [0, 1].
+
+    Its matching activation is the logistic one: there its gradient by the drive is slope * (s - y), so that a clamp at
+    y descends it (divided by the slope), and not the squared error. As in PyTorch, logarithms end at -100.
+    """
+
+    def forward(self, target: Target, *states: Tensor) -> Tensor:
+        values = self._values(target, states[0])
+        return flat(F.binary_cross_entropy(states[0].clamp(0, 1), values, reduction="none"))
+
+    def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        (state,) = states
+        return self.gap(node, target, state) / (state * (1 - state)).clamp(min=1e-12)
+
+    def bind(self, nodes: Mapping[str, Node]) -> None:
+        super().bind(nodes)
+        activation = nodes[self.nodes[0]].activation
+        ends = activation.response(torch.tensor([-1e6, 1e6])) if activation is not None else torch.zeros(2)
+        if float(ends.min()) < 0 or float(ends.max()) > 1:
+            raise InputError(
+                f"BinaryCrossEntropy reads {self.nodes[0]!r}, whose units leave [0, 1]: give it a sigmoid activation."
+            )
+
+    def check(self, target: Target, batch: int) -> None:
+        super().check(target, batch)
+        if target.device.type == "cpu" and not is_labels(target) and not bool(((target >= 0) & (target <= 1)).all()):
+            raise InputError("BinaryCrossEntropy wants target values in [0, 1]: rescale them, or use SquaredError.")
 
 
 class CrossEntropy(Loss):
@@ -95,6 +140,10 @@ class CrossEntropy(Loss):
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return error_of(self.scores(*states), target).view_as(states[0])
+
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        """To the state less its gradient. Scores held at one-hot values would learn the squared error instead."""
+        return self.force(node, target, *states)
 
     def scores(self, *states: Tensor) -> Tensor:
         return states[0].flatten(1)
@@ -147,6 +196,9 @@ class LinearForce(Loss):
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return -target
 
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        return -target
+
 
 class WeightedSum(Loss):
     """sum_i weight_i loss_i, over any nodes. ``target``: one for all, or a tuple or list with one for each."""
@@ -166,6 +218,12 @@ class WeightedSum(Loss):
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         parts = [
             w * loss.force(node, t, *self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes
+        ]
+        return torch.stack(parts).sum(0)
+
+    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+        parts = [
+            w * loss.gap(node, t, *self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes
         ]
         return torch.stack(parts).sum(0)
 

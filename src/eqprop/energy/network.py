@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ from eqprop.energy.losses import Loss
 from eqprop.energy.maps import flat
 from eqprop.energy.nodes import Node, State
 from eqprop.errors import InputError
+
+UNAMPLIFIED: Mapping[str, float] = MappingProxyType({})
 
 
 class Network(nn.Module):
@@ -72,9 +76,10 @@ class Network(nn.Module):
         if not x.is_floating_point():
             raise InputError(f"The network takes floating-point values, not {x.dtype}: scale them first.")
 
-        def terms() -> dict[str, Coupling]:
+        def terms(examples: Tensor | None) -> dict[str, Coupling]:
             # Made from x itself each time, so that under grad mode the graph reaches whatever made x.
-            data = {self.input: channels_last(x.reshape(len(x), *node.shape))}
+            chosen = x if examples is None else x[examples]
+            data = {self.input: channels_last(chosen.reshape(len(chosen), *node.shape))}
             return {name: term.given(data) for name, term in self.terms.items()}
 
         return Landscape(self.free, terms, self.colours, masks or {}, like=x)
@@ -126,6 +131,10 @@ class Network(nn.Module):
             raise InputError(f"No coupling reaches {idle}: couple them, or leave them out.")
 
 
+Build = Callable[[Tensor | None], dict[str, Coupling]]
+"""(examples of the batch, (n,) int64, or ``None`` for all) -> the terms, made from the data."""
+
+
 class Landscape:
     """An energy over free nodes, the data held fixed. All that a solver ever sees.
 
@@ -136,14 +145,15 @@ class Landscape:
     def __init__(
         self,
         nodes: Mapping[str, Node],
-        terms: Callable[[], dict[str, Coupling]],
+        build: Build,
         colours: tuple[tuple[str, ...], ...],
         masks: State,
         like: Tensor,
+        terms: dict[str, Coupling] | None = None,  # what ``build`` would make, where it is known
     ):
         self.nodes, self.colours, self.masks = nodes, colours, masks
-        self._build, self._like = terms, like
-        self.terms = terms()
+        self._build, self._like = build, like
+        self.terms = build(None) if terms is None else terms
         self._visible = {name: Latest(self._seen_as(name)) for name in masks}
         self._constant = self._constants()
 
@@ -167,22 +177,64 @@ class Landscape:
         seen = self.visible(state)
         return own | {name: term.energy(*(seen[n] for n in term.nodes)) for name, term in self.terms.items()}
 
-    def contrast(self, state: State) -> Tensor:
-        """(batch,): what a contrastive rule compares between phases; all that the parameters enter."""
+    def contrast(self, state: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
+        """(batch,): what a contrastive rule compares between phases; all that the parameters enter.
+
+        Each coupling's share is amplified as the node it drives is (see ``amplification``).
+        """
         seen = self.visible(state)
-        terms = [term.contrast(*(seen[n] for n in term.nodes)) for term in self.terms.values()]
+        terms = [
+            amplified(term, amplification) * term.contrast(*(seen[n] for n in term.nodes))
+            for term in self.terms.values()
+        ]
         return torch.stack(terms).sum(0)
 
-    def change(self, state: State, move: State) -> Tensor:
+    def change(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): contrast(state + move) - contrast(state); bilinear terms do it without cancellation."""
         seen, moved = self.visible(state), self.visible(move)
-        terms = [t.change([seen[n] for n in t.nodes], [moved[n] for n in t.nodes]) for t in self.terms.values()]
+        terms = [
+            amplified(term, amplification) * term.change([seen[n] for n in term.nodes], [moved[n] for n in term.nodes])
+            for term in self.terms.values()
+        ]
         return torch.stack(terms).sum(0)
 
-    def work(self, state: State, move: State) -> Tensor:
-        """(batch,): <drive at ``state``, ``move``>, over all nodes."""
+    def work(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
+        """(batch,): <drive at ``state``, ``move``>, over all nodes, each amplified."""
         moved = self.visible(move)
-        return torch.stack([flat(self.drive(state, node) * moved[node]) for node in move]).sum(0)
+        return torch.stack([amplification.get(n, 1.0) * flat(self.drive(state, n) * moved[n]) for n in move]).sum(0)
+
+    def amplification(self, taught: Sequence[str]) -> dict[str, float]:
+        """Node -> one over the product of the feedback gains on its way from the ``taught`` nodes; 1 without gains.
+
+        A network with feedback gains rests where the energy sum_n a_n G(s_n) + sum over couplings a E has its
+        stationary points, a_n the amplification of a node, a that of the node which a coupling drives. So a rule that
+        weighs each coupling by it does equilibrium propagation on that energy. It is the gamma^(k - L) of contrastive
+        Hebbian learning (Xie & Seung 2003), for any graph.
+
+        Raises:
+            InputError: two ways to a node have different gains, so that there is no such energy; or a gain is 0.
+        """
+        found, queue = dict.fromkeys(taught, 1.0), list(taught)
+        while queue:
+            node = queue.pop()
+            for name, term in self.terms.items():
+                for other in term.nodes if node in term.nodes else ():
+                    if not term.gain(node) * term.gain(other):
+                        raise InputError(
+                            f"The coupling {name!r} has feedback gain 0, so no teacher is heard behind it: give it a "
+                            "small gain, or none to learn by."
+                        )
+                    way = found[node] * term.gain(node) / term.gain(other)
+                    if other not in found:
+                        found[other] = way
+                        queue.append(other)
+                    elif not math.isclose(found[other], way, rel_tol=1e-9):
+                        raise InputError(
+                            f"The feedback gains on two ways from {' and '.join(taught)} to {other!r} multiply to "
+                            f"{1 / found[other]:g} and {1 / way:g}: the network then has no energy whose contrast is a "
+                            "gradient. Choose gains with the same product on every way."
+                        )
+        return dict.fromkeys(self.nodes, 1.0) | found
 
     @property
     def bilinear(self) -> bool:
@@ -215,12 +267,15 @@ class Landscape:
         """The same landscape for a batch made of these examples of the present one; (n,) int64.
 
         Phases stacked along the batch take each example several times; a solver may go on with those still moving.
-        What the data do is not computed again.
+        What the data do is not computed again, unless ``rebuilt``: then for these examples alone.
         """
+
+        def build(some: Tensor | None) -> dict[str, Coupling]:
+            return self._build(examples if some is None else examples[some])
+
         nodes = {name: node.taken(examples) for name, node in self.nodes.items()}
         masks = {name: mask[examples] for name, mask in self.masks.items()}
-        terms = {name: term.taken(examples) for name, term in self.terms.items()}
-        return Landscape(nodes, lambda: terms, self.colours, masks, self._like[examples])
+        return Landscape(nodes, build, self.colours, masks, self._like[examples], take_terms(self.terms, examples))
 
     def plus(self, name: str, term: Coupling) -> Landscape:
         """The same landscape with one more term."""
@@ -232,7 +287,11 @@ class Landscape:
 
     def displaced(self, nodes: Mapping[str, Node], terms: dict[str, Coupling]) -> Landscape:
         """A landscape of displacements of this one's states: its batch, colours and masks, other nodes and terms."""
-        return Landscape(nodes, lambda: terms, self.colours, self.masks, self._like)
+
+        def build(examples: Tensor | None) -> dict[str, Coupling]:
+            return terms if examples is None else take_terms(terms, examples)
+
+        return Landscape(nodes, build, self.colours, self.masks, self._like)
 
     def rebuilt(self) -> Landscape:
         """The same landscape, built from the data again: within ``enable_grad``, with parameters in its graph."""
@@ -262,6 +321,15 @@ class Landscape:
     def _seen_as(self, name: str) -> Callable[[Tensor], Tensor]:
         scale = self.masks[name] / (1 - self.nodes[name].dropout)
         return lambda state: scale * state
+
+
+def take_terms(terms: Mapping[str, Coupling], examples: Tensor) -> dict[str, Coupling]:
+    return {name: term.taken(examples) for name, term in terms.items()}
+
+
+def amplified(term: Coupling, amplification: Mapping[str, float]) -> float:
+    """What a coupling weighs: the amplification of the node it drives."""
+    return next((amplification.get(node, 1.0) * term.gain(node) for node in reversed(term.nodes)), 1.0)
 
 
 def colouring(nodes: list[str], edges: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from eqprop.energy.losses import Loss, Nudge, Target, take_target
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State, take
-from eqprop.learning.forms import Form, difference, ordinary
+from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.rules import Gradients, Rule, contrastive
 from eqprop.learning.stencils import Nudging
+from eqprop.learning.teachers import Teacher, force
 from eqprop.settling.solvers import Settled, Solver, joined
 
 
@@ -42,6 +43,10 @@ class Learnt(NamedTuple):
 
 Learn = Callable[[Cost, Sequence[Tensor]], Learnt]
 """(cost, parameters) -> d mean cost / d parameter, for each parameter (or data tensor) of the landscape."""
+
+
+Phase = tuple[float, float]
+"""(beta, the weight of what is seen there)"""
 
 
 class Estimator(ABC):
@@ -74,10 +79,14 @@ class EquilibriumPropagation(Estimator):
         rule: how the phases become gradients.
         form: the variable in which the nudged phases settle: ``difference`` wherever it applies (elsewhere the ordinary
             form serves), or ``ordinary``, which follows the papers to the letter.
+        teacher: how a nudge acts: ``force``, or ``clamp`` and ``soft_clamp``, which hold the output.
         stacked: settle all phases at once, stacked along the batch; or in turn, with the same result and the
             memory of one.
 
     A phase at beta 0 is the free phase, and is not settled again.
+
+    Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; any
+    other stencil with ``clamp`` is coupled learning.
     """
 
     nudging: Nudging
@@ -85,6 +94,7 @@ class EquilibriumPropagation(Estimator):
     nudged: Solver
     rule: Rule = contrastive
     form: Form = difference
+    teacher: Teacher = force
     stacked: bool = True
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
@@ -115,7 +125,7 @@ class EquilibriumPropagation(Estimator):
         landscape: Landscape,
         free: Settled,
         cost: Cost,
-        phases: Sequence[tuple[float, float]],  # (beta, weight)
+        phases: Sequence[Phase],
         parameters: Sequence[Tensor],
     ) -> Learnt:
         """The share of these phases in the estimate: settle them, and let the rule read them."""
@@ -131,23 +141,40 @@ class EquilibriumPropagation(Estimator):
             examples = every.repeat(len(betas))
             start, nudge = take(free.state, examples), nudge_of(cost, betas, examples)
             with torch.no_grad():
-                settled = form.settle(landscape.taken(examples), start, nudge, self.nudged)
+                taught = self.teacher(form, landscape.taken(examples), start, nudge)
+                settled = self.nudged(taught, form.start(start))
             moved = {node: torch.cat([value, settled.state[node]]) for node, value in moved.items()}
-        weight = cost.weight.new_tensor([weight for _, weight in phases]).repeat_interleave(batch) / batch
-        examples = every.repeat(len(phases))
         with torch.enable_grad():
-            compared = form.phases(
-                landscape.rebuilt().taken(examples),
-                nudge_of(cost, [beta for beta, _ in phases], examples),
-                take(free.state, examples),
-                moved,
-                weight,
-            )
+            compared = compare(form, landscape.rebuilt(), cost, phases, free.state, moved, self.teacher.holds)
             gradients = self.rule(compared, parameters)
         if settled is not None:
             still = len(phases) - len(betas)
             settled = settled._replace(state={n: v[still * batch :] for n, v in compared.state.items()})
         return Learnt(gradients, settled)
+
+
+def compare(
+    form: Form,
+    landscape: Landscape,
+    cost: Cost,
+    phases: Sequence[Phase],
+    free: State,
+    moved: State,
+    held: bool = False,
+) -> Phases:
+    """What a rule reads: each phase's state next to the state before it.
+
+    Args:
+        landscape: built within ``enable_grad``, with the parameters in its graph.
+        free: (batch, ...), before nudging.
+        moved: (phases * batch, ...), in the form's variable.
+        held: whether the teacher held the loss's nodes.
+    """
+    batch = len(cost.weight)
+    examples = torch.arange(batch, device=cost.weight.device).repeat(len(phases))
+    weight = cost.weight.new_tensor([weight for _, weight in phases]).repeat_interleave(batch) / batch
+    nudge = nudge_of(cost, [beta for beta, _ in phases], examples)
+    return form.phases(landscape.taken(examples), nudge, take(free, examples), moved, weight, held)
 
 
 def nudge_of(cost: Cost, betas: Sequence[float], examples: Tensor) -> Nudge:

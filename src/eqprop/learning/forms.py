@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from eqprop.energy.couplings import Coupling
+from eqprop.energy.maps import flat
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
-from eqprop.settling.displacement import displacement
-from eqprop.settling.solvers import Settled, Solver
+from eqprop.settling.displacement import Shifted, displacement
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,17 @@ class Phases(ABC):
     free: State  # node -> (phases * batch, *node shape), before nudging
     moved: State  # the same after: the states, or their displacements
     weight: Tensor  # (phases * batch,), the stencil's weights over the batch size
+    held: bool = False  # whether the teacher held the nodes of ``nudge``, instead of adding it to the energy
 
     @property
     @abstractmethod
     def state(self) -> State:
         """The nudged state of each phase."""
+
+    @property
+    @abstractmethod
+    def displacement(self) -> State:
+        """The nudged state of each phase, less the free one."""
 
     @abstractmethod
     def contrast(self) -> Tensor:
@@ -46,8 +53,33 @@ class Phases(ABC):
     def work(self) -> Tensor:
         """(phases * batch,): each node's potential with that node nudged and its neighbours still free, summed."""
 
+    def driven(self, share: float) -> Tensor:
+        """(phases * batch,): -<what each coupling drives its last node with, the change of that node>, summed.
+
+        ``share``: at which activity, from the free state (0) to the nudged one (1).
+        """
+        change = self.displacement
+        seen = self.landscape.visible({node: value + share * change[node] for node, value in self.free.items()})
+        moved = self.landscape.visible({node: by * change[node] for node, by in self.amplification.items()})
+        parts = [
+            -flat(term.drive(node, *(seen[n] for n in term.nodes)) * moved[node])
+            for term in self.landscape.terms.values()
+            for node in term.nodes[-1:]
+        ]
+        return torch.stack(parts).sum(0)
+
+    @cached_property
+    def amplification(self) -> dict[str, float]:
+        """Node -> what undoes the feedback gains between it and the teacher."""
+        return self.landscape.amplification(self.nudge.nodes)
+
     def cost(self) -> Tensor:
-        """(phases * batch,): beta times the loss at the nudged state, through which a read-out learns."""
+        """(phases * batch,): beta times the loss at the nudged state, through which a read-out learns.
+
+        Nothing where the teacher held nodes: no loss is then a part of the energy.
+        """
+        if self.held:
+            return torch.zeros_like(self.weight)
         seen = self.landscape.visible(self.state)
         return self.nudge.energy(*(seen[node] for node in self.nudge.nodes))
 
@@ -57,13 +89,17 @@ class OrdinaryPhases(Phases):
     def state(self) -> State:
         return self.moved
 
+    @property
+    def displacement(self) -> State:
+        return {node: value - self.free[node] for node, value in self.moved.items()}
+
     def contrast(self) -> Tensor:
-        return self.landscape.contrast(self.moved)
+        return self.landscape.contrast(self.moved, self.amplification)
 
     def work(self) -> Tensor:
         free, moved = self.landscape.visible(self.free), self.landscape.visible(self.moved)
         parts = [
-            term.potential(node, *((moved if n == node else free)[n] for n in term.nodes))
+            self.amplification[node] * term.potential(node, *((moved if n == node else free)[n] for n in term.nodes))
             for term in self.landscape.terms.values()
             for node in term.nodes
         ]
@@ -75,11 +111,15 @@ class DifferencePhases(Phases):
     def state(self) -> State:
         return {node: value + self.moved[node] for node, value in self.free.items()}
 
+    @property
+    def displacement(self) -> State:
+        return self.moved
+
     def contrast(self) -> Tensor:
-        return self.landscape.change(self.free, self.moved)
+        return self.landscape.change(self.free, self.moved, self.amplification)
 
     def work(self) -> Tensor:
-        return -self.landscape.work(self.free, self.moved)
+        return -self.landscape.work(self.free, self.moved, self.amplification)
 
 
 class Form(ABC):
@@ -91,8 +131,12 @@ class Form(ABC):
         """Where a nudged phase starts, in this form's variable: at the free state."""
 
     @abstractmethod
-    def settle(self, landscape: Landscape, free: State, nudge: Coupling, solver: Solver) -> Settled:
-        """The nudged phases, in this form's variable."""
+    def within(self, landscape: Landscape, free: State) -> Landscape:
+        """The landscape in this form's variable, in which ``free`` is at ``start``."""
+
+    @abstractmethod
+    def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
+        """A term of the states, as one of this form's variable."""
 
     @property
     @abstractmethod
@@ -111,8 +155,11 @@ class Ordinary(Form):
     def start(self, free: State) -> State:
         return free
 
-    def settle(self, landscape: Landscape, free: State, nudge: Coupling, solver: Solver) -> Settled:
-        return solver(landscape.plus("nudge", nudge), free)
+    def within(self, landscape: Landscape, free: State) -> Landscape:
+        return landscape
+
+    def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
+        return term
 
 
 @dataclass(frozen=True)
@@ -127,8 +174,12 @@ class Difference(Form):
     def start(self, free: State) -> State:
         return {node: torch.zeros_like(value) for node, value in free.items()}
 
-    def settle(self, landscape: Landscape, free: State, nudge: Coupling, solver: Solver) -> Settled:
-        return solver(displacement(landscape, free, nudge), self.start(free))
+    def within(self, landscape: Landscape, free: State) -> Landscape:
+        return displacement(landscape, free)
+
+    def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
+        seen = landscape.visible(free)
+        return Shifted(term, [seen[node] for node in term.nodes])
 
 
 ordinary = Ordinary()

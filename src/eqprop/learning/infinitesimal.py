@@ -60,5 +60,7 @@ class InfinitesimalNudge(Estimator):
             response = self.response(moved, moved.rest())
         with torch.enable_grad():
             rebuilt = landscape.rebuilt()
-            objective = (cost.values(rebuilt, free.state) - rebuilt.work(free.state, response.state)).mean()
+            amplification = rebuilt.amplification(cost.loss.nodes)
+            work = rebuilt.work(free.state, response.state, amplification)
+            objective = (cost.values(rebuilt, free.state) - work).mean()
             return Learnt(differentiate(objective, parameters), response)

@@ -18,6 +18,7 @@ from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
 from eqprop.learning.rules import differentiate
 from eqprop.settling.solvers import FixedPoint, Settled, Solver
+from eqprop.settling.starts import one_pass
 from eqprop.settling.sweeps import synchronous
 
 
@@ -44,17 +45,41 @@ class BackpropagationThroughTime(Estimator):
         with torch.enable_grad():
             unrolled = landscape.rebuilt()
             settled = replace(self.free, sweeps=self.last)(unrolled, state)
-
-        def learn(cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
-            with torch.enable_grad():
-                loss = cost.values(unrolled, settled.state).mean()
-                # A truncated unrolling may be too short for the loss to reach a parameter: its gradient is then 0.
-                found = torch.autograd.grad(loss, list(parameters), retain_graph=True, materialize_grads=True)
-                return Learnt(found)
-
-        detached = {node: value.detach() for node, value in settled.state.items()}
         change = {node: value.detach() for node, value in settled.change.items()}
-        return Settled(detached, change, settled.sweeps + before), learn
+        free = Settled(detached(settled.state), change, settled.sweeps + before)
+        return free, partial(through, unrolled, settled.state)
+
+
+@dataclass(frozen=True)
+class Backpropagation(Estimator):
+    """The ordinary feedforward network of the same weights: one pass through the nodes in their order, and back.
+
+    No feedback reaches a node before it answers, so nothing settles, and weights of feedback alone have gradient 0. It
+    is the baseline that training an equilibrium network is held against, and what learning tends to where feedback
+    is weak (Xie & Seung 2003).
+    """
+
+    @property
+    def sixteen_bits(self) -> bool:
+        return True  # autograd, as of any feedforward network
+
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        with torch.enable_grad():
+            passed = landscape.rebuilt()
+            free = one_pass(passed)
+        return free._replace(state=detached(free.state)), partial(through, passed, free.state)
+
+
+def through(landscape: Landscape, state: State, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+    """Autograd along the graph by which ``state`` came about."""
+    with torch.enable_grad():
+        loss = cost.values(landscape, state).mean()
+        # The loss need not reach each parameter (a truncated unrolling, a pass without feedback): it then has 0.
+        return Learnt(torch.autograd.grad(loss, list(parameters), retain_graph=True, materialize_grads=True))
+
+
+def detached(state: State) -> State:
+    return {node: value.detach() for node, value in state.items()}
 
 
 @dataclass(frozen=True)

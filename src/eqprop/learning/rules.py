@@ -24,8 +24,9 @@ Rule = Callable[[Phases, Sequence[Tensor]], Gradients]
 def contrastive(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
     """d/dtheta of sum_k weight_k F(theta, s_k): the difference of the nudged energy between phases.
 
-    Equilibrium propagation's rule (Scellier & Bengio 2017). With separate feedback weights, each of the two
-    maps reads the product of activities at its own two ends (Kolen-Pollack without the tie).
+    Equilibrium propagation's rule (Scellier & Bengio 2017), and contrastive Hebbian learning's, each coupling
+    amplified by what feedback gains have weakened (``Landscape.amplification``). With separate feedback weights, each
+    of the two maps reads the product of activities at its own two ends (Kolen-Pollack without the tie).
     """
     return differentiate((phases.weight * (phases.contrast() + phases.cost())).sum(), parameters)
 
@@ -52,6 +53,31 @@ def kolen_pollack(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
             if id(up) in found and id(down) in found:
                 found[id(up)] = found[id(down)] = (found[id(up)] + found[id(down)]) / 2
     return tuple(found[id(parameter)] for parameter in parameters)
+
+
+@dataclass(frozen=True)
+class DeltaRule:
+    """-<d drive / d theta, change of the driven node>, over what each coupling drives its last node with.
+
+    A weight learns by (its input) x (what its unit does under the teacher - what it did freely). One half of
+    ``contrastive``, which sees changes at both ends; to first order in the feedback gain they are the same.
+
+    Attributes:
+        presynaptic: at which activity drives are read, from the free state (0) to the nudged one (1).
+    """
+
+    presynaptic: float
+
+    def __call__(self, phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
+        return differentiate((phases.weight * (phases.driven(self.presynaptic) + phases.cost())).sum(), parameters)
+
+
+generalised_recirculation = DeltaRule(0.0)
+"""Free presynaptic activity (O'Reilly 1996)."""
+clamped_presynaptic = DeltaRule(1.0)
+"""Nudged presynaptic activity, as the predictive rule of Luczak et al. (2022) has it."""
+mean_presynaptic = DeltaRule(0.5)
+"""The mean of both (dual propagation, Høier et al. 2023)."""
 
 
 @dataclass(frozen=True)

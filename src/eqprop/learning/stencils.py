@@ -3,11 +3,14 @@
 Every estimator of the family is a finite-difference formula for d/dbeta at 0, applied to the gradient of the
 nudged energy with respect to the parameters (Scellier & Bengio 2017; Laborieux et al. 2021 for the symmetric
 one). Its moments say what it estimates, and how fast its bias vanishes with beta.
+
+Names, and two conventions of beta. Positive, negative and centred (Scellier et al. 2023) are the phases (0, beta),
+(-beta, 0) and (-beta, beta), as here. Optimistic, pessimistic and centred of agnostic equilibrium propagation (Scellier
+et al. 2022) are (0, beta), (-beta, 0) and (-beta/2, beta/2): their centred one at beta is ``centred(beta / 2)`` here.
 """
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -87,6 +90,25 @@ def five_point(beta: float) -> Stencil:
     return Stencil((2 * beta, beta, -beta, -2 * beta), (-unit, 8 * unit, -8 * unit, unit))
 
 
+def negative(beta: float) -> Stencil:
+    """(f(0) - f(-beta)) / beta, order 1: nudges away from the target alone."""
+    return one_sided(-beta)
+
+
+positive = optimistic = one_sided
+pessimistic = negative
+centred = symmetric
+
+
+class Generator(torch.Generator):
+    """An estimator's own: a copy of the estimator draws the same numbers from then on, and draws them apart."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Generator:
+        twin = type(self)()
+        twin.set_state(self.get_state())
+        return twin
+
+
 @dataclass(frozen=True, eq=False)
 class RandomSign(Nudging):
     """One-sided, the sign of beta a fair coin at each step: symmetric on average (seed paper, section 2.3).
@@ -96,7 +118,7 @@ class RandomSign(Nudging):
 
     beta: float
     seed: int = 0
-    generator: torch.Generator = field(default_factory=torch.Generator, repr=False, init=False)
+    generator: Generator = field(default_factory=Generator, repr=False, init=False)
 
     def __post_init__(self) -> None:
         check_beta(self.beta)
@@ -108,12 +130,6 @@ class RandomSign(Nudging):
 
     def generators(self) -> Iterable[torch.Generator]:
         return (self.generator,)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> RandomSign:
-        twin = copy.copy(self)
-        object.__setattr__(twin, "generator", torch.Generator())
-        twin.generator.set_state(self.generator.get_state())
-        return twin
 
 
 def check_beta(beta: float) -> None:

@@ -95,8 +95,6 @@ def chain(
     """
     if not layers:
         raise InputError("A chain needs at least one layer.")
-    if separate_feedback and feedback_gain != 1:
-        raise InputError("separate_feedback has weights of its own: scale those, and leave feedback_gain at 1.")
     nodes = {"input": Node(tuple(in_shape))}
     couplings: list[Coupling] = []
     below = "input"
@@ -108,7 +106,7 @@ def chain(
             raise InputError(f"{name}: {error}") from None
         nodes[name] = Node(carries.out_shape, layer.activation, layer.dropout)
         if separate_feedback and below != "input":
-            couplings.append(SeparateFeedback(below, name, carries, layer.map(shape)))
+            couplings.append(SeparateFeedback(below, name, carries, layer.map(shape), feedback_gain))
         else:
             couplings.append(Synapse(below, name, carries, feedback_gain))
         weight = next(carries.parameters())

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eqprop.errors import InputError
-from eqprop.recipes import cifar10, small
+from eqprop.recipes import cifar10, mnist, predictive, small
 from eqprop.training.loop import Run
 
 Recipe = Callable[..., Run]
 
 DEFAULT = "digits"
 RECIPES: dict[str, Recipe] = {
-    recipe.__name__.replace("_", "-"): recipe for recipe in (*small.RECIPES, *cifar10.RECIPES)
+    recipe.__name__.replace("_", "-"): recipe
+    for recipe in (*small.RECIPES, *mnist.RECIPES, *cifar10.RECIPES, *predictive.RECIPES)
 }
 
 

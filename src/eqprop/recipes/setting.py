@@ -11,6 +11,7 @@ from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import UntilRest
 from eqprop.settling.starts import FromFeedforward
+from eqprop.training.constraints import Constrain
 from eqprop.training.data import Augmentation, Batches, Images, Normalise, load_images
 from eqprop.training.loop import Run
 
@@ -39,6 +40,8 @@ def image_run(
     validation: float,
     augment: Sequence[Augmentation] = (),
     train_images: int = 0,
+    keep_last: bool = True,
+    constrain: Constrain | None = None,
 ) -> Run:
     """A run on labelled images; ``optimise`` makes the optimiser and the scheduler (or None) of a network."""
     images, test = load_images(data, "train"), load_images(data, "test")
@@ -58,8 +61,9 @@ def image_run(
         model=Equilibrium(network, estimator),
         optimizer=optimizer,  # type: ignore[arg-type]
         scheduler=scheduler,  # type: ignore[arg-type]
-        train=Batches(images, batch_size, normalise, tuple(augment), seed),
+        train=Batches(images, batch_size, normalise, tuple(augment), seed, keep_last=keep_last),
         validation=None if held is None else fixed(held),
         test=fixed(test),
         epochs=epochs,
+        constrain=constrain,
     )

@@ -62,20 +62,19 @@ class Shifted(Coupling):
         return tuple(state + move for state, move in zip(self.states, moves, strict=True))
 
 
-def displacement(landscape: Landscape, state: State, nudge: Coupling) -> Landscape:
-    """The landscape of displacements from ``state`` that a nudge causes, for bilinear couplings, winners held.
+def displacement(landscape: Landscape, state: State) -> Landscape:
+    """The landscape of displacements from ``state``, for bilinear couplings, winners held.
+
+    A nudge is one more term of it, ``Shifted``.
 
     Args:
         landscape: where ``state`` is at rest. What it is short of rest is left out of the displacement.
-        nudge: evaluated at the true state, ``state`` plus the displacement.
     """
     nodes = {
         name: Node(node.shape, Displaced(activation_of(node), landscape.drive(state, name)), node.dropout)
         for name, node in landscape.nodes.items()
     }
-    seen = landscape.visible(state)
-    shifted = Shifted(nudge, [seen[node] for node in nudge.nodes])
-    return landscape.displaced(nodes, tangents(landscape, state) | {"nudge": shifted})
+    return landscape.displaced(nodes, tangents(landscape, state))
 
 
 def tangents(landscape: Landscape, state: State) -> dict[str, Coupling]:

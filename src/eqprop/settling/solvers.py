@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,13 +15,31 @@ from eqprop.energy.nodes import State, take
 from eqprop.errors import InputError
 from eqprop.settling.sweeps import Sweep, alternating
 
+Measure = Callable[[State, State], dict[str, Tensor]]
+"""(state before a sweep, state after it) -> by how much each node changed: node -> (batch,)."""
+
+
+def largest_change(before: State, after: State) -> dict[str, Tensor]:
+    """The largest change of any unit."""
+    return {node: (after[node] - before[node]).abs().flatten(1).amax(1) for node in after}
+
+
+def relative_change(before: State, after: State) -> dict[str, Tensor]:
+    """|after - before| / |after|, over all units of a node: asks the same of nodes whose activity differs by far.
+
+    Deep layers say little at first (1 % of their range in the seed paper's network) and much later on, so that no
+    one largest change serves both.
+    """
+    size = {node: after[node].flatten(1).norm(dim=1).clamp_min(torch.finfo(after[node].dtype).tiny) for node in after}
+    return {node: (after[node] - before[node]).flatten(1).norm(dim=1) / size[node] for node in after}
+
 
 class Settled(NamedTuple):
     """Where a solver stopped, and how well it did. Not settling is a value here, never an exception."""
 
     state: State
     change: dict[str, Tensor]
-    """Node -> (batch,): the largest change of any of its units in the last sweep."""
+    """Node -> (batch,): its change in the last sweep; the largest of any unit, unless the solver measures otherwise."""
     sweeps: Tensor
     """(batch,) int64: sweeps that each example took."""
     unstable: Tensor | None = None
@@ -34,7 +52,7 @@ class Settled(NamedTuple):
 
     @property
     def residual(self) -> Tensor:
-        """(batch,): the largest change of any unit in the last sweep."""
+        """(batch,): the change of the node that changed most in the last sweep."""
         return torch.stack(list(self.change.values())).amax(0)
 
     def worst_node(self) -> str:
@@ -56,6 +74,7 @@ class FixedPoint(Solver):
 
     sweeps: int
     sweep: Sweep = alternating
+    measure: Measure = largest_change
 
     def __post_init__(self) -> None:
         if self.sweeps < 1:
@@ -65,29 +84,31 @@ class FixedPoint(Solver):
         before = state = start
         for _ in range(self.sweeps):
             before, state = state, self.sweep(landscape, state)
-        change = changes(before, state)
+        change = self.measure(before, state)
         batch = next(iter(change.values()))
         return Settled(state, change, torch.full_like(batch, self.sweeps, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
 class UntilRest(Solver):
-    """Sweeps until no unit of an example changes by more than ``tolerance``, at most ``sweeps`` times.
+    """Sweeps until no node of an example changes by more than ``tolerance``, at most ``sweeps`` times.
 
-    An example that has come to rest stays as it is, so its result does not depend on the rest of its batch. Once a
-    quarter of the examples rests, the sweeps go on without them.
+    ``measure`` says what a node's change is: by default the largest of any unit. An example that has come to rest
+    stays as it is, so its result does not depend on the rest of its batch. Once a quarter of the examples rests, the
+    sweeps go on without them.
     """
 
     tolerance: float
     sweeps: int
     sweep: Sweep = alternating
+    measure: Measure = largest_change
 
     def __post_init__(self) -> None:
         if self.sweeps < 1 or not self.tolerance > 0:
             raise InputError(f"{self}: sweeps must be at least 1 and tolerance positive.")
 
     def __call__(self, landscape: Landscape, start: State) -> Settled:
-        once = FixedPoint(1, self.sweep)
+        once = FixedPoint(1, self.sweep, self.measure)
         present = once(landscape, start)
         rows = torch.arange(len(present.sweeps), device=present.sweeps.device)  # which examples are present
         gone: list[tuple[Tensor, Settled]] = []
@@ -122,11 +143,6 @@ def joined(parts: Sequence[Settled]) -> Settled:
         torch.cat([each.sweeps for each in parts]),
         torch.cat(unstable) if unstable else None,
     )
-
-
-def changes(before: State, after: State) -> dict[str, Tensor]:
-    """Node -> (batch,): the largest change of any of its units."""
-    return {node: (after[node] - before[node]).abs().flatten(1).amax(1) for node in after}
 
 
 def where(moving: Tensor, new: Tensor, old: Tensor) -> Tensor:

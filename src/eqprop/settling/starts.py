@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.settling.solvers import Settled, Solver
@@ -36,9 +38,28 @@ class FromState(Solver):
 
 def feedforward(landscape: Landscape, start: State) -> State:
     """Each node's response to the data and the nodes before it, as if no feedback were there."""
-    state, before = start, set[str]()
+    state = start
+    for node, heard in upstream(landscape).items():
+        state = state | heard.relax(state, [node])
+    return state
+
+
+def one_pass(landscape: Landscape) -> Settled:
+    """The feedforward pass as a free phase of one sweep. Where no feedback is heard, nothing would move on."""
+    state = feedforward(landscape, landscape.rest())
+    first = next(iter(state.values()))
+    still, one = first.new_zeros(len(first)), first.new_ones(len(first), dtype=torch.int64)
+    return Settled(state, dict.fromkeys(state, still), one)
+
+
+def upstream(landscape: Landscape) -> dict[str, Landscape]:
+    """For each node, in their order, the terms through which it hears the data and the nodes before it.
+
+    Each term belongs to the last of its nodes.
+    """
+    found, before = {}, set[str]()
     for node in landscape.nodes:
         before.add(node)
         heard = {n: term for n, term in landscape.terms.items() if node in term.nodes and before.issuperset(term.nodes)}
-        state = state | landscape.only(heard).relax(state, [node])
-    return state
+        found[node] = landscape.only(heard)
+    return found

@@ -100,7 +100,7 @@ class Images:
             raise InputError(
                 f"A share of {fraction} of {len(self)} images leaves one side empty: choose one between 0 and 1."
             )
-        order = torch.randperm(len(self), generator=_generator("split", seed)).to(self.labels.device)
+        order = torch.randperm(len(self), generator=generator_for("split", seed)).to(self.labels.device)
         first, second = order[:count].sort().values, order[count:].sort().values
         return self._rows(first), self._rows(second)
 
@@ -553,16 +553,16 @@ class Batches:
     def _order(self, number: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.images))
-        return torch.randperm(len(self.images), generator=_generator("order", self.seed, number))
+        return torch.randperm(len(self.images), generator=generator_for("order", self.seed, number))
 
     def _augmented(self, images: Tensor, number: int, index: int) -> Tensor:
-        generator = _generator("augment", self.seed, number, index)
+        generator = generator_for("augment", self.seed, number, index)
         for change in self.augment:
             images = change(images, generator)
         return images
 
 
-def _generator(*key: str | int) -> torch.Generator:
+def generator_for(*key: str | int) -> torch.Generator:
     """A generator on the CPU, whatever the device, so that all devices see the same draws."""
     digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))

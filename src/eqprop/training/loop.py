@@ -23,6 +23,7 @@ from eqprop.energy.nodes import State
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.training import checkpoint
+from eqprop.training.constraints import Constrain
 from eqprop.training.data import Batches
 from eqprop.training.report import Report
 
@@ -41,6 +42,7 @@ class Run:
         validation: a part of the training set that chooses the best epoch; ``None`` when the test set does.
         epochs: how often ``train`` is passed through.
         scheduler: stepped after each epoch.
+        constrain: called with the model's network after each step, to put parameters back where they may be.
     """
 
     model: Equilibrium
@@ -50,6 +52,7 @@ class Run:
     epochs: int
     validation: Batches | None = None
     scheduler: LRScheduler | None = None
+    constrain: Constrain | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -196,6 +199,8 @@ class Trainer:
         self.fabric.backward(loss)
         self._check_finite(loss, record)
         self.optimizer.step()
+        if self.run.constrain is not None:
+            self.run.constrain(self.run.model.network)
         self.totals.add(loss, y, record)
 
     def _check_finite(self, loss: Tensor, record: Record) -> None:

@@ -1,0 +1,82 @@
+"""Continual equilibrium propagation: the weights learn at every sweep of the nudged phases, while states still move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.network import Landscape
+from eqprop.errors import InputError
+from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt, compare, nudge_of
+from eqprop.learning.forms import ordinary
+from eqprop.learning.moving import moving
+from eqprop.learning.rules import Rule, contrastive
+from eqprop.learning.stencils import Nudging
+from eqprop.learning.teachers import force
+from eqprop.settling.solvers import FixedPoint, Settled, Solver, joined
+
+
+@dataclass(frozen=True)
+class ContinualEP(Estimator):
+    """Each sweep moves the weights by the difference of its two states, under which the next one settles.
+
+    theta <- theta - rate * weight_k * mean over the batch of [dF/dtheta after the sweep - dF/dtheta before it]
+    (Ernoult et al. 2020, C-EP; with ``vector_field`` their C-VF), F before the first sweep being the free one. Phases
+    follow one another from the same free state, the weights going on from where the last phase left them. As ``rate``
+    falls their sum tends to the estimate of ``EquilibriumPropagation`` with the same stencil, for any stencil.
+
+    The gradient is the weights' whole displacement over -rate, so that SGD with learning rate ``rate`` makes exactly
+    this step; the weights themselves are put back. One rate serves all parameters.
+
+    Attributes:
+        nudging: the stencil over nudges. Its phases follow in its order; one at beta 0 is the free state.
+        free: solver of the free phase, from rest.
+        nudged: the sweeps of each nudged phase.
+        rate: the learning rate within the phases. Where it is too large beside the betas, states and weights run away
+            together; a convolution, whose every weight meets many units, bears less.
+        rule: how the two states of a sweep become gradients.
+    """
+
+    nudging: Nudging
+    free: Solver
+    nudged: FixedPoint
+    rate: float
+    rule: Rule = contrastive
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < float("inf"):
+            raise InputError(f"rate {self.rate} must be positive: without one, use EquilibriumPropagation.")
+
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        with torch.no_grad():
+            free = self.free(landscape, landscape.rest())
+        return free, partial(self._learn, landscape, free)
+
+    def generators(self) -> Iterable[torch.Generator]:
+        return self.nudging.generators()
+
+    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+        stencil, once = self.nudging.draw(), replace(self.nudged, sweeps=1)
+        every = torch.arange(len(cost.weight), device=cost.weight.device)
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        settled = []
+        with moving(parameters) as move, torch.enable_grad():
+            for beta, weight in zip(stencil.betas, stencil.weights, strict=True):
+                if beta == 0:
+                    continue
+                nudge, last, state = nudge_of(cost, [beta], every), 0.0, free.state
+                for _ in range(self.nudged.sweeps):
+                    present = landscape.rebuilt()
+                    with torch.no_grad():
+                        swept = once(force(ordinary, present, state, nudge), state)
+                    both = {node: torch.cat([value, swept.state[node]]) for node, value in state.items()}
+                    seen = compare(ordinary, present, cost, [(last, -weight), (beta, weight)], state, both)
+                    total = [t + g for t, g in zip(total, self.rule(seen, parameters), strict=True)]
+                    move([-self.rate * t for t in total])
+                    last, state = beta, swept.state
+                settled.append(swept._replace(sweeps=self.nudged.sweeps * swept.sweeps))
+        return Learnt(tuple(total), joined(settled))

@@ -1,0 +1,59 @@
+"""Constraints on weights, imposed after each step of an optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqprop.energy.network import Network
+from eqprop.errors import InputError
+from eqprop.training.data import generator_for
+
+Constrain = Callable[[Network], None]
+"""Moves the parameters of a network, in place, to where they may be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Signs:
+    """Parameters that keep their signs: one that a step took across zero is put to zero.
+
+    Attributes:
+        of: the name of a parameter in the network -> a tensor that broadcasts against it, positive where the parameter
+            may not be negative, negative where it may not be positive, 0 where it is free. E.g. all ones for a device
+            whose conductances are positive; for Dale's law, ``dale``.
+    """
+
+    of: Mapping[str, Tensor]
+
+    @torch.no_grad()
+    def __call__(self, network: Network) -> None:
+        """Raises InputError for a name that no parameter has, or signs that do not fit it."""
+        parameters = dict(network.named_parameters())
+        for name, signs in self.of.items():
+            if name not in parameters:
+                raise InputError(f"There is no parameter {name!r} to keep the signs of: {list(parameters)}.")
+            parameter, signs = parameters[name], signs.to(parameters[name].device)
+            try:
+                wrong = (parameter * signs < 0).expand_as(parameter)
+            except RuntimeError as error:
+                raise InputError(
+                    f"Signs of shape {tuple(signs.shape)} do not fit {name!r}, {tuple(parameter.shape)}."
+                ) from error
+            parameter.masked_fill_(wrong, 0)
+
+
+def dale(units: int, excitatory: float, seed: int) -> Tensor:
+    """(units,) of 1 and -1: each unit excitatory with that probability, else inhibitory; drawn from the seed alone.
+
+    Broadcast against a dense weight (out, units), it gives all that a unit sends the unit's sign.
+
+    Raises:
+        InputError: the probability is not in [0, 1].
+    """
+    if not 0 <= excitatory <= 1:
+        raise InputError(f"excitatory {excitatory} is not a probability: it must be in [0, 1].")
+    draws = torch.rand(units, generator=generator_for("dale", seed))
+    return torch.where(draws < excitatory, 1.0, -1.0)

@@ -1,0 +1,100 @@
+"""Signs hold after every step, whatever the optimiser, and come back when a run resumes."""
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import eqprop as ep
+from eqprop.recipes import RECIPES
+from eqprop.training.checkpoint import load
+from eqprop.training.constraints import Signs, dale
+from eqprop.training.loop import Trainer
+from eqprop.training.report import Report
+
+WEIGHT = "couplings.layer1_layer2.map.weight"
+
+
+def network():
+    torch.manual_seed(0)
+    return ep.chain((4,), [ep.DenseLayer(5), ep.DenseLayer(3)], ep.SquaredError)
+
+
+def test_only_what_has_the_wrong_sign_moves():
+    taught = network()
+    before = {name: value.detach().clone() for name, value in taught.named_parameters()}
+    signs = torch.tensor([1.0, -1.0, 0.0, 1.0, -1.0])
+    keep = Signs({WEIGHT: signs, "couplings.layer1_bias.bias": torch.ones(())})
+    keep(taught)
+    for name, value in taught.named_parameters():
+        if name == WEIGHT:
+            expected = torch.where(before[name] * signs < 0, 0, before[name])
+        elif name == "couplings.layer1_bias.bias":
+            expected = before[name].clamp(min=0)
+        else:
+            expected = before[name]
+        assert torch.equal(value, expected), name
+        assert value.requires_grad
+    assert (taught.get_parameter(WEIGHT) == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [({"weight": torch.ones(5)}, "no parameter 'weight'"), ({WEIGHT: torch.ones(4)}, "do not fit"),
+     ({WEIGHT: torch.ones(2, 3, 5)}, "do not fit")],
+)  # fmt: skip
+def test_signs_that_do_not_fit_are_named(of, says):
+    with pytest.raises(ep.InputError, match=says):
+        Signs(of)(network())
+
+
+def test_dales_signs_depend_on_the_seed_alone():
+    signs = dale(1000, 0.8, 3)
+    torch.manual_seed(9)
+    assert torch.equal(signs, dale(1000, 0.8, 3))
+    assert not torch.equal(signs, dale(1000, 0.8, 4))
+    assert set(signs.tolist()) == {-1.0, 1.0}
+    assert abs(float((signs > 0).double().mean()) - 0.8) < 0.05
+    assert dale(50, 1.0, 0).min() == 1
+    assert dale(50, 0.0, 0).max() == -1
+    with pytest.raises(ep.InputError, match="excitatory"):
+        dale(5, 1.2, 0)
+
+
+class Silent(Report):
+    def epoch(self, history, epochs):
+        pass
+
+
+def trainer(folder, epochs):
+    torch.manual_seed(0)
+    options = {"hidden": 20, "batch_size": 100, "sweeps": 30, "samples": 4, "train_images": 400}
+    run = RECIPES["mnist-predictive-dale"](data="digits", epochs=epochs, **options)
+    return Trainer(run, folder, Fabric(accelerator="cpu"), Silent())
+
+
+def test_dales_law_holds_in_training_and_survives_a_resumption(tmp_path):
+    signs = dale(20, 0.8, 0)
+    assert 0 < int((signs < 0).sum()) < 20
+    whole = trainer(tmp_path / "whole", 2)
+    steps, constrain = [], whole.run.constrain
+
+    def watched(taught):
+        constrain(taught)
+        steps.append(bool((taught.get_parameter(WEIGHT) * signs >= 0).all()))
+
+    whole.run.constrain = watched
+    assert whole.fit()
+    assert steps == [True] * 8
+    assert trainer(tmp_path / "cut", 1).fit()
+    resumed = trainer(tmp_path / "cut", 2)
+    resumed.restore()
+    assert resumed.fit()
+    one, other = (load(tmp_path / name, "last")[0] for name in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    assert any(name.startswith("optimizer") for name in one)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    weight = one[f"model.network.{WEIGHT}"]
+    assert weight[:, signs > 0].any()
+    assert weight[:, signs < 0].any()
+    assert bool((weight * signs >= 0).all())

@@ -1,0 +1,53 @@
+"""The rules' runs on one network: each builds from its options, and its steps lower the loss."""
+
+import pytest
+import torch
+
+import eqprop as ep
+from eqprop.cli import main
+from eqprop.recipes import RECIPES, mnist
+
+NAMES = [recipe.__name__ for recipe in mnist.RECIPES]
+
+
+@pytest.mark.parametrize("recipe", mnist.RECIPES, ids=NAMES)
+def test_steps_of_every_rule_lower_the_loss(recipe):
+    torch.manual_seed(0)
+    run = recipe(data="digits", batch_size=100, epochs=1, lr=3e-3)
+    assert RECIPES[recipe.__name__.replace("_", "-")] is recipe
+    before = {name: p.clone() for name, p in run.model.named_parameters()}
+    (x, y), losses = next(run.train.epoch(0)), []
+    for _ in range(20):
+        run.optimizer.zero_grad()
+        loss = run.model.loss(x, y)
+        loss.backward()
+        run.optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    for name, parameter in run.model.named_parameters():
+        fixed = recipe is mnist.mnist_random_feedback and ".feedback." in name
+        assert torch.equal(parameter, before[name]) == fixed, name
+
+
+def test_all_rules_share_epochs_batches_and_initial_weights():
+    runs = []
+    for recipe in mnist.RECIPES:
+        torch.manual_seed(0)
+        runs.append(recipe(data="digits", seed=3))
+    for run in runs:
+        assert (run.epochs, run.train.batch_size, run.train.seed) == (5, 64, 3)
+        assert torch.equal(run.train.images.pixels, runs[0].train.images.pixels)
+        first, second = (each.model.network.terms["input_layer1"].map.weight for each in (run, runs[0]))
+        assert torch.equal(first, second)
+
+
+def test_options_reach_the_estimator(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = mnist.mnist_coupled(beta=0.4, feedback_gain=0.5, nudged_sweeps=3, data="digits")
+    estimator = run.model.estimator
+    assert estimator.nudging == ep.symmetric(0.4)
+    assert estimator.teacher is ep.clamp
+    assert estimator.nudged.sweeps == 3
+    assert run.model.network.terms["layer1_layer2"].feedback_gain == 0.5
+    options = ["--data", "digits", "--epochs", "1", "--feedback_gain", "0.2", "--out", "run", "--threads", "1"]
+    assert main(["train", "mnist-chl", *options]) == 0
