@@ -62,6 +62,7 @@ COUPLINGS = {
     "tangent": lambda: synapse(tangent=lambda self, *s: doubled()),
     "bilinear": lambda: type("Claims", (Quartic,), {"bilinear": True})(),
     "mixing": Mixing,
+    "holomorphic": lambda: synapse(contrast=lambda self, *s: -(self.map(s[0]) * s[1].conj()).sum(1)),
 }
 
 
@@ -77,6 +78,11 @@ MAPS = {
     "push": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(push=lambda change: 2 * self(change))},
     "value": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(value=2 * self(pre))},
     "taken": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(taken=lambda examples: self.carry(pre))},
+    "holomorphic": {
+        "carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(
+            push=lambda change: ep.Dense.forward(self, change.conj())
+        )
+    },
     "transpose": {"transpose": lambda self, pre, post: post @ self.weight.T},  # fits, as the map is square
     "linear": {
         "forward": lambda self, pre: torch.tanh(F.linear(pre, self.weight)),
@@ -111,12 +117,32 @@ ACTIVATIONS = {
         "potential": lambda self, s: 0.5 * s.square(),
         "difference": lambda self, drive, change: 1.01 * change,
     },
+    "holomorphic": {
+        "holomorphic": True,
+        "response": lambda self, drive: drive.conj(),
+        "potential": lambda self, s: 0.5 * s.square(),
+    },
+    "holomorphic in another way": {
+        "holomorphic": True,
+        "response": lambda self, drive: torch.tanh(drive) * (1 + drive - drive.conj()),
+        "potential": ep.tanh.potential,
+        "difference": ep.tanh.difference,
+    },
+    "another holomorphic function": {
+        "holomorphic": True,
+        "response": lambda self, drive: 2 * drive if drive.is_complex() else drive,
+        "potential": lambda self, s: 0.5 * s.square(),
+    },
+    "needlessly without potential": {
+        "response": lambda self, drive: drive,
+        "potential": lambda self, s: ep.smooth_clip.potential(s),
+    },
 }
 
 
 @pytest.mark.parametrize("methods", ACTIVATIONS.values(), ids=ACTIVATIONS.keys())
 def test_activations(methods):
-    with pytest.raises(AssertionError, match=r"falls|not the minimum|disagree"):
+    with pytest.raises(AssertionError, match=r"falls|not the minimum|disagree|has a potential"):
         testing.check_activation(type("Wrong", (ep.Activation,), methods)())
 
 
@@ -132,11 +158,12 @@ TARGET = torch.randn(3, 5, dtype=torch.float64)
     [
         {"force": lambda self, node, target, *s: s[0] - target},
         {"forward": lambda self, target, *s: (s[0] - target).square().sum()},
+        {"forward": lambda self, target, *s: 0.5 * ((s[0] - target) * (s[0] - target).conj()).sum(1)},
     ],
-    ids=["force", "shape"],
+    ids=["force", "shape", "holomorphic"],
 )
 def test_losses(overrides):
-    with pytest.raises(AssertionError, match=r"force|one number"):
+    with pytest.raises(AssertionError, match=r"force|one number|holomorphic"):
         testing.check_loss(loss(**overrides), TARGET, {"a": UNITS})
 
 

@@ -13,6 +13,7 @@ import eqprop
 
 TESTS = Path(__file__).parent
 GRADIENTS, CONFORMANCE = "learning/test_gradients.py", "energy/test_conformance.py"
+HOLOMORPHIC = "learning/test_holomorphic.py"
 SETTLING, NETWORK = "settling/test_settling.py", "energy/test_network.py"
 HEBBIAN = "learning/test_contrastive_hebbian.py"
 EQUILIBRIUM, SOLVERS = "learning/test_equilibrium.py", "settling/test_solvers.py"
@@ -28,14 +29,14 @@ BUGS = {
     ),
     "swap the phases": (
         "learning/estimators.py",
-        "new_tensor([weight for _, weight in phases])",
-        "new_tensor([weight for _, weight in reversed(phases)])",
+        "numbers([weight for _, weight in phases], ",
+        "numbers([weight for _, weight in reversed(phases)], ",
         f"{GRADIENTS}::test_a_block_inside_an_ordinary_model",
     ),
     "forget the transpose": (
         "energy/maps.py",
-        "(post.flatten(1) @ self.weight).view(-1, *self.in_shape)",
-        "(post.flatten(1) @ self.weight).view(-1, *self.in_shape) * 0 + post.flatten(1).sum(1, True)",
+        "s @ self.weight, post",
+        "s @ self.weight * 0 + s.sum(1, True), post",
         f"{CONFORMANCE}::test_other_maps",
     ),
     "a stale state": (
@@ -64,7 +65,7 @@ BUGS = {
     ),
     "forget the softmax": (
         "energy/losses.py",
-        "- scores.softmax(1)",
+        "- softmax(scores, 1)",
         "- scores",
         f"{CONFORMANCE}::test_losses",
     ),
@@ -88,8 +89,8 @@ BUGS = {
     ),
     "a contrast without its product of displacements": (
         "energy/couplings.py",
-        "carried.push(pre_move) * (post + post_move)",
-        "carried.push(pre_move) * post",
+        "linearly(carried.push, pre_move) * (post + post_move)",
+        "linearly(carried.push, pre_move) * post",
         f"{GRADIENTS}::test_the_two_forms_agree",
     ),
     "a residual that flatters": (
@@ -166,8 +167,8 @@ BUGS = {
     ),
     "an example's weight loses its sign": (
         "learning/estimators.py",
-        "beta * cost.weight for beta in betas",
-        "beta * cost.weight.abs() for beta in betas",
+        "repeat_interleave(batch) * cost.weight[examples]",
+        "repeat_interleave(batch) * cost.weight[examples].abs()",
         f"{EQUILIBRIUM}::test_an_example_of_weight_minus_one_unlearns_in_the_limit",
     ),
     "a strided convolution whose transpose is too small": (
@@ -211,6 +212,30 @@ BUGS = {
         "(parameter * signs < 0)",
         "(parameter * signs < -1)",
         "training/test_constraints.py::test_only_what_has_the_wrong_sign_moves",
+    ),
+    "imaginary parts of the wrong sign": (
+        "energy/holomorphic.py",
+        "torch.complex(real.to(precision), imaginary.to(precision))",
+        "torch.complex(real.to(precision), -imaginary.to(precision))",
+        f"{CONFORMANCE}::test_couplings",
+    ),
+    "the conjugate of a complex derivative": (
+        "energy/holomorphic.py",
+        "[0].conj()",
+        "[0]",
+        f"{CONFORMANCE}::test_couplings",
+    ),
+    "a nudge that turns without its weight": (
+        "learning/stencils.py",
+        "turn.conjugate() / (points * beta)",
+        "1 / (points * beta)",
+        f"{HOLOMORPHIC}::test_the_turning_nudge_is_the_holomorphic_estimate_where_each_step_settles",
+    ),
+    "a turning nudge that resets the state": (
+        "learning/turning.py",
+        "at = settled.state",
+        "at = self._form(landscape).start(free.state) if settled else at",
+        f"{HOLOMORPHIC}::test_the_error_of_a_lagging_state_falls_with_the_square_of_the_steps",
     ),
     "dropout in evaluation": (
         "learning/equilibrium.py",

@@ -5,6 +5,7 @@ from eqprop.energy.activations import (
     Clip,
     Linear,
     Sigmoid,
+    SmoothClip,
     Tanh,
     centred_hard_sigmoid,
     half_hard_sigmoid,
@@ -12,6 +13,7 @@ from eqprop.energy.activations import (
     hard_sigmoid,
     linear,
     sigmoid,
+    smooth_clip,
     tanh,
 )
 from eqprop.energy.couplings import Bias, Coupling, Field, SeparateFeedback, Synapse
@@ -46,6 +48,7 @@ from eqprop.learning.stencils import (
     Stencil,
     centred,
     five_point,
+    holomorphic,
     negative,
     one_sided,
     optimistic,
@@ -54,6 +57,7 @@ from eqprop.learning.stencils import (
     symmetric,
 )
 from eqprop.learning.teachers import Teacher, clamp, force, soft_clamp
+from eqprop.learning.turning import TurningNudge
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Measure, Settled, Solver, UntilRest, largest_change, relative_change
@@ -119,6 +123,7 @@ __all__ = [
     "SeparateFeedback",
     "Settled",
     "Sigmoid",
+    "SmoothClip",
     "SoftPool",
     "Solver",
     "SquaredError",
@@ -129,6 +134,7 @@ __all__ = [
     "Tanh",
     "Teacher",
     "TrueFree",
+    "TurningNudge",
     "UntilRest",
     "WeightedSum",
     "alternating",
@@ -148,6 +154,7 @@ __all__ = [
     "half_hard_sigmoid",
     "half_sigmoid",
     "hard_sigmoid",
+    "holomorphic",
     "kolen_pollack",
     "largest_change",
     "linear",
@@ -161,6 +168,7 @@ __all__ = [
     "positive",
     "relative_change",
     "sigmoid",
+    "smooth_clip",
     "soft_clamp",
     "steepness",
     "symmetric",

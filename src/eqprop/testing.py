@@ -5,8 +5,10 @@ Each check raises ``AssertionError``. Each draws from a generator that it seeds 
 
 from __future__ import annotations
 
+import cmath
+import math
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec
 
 import torch
@@ -17,6 +19,7 @@ from eqprop.energy.couplings import Coupling, Tangent
 from eqprop.energy.losses import Loss, Target
 from eqprop.energy.maps import Map
 from eqprop.energy.network import Landscape, Network
+from eqprop.errors import InputError
 from eqprop.settling.solvers import Solver
 from eqprop.settling.sweeps import Sweep
 
@@ -35,20 +38,32 @@ def repeatable(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 @repeatable
 def check_activation(activation: Activation, low: float = -3.0, high: float = 3.0) -> None:
-    """``response(a)`` minimises ``potential(s) - a s`` over the responses there are, and rises with a."""
+    """``response(a)`` minimises ``potential(s) - a s`` over the responses there are, and rises with a.
+
+    One that falls somewhere minimises no potential, and is held to the rest if ``potential`` says so by an InputError.
+    """
     drives = torch.linspace(low, high, 601, dtype=torch.float64)
     states = activation.response(drives)
-    assert bool((states.diff() >= 0).all()), f"{activation}: the response falls somewhere."
-    cost = activation.potential(states)[None, :] - drives[:, None] * states[None, :]
-    excess = cost.diagonal() - cost.amin(1)
-    worst = int(excess.argmax())
-    assert float(excess[worst]) < 1e-9, (
-        f"{activation}: at drive {float(drives[worst]):g} the response {float(states[worst]):g} is not the minimum."
-    )
+    rises = bool((states.diff() >= 0).all())
+    try:
+        cost = activation.potential(states)[None, :] - drives[:, None] * states[None, :]
+    except InputError:
+        assert not rises, f"{activation}: the response rises everywhere, so it has a potential."
+    else:
+        assert rises, f"{activation}: the response falls somewhere."
+        excess = cost.diagonal() - cost.amin(1)
+        worst = int(excess.argmax())
+        assert float(excess[worst]) < 1e-9, (
+            f"{activation}: at drive {float(drives[worst]):g} the response {float(states[worst]):g} is not the minimum."
+        )
     for size in (1.0, 1e-3, 0.0):
         change = size * torch.randn_like(drives)
         expected = activation.response(drives + change) - activation.response(drives)
         close(activation.difference(drives, change), expected, f"{activation}: difference and two responses")
+    if activation.holomorphic:
+        check_holomorphic(activation.response, drives, what=f"{activation}: response")
+        change = torch.randn_like(drives)
+        check_holomorphic(lambda c: activation.difference(drives, c), change, what=f"{activation}: difference")
 
 
 @repeatable
@@ -78,6 +93,11 @@ def check_map(map: Map, batch: int = 2) -> None:
     if map.linear:
         offset = value - push(pre)  # a module's bias
         close(offset, map(torch.zeros_like(pre)).expand_as(offset), f"{map}: linear, and the value off its push")
+    if map.holomorphic:
+        check_holomorphic(map.forward, pre, what=f"{map}: forward")
+        check_holomorphic(map.transpose, pre, post, what=f"{map}: transpose")
+        check_holomorphic(lambda z, d: map.carry(z).push(d), pre, step, what=f"{map}: the push of carry")
+        check_holomorphic(lambda z, d: map.carry(z).pull(d), pre, post, what=f"{map}: the pull of carry")
 
 
 @repeatable
@@ -116,6 +136,13 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
             at = [s + (1.0 if n == node else 0.0) for n, s in zip(coupling.nodes, states, strict=True)]
             if not any(isinstance(m, Map) and getattr(m, "pool", None) for m in coupling.modules()):
                 close(coupling.drive(node, *at), coupling.drive(node, *states), f"{coupling}: bilinear, at {node!r}")
+    if coupling.holomorphic:
+        check_holomorphic(coupling.contrast, *states, what=f"{coupling}: contrast")
+        check_holomorphic(lambda *m: coupling.change(states, m), *steps, what=f"{coupling}: change")
+        for node in coupling.nodes:
+            for name, found in (("potential", coupling.potential), ("drive", coupling.drive), ("drive", bound.drive)):
+                check_holomorphic(partial(found, node), *states, what=f"{coupling}: {name} of {node!r}")
+            check_holomorphic(partial(tangent.drive, node), *steps, what=f"{coupling}: the tangent's drive on {node!r}")
     for i, node in enumerate(coupling.nodes if len(coupling.nodes) > 1 else ()):
         others = [s for j, s in enumerate(states) if j != i]
         try:
@@ -154,6 +181,31 @@ def check_loss(
     for node in loss.nodes:
         derived = Loss.force(loss, node, target, *states)
         close(loss.force(node, target, *states), derived, f"{loss}: force and -grad at {node!r}")
+    if loss.holomorphic:
+        check_holomorphic(partial(loss, target), *states, what=f"{loss}")
+        for node in loss.nodes:
+            check_holomorphic(partial(loss.force, node, target), *states, what=f"{loss}: force on {node!r}")
+
+
+@repeatable
+def check_holomorphic(function: Callable[..., Tensor], *at: Tensor, what: str) -> None:
+    """Of tensors ``at``, real and in float64: the same in complex numbers, and holomorphic in all of them together.
+
+    By Cauchy's theorem: round a small circle beside the real axis its integral is 0, which for a function with any part
+    in the conjugate it is not.
+    """
+
+    def value(*points: Tensor) -> Tensor:
+        return function(*points).to(torch.complex128)  # a constant may stay real
+
+    points = [a.to(torch.complex128) for a in at]
+    close(value(*points), value(*at), f"{what}: holomorphic, and the value of real numbers")
+    directions = [torch.randn_like(a) for a in at]
+    centre = [p + 0.05j * torch.randn_like(a) for p, a in zip(points, at, strict=True)]
+    turns = [cmath.rect(1, 2 * math.pi * n / 16) for n in range(16)]
+    around = [turn * value(*(c + 0.02 * turn * d for c, d in zip(centre, directions, strict=True))) for turn in turns]
+    integral = torch.stack(around).mean(0)
+    close(integral, torch.zeros_like(integral), f"{what}: holomorphic, and the integral round a circle")
 
 
 @repeatable

@@ -78,7 +78,9 @@ def test_pictures_and_their_numbers(recipe):
         "one-sided": 1,
         "symmetric": 2,
         "five-point": 4,
+        "holomorphic 6": 6,
     }
+    assert set(found["bias"][as_it_is]) == {"one-sided", "symmetric", "five-point"}  # clips follow no complex nudge
     assert set(found["through_time"]) == {as_it_is, twin}
     assert max(found["through_time"][twin]["relative_distance"].values()) < 0.1
     assert {len(each) for each in found["angles"].values()} == {1}  # synapses
@@ -133,16 +135,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(recipe, capsys):
 
 def test_standard_estimators_keep_the_runs_own_solvers():
     own = ep.EquilibriumPropagation(ep.symmetric(0.5), ep.FixedPoint(7), ep.FixedPoint(3), form=ep.ordinary)
-    network = ep.chain((4,), [ep.DenseLayer(3)], ep.SquaredError)
-    found = standard(network, own, 0.2)
+    network, x = ep.chain((4,), [ep.DenseLayer(3, ep.tanh)], ep.SquaredError), torch.randn(2, 4)
+    found = standard(network, x, own, 0.2)
     for name, make in STENCILS.items():
         each = found[f"{name} 0.2"]
         assert (each.free, each.nudged, each.form, each.nudging) == (own.free, own.nudged, own.form, make(0.2))
     assert found["truncated BPTT 3"].free == own.free
     fast = ep.InfinitesimalNudge(ep.FromFeedforward(ep.UntilRest(1e-3, 50)))
-    assert standard(network, fast, 0.1)["symmetric 0.1"].free == fast.free
+    assert standard(network, x, fast, 0.1)["symmetric 0.1"].free == fast.free
     apart = ep.chain((4,), [ep.DenseLayer(3), ep.DenseLayer(2)], ep.SquaredError, separate_feedback=True)
-    assert isinstance(standard(apart, own, 0.1)["infinitesimal"].response, ep.FixedPoint)
+    assert isinstance(standard(apart, x, own, 0.1)["infinitesimal"].response, ep.FixedPoint)
 
 
 def test_angles_start_at_right_angles_and_kolen_pollack_brings_them_down():

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from test_conformance import ACTIVATIONS
+from test_conformance import ACTIVATIONS, WITHOUT_POTENTIAL
 
 import eqprop as ep
 
 BOUNDED = [a for a in ACTIVATIONS if a is not ep.linear]
+EVERY = [*ACTIVATIONS, *WITHOUT_POTENTIAL]
 SMOOTH = [ep.sigmoid, ep.half_sigmoid, ep.tanh, ep.Sigmoid(3.0, 0.1)]
 
 
@@ -39,7 +40,7 @@ def test_saturated_units_are_finite(activation, dtype):
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-7])
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", EVERY, ids=str)
 def test_differences_keep_their_precision_in_single(activation, size):
     """Relative to what two responses in double say, on the part of the range that is not saturated."""
     drives = torch.linspace(0.05, 0.45, 41)
@@ -49,7 +50,7 @@ def test_differences_keep_their_precision_in_single(activation, size):
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-5 * size)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", EVERY, ids=str)
 def test_differences_compose_and_vanish_with_the_change(activation):
     torch.manual_seed(0)
     drive, one, two = 0.5 * torch.randn(3, 500, dtype=torch.float64)  # far from saturation, whose digits see below
@@ -58,7 +59,7 @@ def test_differences_compose_and_vanish_with_the_change(activation):
     assert not activation.difference(drive, torch.zeros_like(drive)).any()
 
 
-@pytest.mark.parametrize("activation", SMOOTH, ids=str)
+@pytest.mark.parametrize("activation", [*SMOOTH, *WITHOUT_POTENTIAL], ids=str)
 def test_differences_from_a_saturated_unit(activation):
     drives = torch.tensor([12.0, 12.0, 12.0, -12.0, -12.0])
     change = torch.tensor([-24.0, -12.5, -11.0, 24.0, 12.5])
@@ -72,3 +73,22 @@ def test_differences_from_a_saturated_unit(activation):
 def test_settings_that_cannot_be(bad):
     with pytest.raises(ep.InputError, match=r"slope"):
         bad()
+
+
+@pytest.mark.parametrize("gain", [1.0, 40.0])
+def test_the_smooth_clip_is_the_published_one_and_clips_where_its_gain_is_large(gain):
+    z = torch.linspace(-6, 6, 241, dtype=torch.float64)
+    found = ep.SmoothClip(gain).response(z)
+    published = z / 2 * torch.sigmoid(gain * z) + (1 - z / 2) * torch.sigmoid(gain * (z - 2))
+    torch.testing.assert_close(found, published, rtol=1e-12, atol=1e-12)
+    assert float((found - ep.half_hard_sigmoid.response(z)).abs().max()) < 0.2 / gain
+    ends = torch.tensor([-1e4, -200.0, 200.0, 1e4])
+    torch.testing.assert_close(ep.SmoothClip(gain).response(ends), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+
+
+def test_the_smooth_clip_has_no_energy_of_its_own_and_says_so():
+    assert float(ep.smooth_clip.response(torch.tensor(-2.0))) < 0
+    with pytest.raises(ep.InputError, match="not monotone"):
+        ep.smooth_clip.potential(torch.tensor(0.5))
+    with pytest.raises(ep.InputError, match="gain"):
+        ep.SmoothClip(0.0)

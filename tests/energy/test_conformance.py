@@ -14,6 +14,7 @@ ACTIVATIONS = [
     ep.linear, ep.hard_sigmoid, ep.half_hard_sigmoid, ep.centred_hard_sigmoid, ep.sigmoid, ep.half_sigmoid, ep.tanh,
     ep.Clip(0.7, -1.0, 2.0), ep.Sigmoid(3.0, 0.1),
 ]  # fmt: skip
+WITHOUT_POTENTIAL = [ep.smooth_clip, ep.SmoothClip(3.0)]
 
 CONVOLUTIONS = [
     {"kernel": 1},
@@ -32,7 +33,7 @@ CONVOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, *WITHOUT_POTENTIAL], ids=str)
 def test_activations(activation):
     testing.check_activation(activation)
 
@@ -50,6 +51,8 @@ def test_other_maps():
 
 
 class Inhibition(ep.Coupling):
+    holomorphic = True
+
     def __init__(self):
         super().__init__()
         self.nodes, self.strength = ("a",), nn.Parameter(torch.tensor(0.2))
@@ -61,6 +64,7 @@ class Inhibition(ep.Coupling):
 
 class ThreeBody(ep.Coupling):
     nodes = ("a", "b", "c")
+    holomorphic = True
 
     def energy(self, *states):
         a, b, c = (s.flatten(1).sum(1) for s in states)
@@ -75,10 +79,12 @@ def couplings():
     yield ep.Synapse("a", "b", ep.Dense(IMAGE, UNITS)), {"a": IMAGE, "b": UNITS}
     yield ep.Synapse("a", "b", ep.Dense(IMAGE, UNITS), feedback_gain=0.3), {"a": IMAGE, "b": UNITS}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED)), {"a": IMAGE, "b": (3, 3, 3)}
+    yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, pool=ep.SoftPool(2))), {"a": IMAGE, "b": (3, 2, 2)}
     module = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
     yield ep.Synapse("a", "b", module), {"a": IMAGE, "b": UNITS}
-    up, down = (ep.Convolution(IMAGE, 3, **POOLED) for _ in range(2))
-    yield ep.SeparateFeedback("a", "b", up, down), {"a": IMAGE, "b": (3, 3, 3)}
+    for pool in (ep.MaxPool(2), ep.AveragePool(2), ep.SoftPool(2)):
+        up, down = (ep.Convolution(IMAGE, 3, **POOLED | {"pool": pool}) for _ in range(2))
+        yield ep.SeparateFeedback("a", "b", up, down), {"a": IMAGE, "b": (3, 3, 3)}
     yield ep.SeparateFeedback("a", "b", *(ep.Dense(IMAGE, UNITS) for _ in range(2)), 0.3), {"a": IMAGE, "b": UNITS}
     yield ep.Bias("a", IMAGE, 9), {"a": IMAGE}
     yield ep.Bias("a", UNITS), {"a": UNITS}

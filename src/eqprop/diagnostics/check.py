@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +33,11 @@ from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import State
 from eqprop.errors import EqpropError, InputError
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of
+from eqprop.learning.forms import ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
-from eqprop.learning.stencils import Nudging, five_point, one_sided, symmetric
+from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Solver, UntilRest
 from eqprop.settling.starts import FromState
@@ -50,12 +51,13 @@ STENCILS: dict[str, Callable[[float], Nudging]] = {
     "one-sided": one_sided,
     "symmetric": symmetric,
     "five-point": five_point,
+    "holomorphic 6": partial(holomorphic, points=6),
 }
-"""The families that are compared and drawn."""
+"""The families that are compared and drawn, wherever a network can follow them."""
 READ_WITH_NOISE = ("one-sided", "symmetric")
 
 DEFAULT_BETA = 0.1
-BETAS = tuple(0.01 * 2**k for k in range(8))
+BETAS = tuple(0.02 * 2**k for k in range(8))
 FEW = 8
 FAR = UntilRest(1e-12, 1000)
 SWEEPS = 20
@@ -96,8 +98,8 @@ class Subject:
         """The same with the first few images, for what settles far."""
         return replace(self, x=self.x[:FEW], y=self.y[:FEW])
 
-    def families(self, which: str, names: Iterable[str]) -> dict[str, Family]:
-        """For one of the networks: settled far, so that the bias is all that is left of the error."""
+    def families(self, which: str) -> dict[str, Family]:
+        """Those that one of the networks follows, settled far: the bias is all that is left of the error."""
         landscape = double(self.networks[which]).landscape(self.x.double())
         with torch.no_grad():
             free = FromState(FAR(landscape, landscape.rest()).state, FAR)
@@ -105,7 +107,7 @@ class Subject:
         def family(stencil: Callable[[float], Nudging]) -> Family:
             return lambda beta: EquilibriumPropagation(stencil(beta), free, FAR, self.rule)
 
-        return {name: family(STENCILS[name]) for name in names}
+        return {name: family(make) for name, make in followed(self.networks[which], self.x).items()}
 
 
 def check(
@@ -142,7 +144,7 @@ def check(
         raise InputError(
             f"Cannot make the folder {str(folder)!r} ({first_line(error)}): --out names another."
         ) from error
-    comparison = compare(network, x, y, {"recipe's own": own} | standard(network, own, beta))
+    comparison = compare(network, x, y, {"recipe's own": own} | standard(network, x, own, beta))
     say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient, each at its own rest"))
     say(comparison.phases("How the phases went: the largest change of a unit in the last sweep, and where"))
     rests = equilibria(network, x)
@@ -190,13 +192,23 @@ def beta_of(own: Estimator) -> float:
         return min(abs(beta) for beta in own.nudging.draw().betas if beta)
 
 
-def standard(network: Network, own: Estimator, beta: float) -> dict[str, Estimator]:
+def followed(network: Network, x: Tensor) -> dict[str, Callable[[float], Nudging]]:
+    """Of the families, those that the network can follow: complex nudges want it holomorphic throughout."""
+    try:
+        ordinary.check_holomorphic(network.landscape(x))
+        smooth_enough = loss_of(network).holomorphic
+    except InputError:
+        smooth_enough = False
+    return {name: make for name, make in STENCILS.items() if smooth_enough or not make(DEFAULT_BETA).is_complex}
+
+
+def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[str, Estimator]:
     """The estimators of the field, with the solvers of the run's own where it has such."""
     free = getattr(own, "free", FixedPoint(2 * SWEEPS))
     nudged = FixedPoint(SWEEPS)
     base = own if isinstance(own, EquilibriumPropagation) else EquilibriumPropagation(symmetric(beta), free, nudged)
     found: dict[str, Estimator] = {
-        f"{name} {beta:g}": replace(base, nudging=make(beta)) for name, make in STENCILS.items()
+        f"{name} {beta:g}": replace(base, nudging=make(beta)) for name, make in followed(network, x).items()
     }
     response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network) else FixedPoint(2 * SWEEPS)
     found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0)
@@ -217,7 +229,7 @@ def suggestions(subject: Subject, read_noise: float, reads: int, say: Say, folde
     """The best beta under read noise, on the smoothest network there is."""
     which, network = list(subject.networks.items())[-1]
     x, y = subject.x, subject.y
-    families = subject.families(which, READ_WITH_NOISE)
+    families = {name: family for name, family in subject.families(which).items() if name in READ_WITH_NOISE}
     found = {name: suggest_beta(network, x, y, read_noise, reads, family) for name, family in families.items()}
     many = f"{reads} read{'s' * (reads > 1)}"
     for name, each in found.items():
@@ -241,7 +253,7 @@ def bias(subject: Subject, folder: Path) -> Any:
     found: dict[str, dict[str, BiasCurve]] = {
         which: {
             name: bias_curve(network, subject.x, subject.y, family, BETAS)
-            for name, family in subject.families(which, STENCILS).items()
+            for name, family in subject.families(which).items()
         }
         for which, network in subject.networks.items()
     }
@@ -272,7 +284,7 @@ def convergence(subject: Subject, folder: Path) -> Any:
         landscape = network.landscape(x)
         rest = FAR(landscape, landscape.rest()).state
         cost = Cost(loss_of(network), y, x.new_ones(len(x)))
-        nudged = landscape.plus("nudge", nudge_of(cost, [subject.beta], torch.arange(len(x), device=x.device)))
+        nudged = landscape.plus("nudge", nudge_of(cost, [subject.beta])[0])
         found = {
             "free phase, from rest at 0": residuals(landscape, landscape.rest(), sweep),
             f"nudged phase, beta {subject.beta:g}, from the free equilibrium": residuals(nudged, rest, sweep),

@@ -24,13 +24,14 @@ def smooth(network: Network) -> Network:
     twin = copy.deepcopy(network)
     for convolution in max_pooled(twin):
         assert convolution.pool is not None
-        convolution.pool = SoftPool(convolution.pool.size, convolution.pool.stride)
-        convolution.linear = convolution.pool.linear
+        convolution.pool_by(SoftPool(convolution.pool.size, convolution.pool.stride))
     nodes = {
         name: replace(node, activation=node.activation and smoothed(node.activation))
         for name, node in twin.nodes.items()
     }
-    return Network(nodes, twin.terms, twin.loss, twin.output)  # binds every term anew, to maps no longer linear
+    return Network(
+        nodes, twin.terms, twin.loss, twin.output
+    )  # binds every term anew, to maps that are no longer linear
 
 
 def is_smooth(network: Network) -> bool:

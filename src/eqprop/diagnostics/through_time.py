@@ -19,8 +19,8 @@ from eqprop.energy.losses import Target
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, nudge_of
-from eqprop.learning.forms import OrdinaryPhases
+from eqprop.learning.estimators import Cost, compare, nudge_of
+from eqprop.learning.forms import ordinary
 from eqprop.learning.rules import Rule, contrastive
 from eqprop.settling.solvers import FixedPoint
 from eqprop.settling.sweeps import synchronous
@@ -125,14 +125,11 @@ def nudged_sums(
     parameters: Mapping[str, Tensor],
 ) -> Sums:
     """R(K) = (rule after K nudged sweeps - rule at the free state) / beta."""
-    batch = len(cost.weight)
-    nudge = nudge_of(cost, [beta], torch.arange(batch, device=cost.weight.device))
-    nudged = landscape.plus("nudge", nudge)
-    weight = cost.weight / (beta * batch)
+    nudged = landscape.plus("nudge", nudge_of(cost, [beta])[0])
 
     def read(state: State) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            phases = OrdinaryPhases(landscape.rebuilt(), nudge, free, state, weight)
+            phases = compare(ordinary, landscape.rebuilt(), cost, [(beta, 1 / beta)], free, state)
             return rule(phases, list(parameters.values()))
 
     start, state, sums = read(free), free, []

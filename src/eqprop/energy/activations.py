@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eqprop.energy.holomorphic import sigmoid as logistic
 from eqprop.errors import InputError
 
 
 class Activation(ABC):
     """A unit's own energy and its response. Both act elementwise on tensors of any shape."""
+
+    holomorphic: bool = False
+    """Whether ``response`` and ``difference`` take complex drives, as the holomorphic extension of what they are."""
 
     @abstractmethod
     def response(self, drive: Tensor) -> Tensor:
@@ -26,7 +30,11 @@ class Activation(ABC):
 
     @abstractmethod
     def potential(self, state: Tensor) -> Tensor:
-        """G(s), finite on the whole range of ``response``."""
+        """G(s), finite on the whole range of ``response``.
+
+        Raises:
+            InputError: the response is not monotone, so it is the minimum of no such energy.
+        """
 
     def difference(self, drive: Tensor, change: Tensor) -> Tensor:
         """response(drive + change) - response(drive). An override does it without cancellation."""
@@ -40,6 +48,8 @@ class Activation(ABC):
 @dataclass(frozen=True)
 class Linear(Activation):
     """s = a; G(s) = s^2/2."""
+
+    holomorphic = True
 
     def response(self, drive: Tensor) -> Tensor:
         return drive
@@ -89,26 +99,29 @@ class Sigmoid(Activation):
     slope: float = 4.0
     centre: float = 0.5
 
+    holomorphic = True
+
     def __post_init__(self) -> None:
         if not self.slope > 0:
             raise InputError(f"{self}: slope must be positive.")
 
     def response(self, drive: Tensor) -> Tensor:
         shifted = drive - self.centre if self.centre else drive
-        return torch.sigmoid(shifted if self.slope == 1 else self.slope * shifted)
+        return logistic(shifted if self.slope == 1 else self.slope * shifted)
 
     def potential(self, state: Tensor) -> Tensor:
         entropy = torch.xlogy(state, state) + torch.xlogy(1 - state, 1 - state)
         return self.centre * state + entropy / self.slope
 
     def difference(self, drive: Tensor, change: Tensor) -> Tensor:
-        half = 0.5 * self.slope  # sigmoid(z) = (1 + tanh(z/2)) / 2
-        return 0.5 * tanh_difference(half * (drive - self.centre), half * change)
+        return logistic_difference(self.slope * (drive - self.centre), self.slope * change)
 
 
 @dataclass(frozen=True)
 class Tanh(Activation):
     """s = tanh(a); G(s) = ((1 + s) log(1 + s) + (1 - s) log(1 - s)) / 2."""
+
+    holomorphic = True
 
     def response(self, drive: Tensor) -> Tensor:
         return torch.tanh(drive)
@@ -120,13 +133,49 @@ class Tanh(Activation):
         return tanh_difference(drive, change)
 
 
-def tanh_difference(a: Tensor, change: Tensor) -> Tensor:
-    """tanh(a + change) - tanh(a) = -e expm1(-e change) sigmoid(e (a + change)) sigmoid(-e a), e = ±2 as the change.
+@dataclass(frozen=True)
+class SmoothClip(Activation):
+    """s = a/2 sigma(g a) + (1 - a/2) sigma(g (a - 2)), g = ``gain``: a holomorphic stand-in for clip(a/2, 0, 1).
 
-    No factor cancels, and none overflows, however saturated the unit is before or after.
+    Laborieux & Zenke (2022). Like SiLU it dips below 0 on its way there, so no energy of its state makes it a minimum.
+    Equilibrium propagation needs none: with f the response and Phi minus the energy of the couplings, equilibria are
+    stationary in the drives, for any f, of sum_k [a_k f(a_k) - integral of f up to a_k] - Phi(f(a)).
     """
-    e = 2 * torch.ones_like(change).copysign(change)
-    return -e * torch.expm1(-e * change) * torch.sigmoid(e * (a + change)) * torch.sigmoid(-e * a)
+
+    gain: float = 1.0
+
+    holomorphic = True
+
+    def __post_init__(self) -> None:
+        if not self.gain > 0:
+            raise InputError(f"{self}: gain must be positive.")
+
+    def response(self, drive: Tensor) -> Tensor:
+        low, high = logistic(self.gain * drive), logistic(self.gain * (drive - 2))
+        return high + 0.5 * drive * (low - high)
+
+    def potential(self, state: Tensor) -> Tensor:
+        raise InputError(f"{self} is not monotone, so a unit has no energy of its own: ask for the couplings' alone.")
+
+    def difference(self, drive: Tensor, change: Tensor) -> Tensor:
+        at, step, after = self.gain * drive, self.gain * change, self.gain * (drive + change)
+        low, high = logistic_difference(at, step), logistic_difference(at - 2 * self.gain, step)
+        slope = logistic(after) - logistic(after - 2 * self.gain)
+        return high + 0.5 * (drive * (low - high) + change * slope)
+
+
+def tanh_difference(a: Tensor, change: Tensor) -> Tensor:
+    """tanh(a + change) - tanh(a) = -e expm1(-e change) sigma(e (a + change)) sigma(-e a) for e = ±2, as the change.
+
+    No factor cancels, and none overflows, however saturated the unit is before or after. The change may be complex.
+    """
+    e = 2 * torch.ones_like(change.real).copysign(change.real)
+    return -e * torch.expm1(-e * change) * logistic(e * (a + change)) * logistic(-e * a)
+
+
+def logistic_difference(a: Tensor, change: Tensor) -> Tensor:
+    """sigma(a + change) - sigma(a), where sigma(z) = (1 + tanh(z/2)) / 2."""
+    return 0.5 * tanh_difference(0.5 * a, 0.5 * change)
 
 
 linear = Linear()
@@ -141,4 +190,6 @@ sigmoid = Sigmoid()
 """1 / (1 + exp(-4 (a - 1/2))): steepest slope 1."""
 half_sigmoid = Sigmoid(slope=2.0, centre=1.0)
 """1 / (1 + exp(-2 (a - 1))): the smooth variant of clip(a/2, 0, 1), steepest slope 1/2."""
+smooth_clip = SmoothClip()
+"""The smooth variant of clip(a/2, 0, 1) that holomorphic equilibrium propagation was published with."""
 tanh = Tanh()

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from eqprop.energy.holomorphic import gradient, linearly
 from eqprop.energy.maps import Map, ModuleMap, flat
 from eqprop.energy.nodes import Node
 from eqprop.energy.pooling import Carried
@@ -63,7 +64,7 @@ class Coupling(nn.Module, ABC):
         def total(state: Tensor) -> Tensor:
             return self.potential(node, *states[:i], state, *states[i + 1 :]).sum()
 
-        return -torch.func.grad(total)(states[i])
+        return -gradient(total, states[i])
 
     def gain(self, node: str) -> float:
         """What the drive on ``node`` is multiplied by, against that on the node which this term drives, its last."""
@@ -89,6 +90,9 @@ class Coupling(nn.Module, ABC):
 
     symmetric: bool = True
     """Whether all nodes descend the same potential, so that this term is one of an energy."""
+
+    holomorphic: bool = False
+    """Whether it takes complex states, as the holomorphic extension of what it is."""
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         """Called once by the network, with its nodes: the place to check shapes.
@@ -122,7 +126,7 @@ class Tangent(Coupling):
         def drive(*at: Tensor) -> Tensor:
             return self.coupling.drive(node, *at)
 
-        return torch.func.jvp(drive, self.states, states)[1]
+        return linearly(lambda *moves: torch.func.jvp(drive, self.states, moves)[1], *states)
 
 
 class Held(Coupling):
@@ -130,7 +134,7 @@ class Held(Coupling):
 
     def __init__(self, coupling: Coupling, data: Mapping[str, Tensor]):
         super().__init__()
-        self.coupling = coupling
+        self.coupling, self.holomorphic = coupling, coupling.holomorphic
         self.data = {node: data[node] for node in coupling.nodes if node in data}
         self.nodes = tuple(node for node in coupling.nodes if node not in data)
 
@@ -160,6 +164,8 @@ class Held(Coupling):
 class Field(Coupling):
     """-<strength, s>: a constant push. ``strength`` broadcasts against (batch, *node shape)."""
 
+    holomorphic = True
+
     def __init__(self, node: str, strength: Tensor):
         super().__init__()
         self.nodes, self.strength = (node,), strength
@@ -182,6 +188,8 @@ class Bias(Coupling):
 
     Initially uniform in ±1/sqrt(fan in), where ``fan_in`` is that of the weights which drive the node.
     """
+
+    holomorphic = True
 
     def __init__(self, node: str, shape: tuple[int, ...], fan_in: int = 1):
         super().__init__()
@@ -244,7 +252,7 @@ class Synapse(Coupling):
             return super().change(states, moves)
         (pre, post), (pre_move, post_move) = states, moves
         carried = self.map.carry(pre)
-        return -flat(carried.value * post_move + carried.push(pre_move) * (post + post_move))
+        return -flat(carried.value * post_move + linearly(carried.push, pre_move) * (post + post_move))
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         pre, post = states
@@ -275,7 +283,7 @@ class Synapse(Coupling):
                     f"The synapse {self.name} carries {self.map.in_shape} to {self.map.out_shape}, but node "
                     f"{node!r} has shape {nodes[node].shape}."
                 )
-        self.bilinear = self.map.linear
+        self.bilinear, self.holomorphic = self.map.linear, self.map.holomorphic
 
     def _tangent(self, carried: Carried) -> Coupling:
         return SynapseTangent(self.nodes, carried, carried, self.feedback_gain, self.symmetric)
@@ -308,8 +316,8 @@ class SynapseTangent(Coupling):
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         if node == self.nodes[1]:
-            return self.up.push(states[0])
-        pulled = self.down.pull(states[1])
+            return linearly(self.up.push, states[0])
+        pulled = linearly(self.down.pull, states[1])
         return pulled if self.feedback_gain == 1 else self.feedback_gain * pulled
 
 
@@ -323,7 +331,7 @@ class CarriedSynapse(Coupling):
     def __init__(self, synapse: Synapse):
         super().__init__()
         self.synapse, self.nodes = synapse, synapse.nodes
-        self.bilinear, self.symmetric = synapse.bilinear, synapse.symmetric
+        self.bilinear, self.symmetric, self.holomorphic = synapse.bilinear, synapse.symmetric, synapse.holomorphic
         self._carried: Latest[Carried] = Latest(synapse.map.carry)
 
     def energy(self, *states: Tensor) -> Tensor:
@@ -406,6 +414,7 @@ class SeparateFeedback(Coupling):
         self.feedforward.bind(nodes)
         self.feedback.bind(nodes)
         self.bilinear = self.feedforward.bilinear and self.feedback.bilinear
+        self.holomorphic = self.feedforward.holomorphic and self.feedback.holomorphic
 
     def pairs(self) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
         """(name, feedforward parameter, feedback parameter) for every parameter that both maps have."""

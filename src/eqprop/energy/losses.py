@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqprop.energy.couplings import Coupling
+from eqprop.energy.holomorphic import gradient, linearly, log_softmax, softmax
 from eqprop.energy.maps import flat
 from eqprop.energy.nodes import Node
 from eqprop.errors import InputError
@@ -24,6 +25,8 @@ class Loss(nn.Module, ABC):
     """A cost of the states of ``nodes``, per example. May have parameters of its own."""
 
     nodes: tuple[str, ...]
+    holomorphic: bool = False
+    """Whether it takes complex states, as the holomorphic extension of what it is."""
 
     @abstractmethod
     def forward(self, target: Target, *states: Tensor) -> Tensor:
@@ -39,7 +42,7 @@ class Loss(nn.Module, ABC):
         def total(state: Tensor) -> Tensor:
             return self(target, *states[:i], state, *states[i + 1 :]).sum()
 
-        return -torch.func.grad(total)(states[i])
+        return -gradient(total, states[i])
 
     def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
         """What moves the state of ``node`` to where a clamp holds it, (batch, *node shape)."""
@@ -61,6 +64,8 @@ class Loss(nn.Module, ABC):
 
 class Valued(Loss):
     """A loss of one node against values for its units. ``target``: labels (batch,), or values (batch, *shape)."""
+
+    holomorphic = True
 
     def __init__(self, node: str, shape: tuple[int, ...]):
         super().__init__()
@@ -131,12 +136,14 @@ class BinaryCrossEntropy(Valued):
 class CrossEntropy(Loss):
     """-log softmax(s)[y] of a node inside the dynamics, which wants a linear activation. ``target``: labels."""
 
+    holomorphic = True
+
     def __init__(self, node: str, shape: tuple[int, ...]):
         super().__init__()
         self.nodes, self.shape = (node,), tuple(shape)
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return F.cross_entropy(self.scores(*states), target, reduction="none")
+        return surprise(self.scores(*states), target)
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return error_of(self.scores(*states), target).view_as(states[0])
@@ -162,19 +169,25 @@ class ReadoutCrossEntropy(Loss):
     states. ``target``: labels.
     """
 
+    holomorphic = True
+
     def __init__(self, node: str, shape: tuple[int, ...], classes: int):
         super().__init__()
         self.nodes, self.shape = (node,), tuple(shape)
         self.readout = nn.Linear(math.prod(shape), classes)
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return F.cross_entropy(self.scores(*states), target, reduction="none")
+        return surprise(self.scores(*states), target)
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        return (error_of(self.scores(*states), target) @ self.readout.weight).view_as(states[0])
+        error = error_of(self.scores(*states), target)
+        return linearly(lambda e: e @ self.readout.weight, error).view_as(states[0])
 
     def scores(self, *states: Tensor) -> Tensor:
-        return self.readout(states[0].flatten(1))
+        s = states[0].flatten(1)
+        if not s.is_complex():
+            return self.readout(s)
+        return linearly(lambda part: F.linear(part, self.readout.weight), s) + self.readout.bias
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         check_shape(self, nodes[self.nodes[0]], self.shape)
@@ -185,6 +198,8 @@ class ReadoutCrossEntropy(Loss):
 
 class LinearForce(Loss):
     """<target, s>: what a loss further on does to this node, to first order. ``target``: (batch, *node shape)."""
+
+    holomorphic = True
 
     def __init__(self, node: str):
         super().__init__()
@@ -210,6 +225,7 @@ class WeightedSum(Loss):
         if not losses or len(self.weights) != len(losses):
             raise InputError(f"WeightedSum has {len(losses)} losses and {len(self.weights)} weights: give one each.")
         self.nodes = tuple(dict.fromkeys(node for loss in losses for node in loss.nodes))
+        self.holomorphic = all(loss.holomorphic for loss in losses)
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         parts = [w * loss(t, *self._of(loss, states)) for loss, w, t in self._parts(target)]
@@ -260,6 +276,7 @@ class Nudge(Coupling):
     def __init__(self, loss: Loss, target: Target, scale: Tensor):
         super().__init__()
         self.nodes, self.loss, self.target, self.scale = loss.nodes, loss, target, scale
+        self.holomorphic = loss.holomorphic
 
     def taken(self, examples: Tensor) -> Coupling:
         return Nudge(self.loss, take_target(self.target, examples), self.scale[examples])
@@ -278,9 +295,14 @@ def take_target(target: Target, examples: Tensor) -> Target:
     return target[examples]
 
 
+def surprise(scores: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(scores)[label], (batch,)"""
+    return -log_softmax(scores, 1).gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
 def error_of(scores: Tensor, labels: Tensor) -> Tensor:
     """one_hot(labels) - softmax(scores), (batch, classes)"""
-    return F.one_hot(labels, scores.shape[1]).to(scores.dtype) - scores.softmax(1)
+    return F.one_hot(labels, scores.shape[1]).to(scores.dtype) - softmax(scores, 1)
 
 
 def is_labels(target: Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eqprop.energy.holomorphic import linearly
 from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool
 from eqprop.errors import InputError
 
@@ -23,11 +24,13 @@ class Map(nn.Module, ABC):
 
     Attributes:
         linear: whether, with pooling's winners held, the map is linear (affine, for a module with a bias).
+        holomorphic: whether it takes complex units, as the holomorphic extension of what it is.
     """
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     linear: bool = True
+    holomorphic: bool = False
 
     @abstractmethod
     def carry(self, pre: Tensor) -> Carried:
@@ -48,6 +51,8 @@ class Dense(Map):
     Initial weights: uniform in ±1/sqrt(in units), PyTorch's default and the seed paper's.
     """
 
+    holomorphic = True
+
     def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]):
         super().__init__()
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
@@ -57,10 +62,10 @@ class Dense(Map):
         return Carried.everywhere(self(pre), self.forward, lambda post: self.transpose(pre, post))
 
     def forward(self, pre: Tensor) -> Tensor:
-        return F.linear(pre.flatten(1), self.weight).view(-1, *self.out_shape)
+        return linearly(lambda s: F.linear(s, self.weight), pre.flatten(1)).view(-1, *self.out_shape)
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
-        return (post.flatten(1) @ self.weight).view(-1, *self.in_shape)
+        return linearly(lambda s: s @ self.weight, post.flatten(1)).view(-1, *self.in_shape)
 
 
 class Convolution(Map):
@@ -91,8 +96,8 @@ class Convolution(Map):
             raise InputError(f"groups {groups} must divide both {in_shape[0]} and {channels} channels.")
         self.in_shape = in_shape
         self.kernel, self.stride, self.padding, self.dilation = map(pair, (kernel, stride, padding, dilation))
-        self.groups, self.pool = groups, pool
-        self.linear = pool is None or pool.linear
+        self.groups = groups
+        self.pool_by(pool)
         sizes = list(zip(in_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True))
         grid = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
         if min(grid) < 1 or (pool is not None and min(pool.output_size(n) for n in grid) < 1):
@@ -108,6 +113,12 @@ class Convolution(Map):
         self.grid = (channels, *grid)
         self.out_shape = (channels, *(pool.output_size(n) if pool else n for n in grid))
         self.weight = initial_weight(channels, in_shape[0] // groups, *self.kernel)
+
+    def pool_by(self, pool: Pool | None) -> None:
+        """Takes ``pool``, of the same windows as the one before. Terms that hold this map are then to be bound anew."""
+        self.pool = pool
+        self.linear = pool is None or pool.linear
+        self.holomorphic = pool is None or pool.holomorphic
 
     def carry(self, pre: Tensor) -> Carried:
         z = self._convolve(pre)
@@ -136,12 +147,13 @@ class Convolution(Map):
         )
 
     def _convolve(self, pre: Tensor) -> Tensor:
-        return F.conv2d(pre, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return linearly(
+            lambda s: F.conv2d(s, self.weight, None, self.stride, self.padding, self.dilation, self.groups), pre
+        )
 
     def _convolve_transposed(self, z: Tensor) -> Tensor:
-        return F.conv_transpose2d(
-            z, self.weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        )
+        options = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return linearly(lambda s: F.conv_transpose2d(s, self.weight, None, *options), z)
 
 
 class ModuleMap(Map):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from eqprop.energy.maps import flat
 from eqprop.energy.nodes import Node, State
 from eqprop.errors import InputError
 
-UNAMPLIFIED: Mapping[str, float] = MappingProxyType({})
+UNAMPLIFIED: Mapping[str, float] = {}
 
 
 class Network(nn.Module):

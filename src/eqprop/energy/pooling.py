@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eqprop.energy.holomorphic import linearly, softmax
 from eqprop.errors import InputError
 
 Transform = Callable[[Tensor], Tensor]
@@ -47,6 +48,9 @@ class Pool(ABC):
 
     linear = True
     """Whether, with the winners held, the pool is linear: then ``push`` of ``z`` itself is its value."""
+
+    holomorphic = False
+    """Whether it takes complex units, as the holomorphic extension of what it is."""
 
     @property
     def step(self) -> int:
@@ -91,13 +95,18 @@ class MaxPool(Pool):
 class AveragePool(Pool):
     """The mean of each window. Linear: neither its push nor its pull depends on z."""
 
+    holomorphic = True
+
     def carry(self, z: Tensor) -> Carried:
         window, step, shape = [self.size, self.size], [self.step, self.step], z.shape
 
         def push(change: Tensor) -> Tensor:
-            return F.avg_pool2d(change, window, step)
+            return linearly(lambda part: F.avg_pool2d(part, window, step), change)
 
         def pull(post: Tensor) -> Tensor:
+            return linearly(back, post)
+
+        def back(post: Tensor) -> Tensor:
             like = post.new_empty(()).expand(shape)
             return torch.ops.aten.avg_pool2d_backward(post, like, window, step, [0, 0], False, True, None)
 
@@ -110,7 +119,7 @@ class SoftPool(Pool):
     Holomorphic EP uses it for that reason. Windows may not overlap.
     """
 
-    linear = False
+    linear, holomorphic = False, True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,7 +128,7 @@ class SoftPool(Pool):
 
     def carry(self, z: Tensor) -> Carried:
         windows, shape = self._windows(z), z.shape
-        share = windows.softmax(-1)
+        share = softmax(windows, -1)
         value = (share * windows).sum(-1)
         slope = share * (1 + windows - value.unsqueeze(-1))  # d value / d z_j
 

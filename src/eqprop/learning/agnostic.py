@@ -53,10 +53,10 @@ class AgnosticEP(Estimator):
     epsilon: float
 
     def __post_init__(self) -> None:
-        if len(self.nudging.betas) != 2:
+        if len(self.nudging.betas) != 2 or self.nudging.is_complex:
             raise InputError(
-                f"Agnostic EP has two phases, not {len(self.nudging.betas)}: take one_sided(b), one_sided(-b) or "
-                "symmetric(b)."
+                f"Agnostic EP has two phases of real nudges, not {self.nudging.betas}: take "
+                "one_sided(b), one_sided(-b) or symmetric(b)."
             )
         if not 0 < self.epsilon < float("inf"):
             raise InputError(f"epsilon {self.epsilon} must be positive: without one, use EquilibriumPropagation.")
@@ -73,12 +73,11 @@ class AgnosticEP(Estimator):
         return free, partial(self._learn, landscape, free)
 
     def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
-        low, high = sorted(self.nudging.betas)
-        every = torch.arange(len(cost.weight), device=cost.weight.device)
+        low, high = sorted(beta.real for beta in self.nudging.betas)
 
         def settle(present: Landscape, beta: float, state: State, solver: Solver) -> Settled:
             with torch.no_grad():
-                return solver(force(ordinary, present, state, nudge_of(cost, [beta], every)), state)
+                return solver(force(ordinary, present, state, nudge_of(cost, [beta])[0]), state)
 
         def slope(present: Landscape, beta: float, state: State) -> Gradients:
             """dF/dtheta, over the distance of the betas."""

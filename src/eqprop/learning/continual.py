@@ -52,6 +52,8 @@ class ContinualEP(Estimator):
             raise InputError(f"rate {self.rate} must be positive: without one, use EquilibriumPropagation.")
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        if self.nudging.is_complex:
+            ordinary.check_holomorphic(landscape)
         with torch.no_grad():
             free = self.free(landscape, landscape.rest())
         return free, partial(self._learn, landscape, free)
@@ -61,14 +63,14 @@ class ContinualEP(Estimator):
 
     def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
         stencil, once = self.nudging.draw(), replace(self.nudged, sweeps=1)
-        every = torch.arange(len(cost.weight), device=cost.weight.device)
         total = [torch.zeros_like(parameter) for parameter in parameters]
         settled = []
         with moving(parameters) as move, torch.enable_grad():
             for beta, weight in zip(stencil.betas, stencil.weights, strict=True):
                 if beta == 0:
                     continue
-                nudge, last, state = nudge_of(cost, [beta], every), 0.0, free.state
+                (nudge, _), state = nudge_of(cost, [beta]), free.state
+                last: complex = 0.0
                 for _ in range(self.nudged.sweeps):
                     present = landscape.rebuilt()
                     with torch.no_grad():

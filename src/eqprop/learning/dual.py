@@ -65,7 +65,7 @@ class DualPropagation(Estimator):
 
     def _learn(self, landscape: Landscape, free: State, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
         every = torch.arange(len(cost.weight), device=cost.weight.device)
-        nudge = landscape.only({"nudge": nudge_of(cost, [self.beta], every)})
+        nudge = landscape.only({"nudge": nudge_of(cost, [self.beta])[0]})
         heard, rest = upstream(landscape), landscape.rest()
         mean, apart = dict(free), dict(rest)  # of z+ and z-
 

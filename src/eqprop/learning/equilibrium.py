@@ -22,7 +22,8 @@ class Record:
     Attributes:
         scores: (batch, classes), read off the free equilibrium.
         free: the settled free phase.
-        nudged: the settled nudged phases, stacked; ``None`` before ``backward``, or for a rule without them.
+        nudged: the settled nudged phases, stacked, those of real nudges first; ``None`` before ``backward``, or for a
+            rule without them.
     """
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from eqprop.energy.losses import Loss, Nudge, Target, take_target
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State, take
+from eqprop.errors import InputError
 from eqprop.learning.forms import Form, Phases, difference, ordinary
 from eqprop.learning.rules import Gradients, Rule, contrastive
 from eqprop.learning.stencils import Nudging
@@ -45,10 +46,6 @@ Learn = Callable[[Cost, Sequence[Tensor]], Learnt]
 """(cost, parameters) -> d mean cost / d parameter, for each parameter (or data tensor) of the landscape."""
 
 
-Phase = tuple[float, float]
-"""(beta, the weight of what is seen there)"""
-
-
 class Estimator(ABC):
     """Settles the free phase, and returns with it the function that learns from it.
 
@@ -68,25 +65,92 @@ class Estimator(ABC):
         return False
 
 
-@dataclass(frozen=True)
-class EquilibriumPropagation(Estimator):
-    """Settle freely, nudge, settle again, compare (Scellier & Bengio 2017; Laborieux et al. 2021).
+Phase = tuple[complex, complex]
+"""(beta, weight)"""
+
+
+class PhaseEstimator(Estimator):
+    """What estimators share that settle nudged phases and let a rule compare them.
 
     Attributes:
-        nudging: the stencil over nudges, e.g. ``symmetric(0.5)``.
         free: solver of the free phase, from rest.
-        nudged: solver of each nudged phase, from the free state.
+        nudged: solver of each nudged phase.
         rule: how the phases become gradients.
         form: the variable in which the nudged phases settle: ``difference`` wherever it applies (elsewhere the ordinary
             form serves), or ``ordinary``, which follows the papers to the letter.
         teacher: how a nudge acts: ``force``, or ``clamp`` and ``soft_clamp``, which hold the output.
-        stacked: settle all phases at once, stacked along the batch; or in turn, with the same result and the
-            memory of one.
+    """
+
+    free: Solver
+    nudged: Solver
+    rule: Rule
+    form: Form
+    teacher: Teacher
+
+    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+        if self.is_complex:
+            self._form(landscape).check_holomorphic(landscape)
+        with torch.no_grad():
+            free = self.free(landscape, landscape.rest())
+        return free, partial(self._learn, landscape, free)
+
+    @property
+    @abstractmethod
+    def is_complex(self) -> bool:
+        """Whether it nudges by complex betas, which only holomorphic networks follow."""
+
+    @property
+    def sixteen_bits(self) -> bool:
+        return self.form is difference
+
+    @abstractmethod
+    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt: ...
+
+    def _form(self, landscape: Landscape) -> Form:
+        return self.form if self.form.applies(landscape) else ordinary
+
+    def _settle(self, landscape: Landscape, free: State, cost: Cost, betas: Sequence[complex], start: State) -> Settled:
+        """The nudged phases in the form's variable, stacked along the batch, as ``start`` is; ``free`` is not."""
+        nudge, examples = nudge_of(cost, betas)
+        kind = nudge.scale.dtype
+        start = {node: value.to(torch.promote_types(value.dtype, kind)) for node, value in start.items()}
+        with torch.no_grad():
+            stacked = take(free, examples)
+            return self.nudged(self.teacher(self._form(landscape), landscape.taken(examples), stacked, nudge), start)
+
+    def _compare(
+        self,
+        landscape: Landscape,
+        free: State,
+        cost: Cost,
+        phases: Sequence[Phase],
+        moved: State,
+        parameters: Sequence[Tensor],
+    ) -> tuple[Gradients, State]:
+        """The share of these phases in the estimate, and their states; ``moved`` is where each settled."""
+        with torch.enable_grad():
+            rebuilt = landscape.rebuilt()
+            compared = compare(self._form(landscape), rebuilt, cost, phases, free, moved, self.teacher.holds)
+            return self.rule(compared, parameters), compared.state
+
+
+@dataclass(frozen=True)
+class EquilibriumPropagation(PhaseEstimator):
+    """Settle freely, nudge, settle again, compare (Scellier & Bengio 2017; Laborieux et al. 2021).
+
+    Attributes:
+        nudging: the stencil over nudges, e.g. ``symmetric(0.5)``.
+        free, nudged, rule, form, teacher: see ``PhaseEstimator``; each nudged phase starts from the free state.
+        stacked: settle all phases at once, stacked along the batch, those of complex nudges apart; or in turn, with
+            the same result and the memory of one.
 
     A phase at beta 0 is the free phase, and is not settled again.
 
-    Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; any
-    other stencil with ``clamp`` is coupled learning.
+    Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; other
+    stencils with ``clamp`` are coupled learning.
+
+    Raises:
+        InputError: a nudge is complex, and the network not holomorphic.
     """
 
     nudging: Nudging
@@ -97,22 +161,19 @@ class EquilibriumPropagation(Estimator):
     teacher: Teacher = force
     stacked: bool = True
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
-        with torch.no_grad():
-            free = self.free(landscape, landscape.rest())
-        return free, partial(self._learn, landscape, free)
-
     def generators(self) -> Iterable[torch.Generator]:
         return self.nudging.generators()
 
     @property
-    def sixteen_bits(self) -> bool:
-        return self.form is difference
+    def is_complex(self) -> bool:
+        return self.nudging.is_complex
 
     def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
         stencil = self.nudging.draw()
         phases = list(zip(stencil.betas, stencil.weights, strict=True))
-        parts = [phases] if self.stacked else [[phase] for phase in phases]
+        # Real nudges apart from complex ones, whose arithmetic costs twice.
+        kinds = [[phase for phase in phases if isinstance(phase[0], complex) is kind] for kind in (False, True)]
+        parts = [kind for kind in kinds if kind] if self.stacked else [[phase] for phase in phases]
         found = [self._contrast(landscape, free, cost, part, parameters) for part in parts]
         gradients = tuple(
             torch.stack(each).sum(0) for each in zip(*(learnt.gradients for learnt in found), strict=True)
@@ -121,35 +182,22 @@ class EquilibriumPropagation(Estimator):
         return Learnt(gradients, joined(settled) if settled else None)
 
     def _contrast(
-        self,
-        landscape: Landscape,
-        free: Settled,
-        cost: Cost,
-        phases: Sequence[Phase],
-        parameters: Sequence[Tensor],
+        self, landscape: Landscape, free: Settled, cost: Cost, phases: Sequence[Phase], parameters: Sequence[Tensor]
     ) -> Learnt:
         """The share of these phases in the estimate: settle them, and let the rule read them."""
-        form = self.form if self.form.applies(landscape) else ordinary
         # Phases at beta 0 come first and are not settled again.
         phases = sorted(phases, key=lambda phase: phase[0] != 0)
         betas = [beta for beta, _ in phases if beta != 0]
-        batch = len(cost.weight)
-        every = torch.arange(batch, device=cost.weight.device)  # each example, once a phase
-        moved = take(form.start(free.state), every.repeat(len(phases) - len(betas)))
-        settled = None
+        still, batch = len(phases) - len(betas), len(cost.weight)
+        every = torch.arange(batch, device=cost.weight.device)
+        start = self._form(landscape).start(free.state)
+        moved, settled = take(start, every.repeat(still)), None
         if betas:
-            examples = every.repeat(len(betas))
-            start, nudge = take(free.state, examples), nudge_of(cost, betas, examples)
-            with torch.no_grad():
-                taught = self.teacher(form, landscape.taken(examples), start, nudge)
-                settled = self.nudged(taught, form.start(start))
+            settled = self._settle(landscape, free.state, cost, betas, take(start, every.repeat(len(betas))))
             moved = {node: torch.cat([value, settled.state[node]]) for node, value in moved.items()}
-        with torch.enable_grad():
-            compared = compare(form, landscape.rebuilt(), cost, phases, free.state, moved, self.teacher.holds)
-            gradients = self.rule(compared, parameters)
+        gradients, state = self._compare(landscape, free.state, cost, phases, moved, parameters)
         if settled is not None:
-            still = len(phases) - len(betas)
-            settled = settled._replace(state={n: v[still * batch :] for n, v in compared.state.items()})
+            settled = settled._replace(state={node: value[still * batch :] for node, value in state.items()})
         return Learnt(gradients, settled)
 
 
@@ -171,13 +219,29 @@ def compare(
         held: whether the teacher held the loss's nodes.
     """
     batch = len(cost.weight)
-    examples = torch.arange(batch, device=cost.weight.device).repeat(len(phases))
-    weight = cost.weight.new_tensor([weight for _, weight in phases]).repeat_interleave(batch) / batch
-    nudge = nudge_of(cost, [beta for beta, _ in phases], examples)
+    nudge, examples = nudge_of(cost, [beta for beta, _ in phases])
+    weight = numbers([weight for _, weight in phases], cost.weight).repeat_interleave(batch) / batch
     return form.phases(landscape.taken(examples), nudge, take(free, examples), moved, weight, held)
 
 
-def nudge_of(cost: Cost, betas: Sequence[float], examples: Tensor) -> Nudge:
-    """One nudge for a batch stacked once for each beta: of ``examples``, all of them for the first, and so on."""
-    scale = torch.cat([beta * cost.weight for beta in betas])
-    return Nudge(cost.loss, take_target(cost.target, examples), scale)
+def nudge_of(cost: Cost, betas: Sequence[complex]) -> tuple[Nudge, Tensor]:
+    """One nudge for a batch stacked once for each beta, and which example each of its rows is.
+
+    Raises:
+        InputError: a beta is complex, and the loss not holomorphic.
+    """
+    batch = len(cost.weight)
+    examples = torch.arange(batch, device=cost.weight.device).repeat(len(betas))
+    scale = numbers(betas, cost.weight).repeat_interleave(batch) * cost.weight[examples]
+    if scale.is_complex() and not cost.loss.holomorphic:
+        raise InputError(
+            f"{type(cost.loss).__name__} is not holomorphic, so complex nudges do not apply: choose a smooth loss "
+            "(SquaredError, CrossEntropy), or a stencil of real nudges. A loss of your own says `holomorphic = True`."
+        )
+    return Nudge(cost.loss, take_target(cost.target, examples), scale), examples
+
+
+def numbers(values: Sequence[complex], like: Tensor) -> Tensor:
+    """(len(values),) in the precision of ``like``; complex only where a value is."""
+    kind = like.dtype.to_complex() if any(isinstance(value, complex) for value in values) else like.dtype
+    return torch.tensor(values, dtype=kind, device=like.device)

@@ -18,7 +18,8 @@ from eqprop.energy.couplings import Coupling
 from eqprop.energy.maps import flat
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
-from eqprop.settling.displacement import Shifted, displacement
+from eqprop.errors import InputError
+from eqprop.settling.displacement import Shifted, activation_of, displacement
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Phases(ABC):
     nudge: Coupling
     free: State  # node -> (phases * batch, *node shape), before nudging
     moved: State  # the same after: the states, or their displacements
-    weight: Tensor  # (phases * batch,), the stencil's weights over the batch size
+    weight: Tensor  # (phases * batch,), the stencil's weights over the batch size; complex if its nudges are
     held: bool = False  # whether the teacher held the nodes of ``nudge``, instead of adding it to the energy
 
     @property
@@ -138,6 +139,16 @@ class Form(ABC):
     def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
         """A term of the states, as one of this form's variable."""
 
+    def check_holomorphic(self, landscape: Landscape) -> None:
+        """Raises InputError where a complex nudge meets what has no holomorphic extension."""
+        for name, node in landscape.nodes.items():
+            if not activation_of(node).holomorphic:
+                raise InputError(
+                    f"Node {name!r} responds by {node.activation}, which is not holomorphic, so complex nudges do not "
+                    "apply: choose a smooth activation (SmoothClip, Sigmoid, Tanh), or a stencil of real nudges. An "
+                    "activation of your own says `holomorphic = True`."
+                )
+
     @property
     @abstractmethod
     def phases(self) -> type[Phases]: ...
@@ -161,10 +172,24 @@ class Ordinary(Form):
     def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
         return term
 
+    def check_holomorphic(self, landscape: Landscape) -> None:
+        super().check_holomorphic(landscape)
+        for name, term in landscape.terms.items():
+            if not term.holomorphic:
+                raise InputError(
+                    f"The coupling {name!r} is not holomorphic, so complex nudges do not apply in the ordinary form: "
+                    "pool by SoftPool or AveragePool instead of MaxPool, and carry by Dense or Convolution instead of "
+                    "a module; or, where all couplings are bilinear, use the difference form. A map or coupling of "
+                    "your own says `holomorphic = True`."
+                )
+
 
 @dataclass(frozen=True)
 class Difference(Form):
-    """Displacements. For bilinear couplings; pooling's winners are those of the free state."""
+    """Displacements. For bilinear couplings; pooling's winners are those of the free state.
+
+    So it is holomorphic wherever activations and loss are: what couplings do to displacements is linear.
+    """
 
     phases = DifferencePhases
 

@@ -155,7 +155,7 @@ class PredictiveLearning(Estimator):
             sampled = [passed[moment] for moment in self.predictor.samples]
             expected = self.predictor(sampled, free.state, self.learnt)
             start = take(passed[self.onset], every)
-            nudge = nudge_of(cost, [self.beta], every)
+            nudge, _ = nudge_of(cost, [self.beta])
             taught = self.teacher(ordinary, landscape.taken(every), expected, nudge)
             if self.teacher.holds:  # at once, however slowly units respond
                 start = start | taught.relax(start, cost.loss.nodes)

@@ -114,12 +114,12 @@ class Noisy:
 
 
 def differentiate(objective: Tensor, parameters: Sequence[Tensor]) -> Gradients:
-    """The gradient of a scalar, one for each parameter.
+    """The gradient of a scalar, or of a complex one's real part; one for each parameter.
 
     Raises:
         InputError: a parameter does not enter it.
     """
-    found = torch.autograd.grad(objective, list(parameters), allow_unused=True)
+    found = torch.autograd.grad(objective.real, list(parameters), allow_unused=True)
     for gradient, parameter in zip(found, parameters, strict=True):
         if gradient is None:
             raise InputError(

@@ -2,7 +2,8 @@
 
 Every estimator of the family is a finite-difference formula for d/dbeta at 0, applied to the gradient of the
 nudged energy with respect to the parameters (Scellier & Bengio 2017; Laborieux et al. 2021 for the symmetric
-one). Its moments say what it estimates, and how fast its bias vanishes with beta.
+one; Laborieux & Zenke 2022 for nudges of complex strength). Its moments say what it estimates, and how fast its bias
+vanishes with beta.
 
 Names, and two conventions of beta. Positive, negative and centred (Scellier et al. 2023) are the phases (0, beta),
 (-beta, 0) and (-beta, beta), as here. Optimistic, pessimistic and centred of agnostic equilibrium propagation (Scellier
@@ -11,6 +12,8 @@ et al. 2022) are (0, beta), (-beta, 0) and (-beta/2, beta/2): their centred one 
 
 from __future__ import annotations
 
+import cmath
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,6 +29,11 @@ class Nudging(ABC):
     @abstractmethod
     def draw(self) -> Stencil: ...
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether it nudges by complex betas, which only holomorphic networks follow."""
+        return False
+
     def generators(self) -> Iterable[torch.Generator]:
         """The random generators it draws from, so that a checkpoint can keep their states."""
         return ()
@@ -33,14 +41,17 @@ class Nudging(ABC):
 
 @dataclass(frozen=True)
 class Stencil(Nudging):
-    """d/dbeta f(beta) at 0 is estimated by the sum over k of ``weights[k] * f(betas[k])``.
+    """d/dbeta f(beta) at 0 is estimated by the sum over k of ``weights[k] * f(betas[k])``: by its real part.
+
+    As f is real at real beta, f at the conjugate of beta is the conjugate of f(beta), and has the same share: of each
+    such pair one is enough, with twice the weight.
 
     Raises:
         InputError: the weights do not sum to 0, or the weighted betas not to 1.
     """
 
-    betas: tuple[float, ...]
-    weights: tuple[float, ...]
+    betas: tuple[complex, ...]
+    weights: tuple[complex, ...]
 
     def __post_init__(self) -> None:
         if len(self.betas) != len(self.weights) or not self.betas:
@@ -55,8 +66,8 @@ class Stencil(Nudging):
             )
 
     def moment(self, power: int) -> float:
-        """sum_k weights[k] betas[k]^power"""
-        return sum(w * b**power for b, w in zip(self.betas, self.weights, strict=True))
+        """The real part of sum_k weights[k] betas[k]^power."""
+        return sum((w * b**power).real for b, w in zip(self.betas, self.weights, strict=True))
 
     @property
     def order(self) -> int:
@@ -66,6 +77,10 @@ class Stencil(Nudging):
         while abs(self.moment(power)) < 1e-9 * scale ** (power - 1):
             power += 1
         return power - 1
+
+    @property
+    def is_complex(self) -> bool:
+        return any(isinstance(beta, complex) for beta in self.betas)
 
     def draw(self) -> Stencil:
         return self
@@ -88,6 +103,32 @@ def five_point(beta: float) -> Stencil:
     check_beta(beta)
     unit = 1 / (12 * beta)
     return Stencil((2 * beta, beta, -beta, -2 * beta), (-unit, 8 * unit, -8 * unit, unit))
+
+
+def holomorphic(beta: float, points: int) -> Stencil:
+    """sum_n f(beta w^n) w^-n / (points beta), w = exp(2 pi i / points): order ``points`` (Laborieux & Zenke 2022).
+
+    Cauchy's formula for f'(0) by the trapezoidal rule. Two points are ``symmetric(beta)``; more want complex states, so
+    a network that is smooth throughout. Of the circle its upper half is settled, the real nudges first.
+
+    Raises:
+        InputError: fewer than two points; (f(beta) - f(0)) / beta is ``one_sided``.
+    """
+    if points < 2:
+        raise InputError(f"points {points}: a circle needs at least two; one nudge and the free phase are `one_sided`.")
+    nudges = circle(beta, points)
+    upper = nudges[1 : (points + 1) // 2]
+    real = [nudges[0]] if points % 2 else [nudges[0], nudges[points // 2]]
+    kept = [(b.real, w.real) for b, w in real] + [(b, 2 * w) for b, w in upper]
+    betas, weights = zip(*kept, strict=True)
+    return Stencil(betas, weights)
+
+
+def circle(beta: float, points: int) -> list[tuple[complex, complex]]:
+    """One turn of (nudge, weight), from beta on, evenly spaced."""
+    check_beta(beta)
+    turns = [cmath.rect(1, 2 * math.pi * n / points) for n in range(points)]
+    return [(beta * turn, turn.conjugate() / (points * beta)) for turn in turns]
 
 
 def negative(beta: float) -> Stencil:

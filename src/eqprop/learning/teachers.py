@@ -79,7 +79,7 @@ class SoftClamp(Clamp):
     """
 
     def shares(self, scale: Tensor) -> tuple[Tensor, Tensor]:
-        if scale.device.type == "cpu" and not bool((scale > -1).all()):
+        if not scale.is_complex() and scale.device.type == "cpu" and not bool((scale > -1).all()):
             raise InputError(
                 f"soft_clamp divides by 1 + beta, and beta times an example's weight is {float(scale.min()):g} here: "
                 "keep it above -1, or use clamp."
