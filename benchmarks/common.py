@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import eqprop as ep
+from eqprop.diagnostics import exact_gradients
 from eqprop.recipes.cifar10 import NORMALISE
 from eqprop.training.data import load_images
 from eqprop.training.loop import load_weights
@@ -48,35 +48,23 @@ def load(network: ep.Network, checkpoint: str) -> None:
     load_weights(ep.Equilibrium(network, ep.InfinitesimalNudge(ep.FixedPoint(1))), load_file(checkpoint))
 
 
-class From(ep.Solver):
-    """Goes on from a given state, to rest."""
-
-    def __init__(self, state: ep.State, tolerance: float):
-        self.state, self.solver = state, ep.UntilRest(tolerance, 5000)
-
-    def __call__(self, landscape: ep.Landscape, start: ep.State) -> ep.Settled:
-        return self.solver(landscape, {n: self.state[n].to(start[n]) for n in start})
-
-
 def gradients(model: ep.Equilibrium, precision: str, x: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], ep.Settled]:
     """What a model's step gives its weight tensors, from the input on; and the free phase that it read."""
     record = ep.Record()
     with bits(precision):
         loss = model.loss(x, y, record=record)
-    found = torch.autograd.grad(loss, weights(model.network))
+    found = torch.autograd.grad(loss, weights(model.network.named_parameters()))
     assert record.free is not None
     return found, record.free
 
 
-def exact_gradients(network: ep.Network, state: ep.State, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """Implicit differentiation in float64, at the equilibrium that ``state`` settles to."""
-    twin = copy.deepcopy(network).double()
-    model = ep.Equilibrium(twin, ep.ImplicitDifferentiation(From(state, 1e-12), tolerance=1e-8))
-    return torch.autograd.grad(model.loss(x.double(), y), weights(twin))
+def exact_weight_gradients(network: ep.Network, state: ep.State, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """The exact gradient of each weight tensor at the equilibrium that ``state`` settles to, in float64."""
+    return weights(exact_gradients(network, state, x, y).items())
 
 
-def weights(network: ep.Network) -> list[Tensor]:
-    return [parameter for name, parameter in network.named_parameters() if name.endswith("weight")]
+def weights(named: Iterable[tuple[str, Tensor]]) -> tuple[Tensor, ...]:
+    return tuple(tensor for name, tensor in named if name.endswith("weight"))
 
 
 def bits(precision: str) -> AbstractContextManager[object]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import RESULTS, From, Row, exact_gradients, gradients, images, load, machine, show, timed, write
+from common import RESULTS, Row, exact_weight_gradients, gradients, images, load, machine, show, timed, write
 
 import eqprop as ep
 from eqprop.recipes.small import small_network
@@ -42,7 +42,7 @@ def free_sides() -> Iterator[Side]:
 
 
 def nudged_sides(rest: ep.State) -> Iterator[Side]:
-    free = From(rest, 1e-4)
+    free = ep.FromState(rest, ep.UntilRest(1e-4, 5000))
     for count in COUNTS:
         for precision in ("float32", "bfloat16"):
             for damping in (0.0, 0.25):
@@ -62,7 +62,7 @@ def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, r
     model = ep.Equilibrium(network, estimator)
     seconds = min(timed(lambda: gradients(model, precision, x, y)) for _ in range(repeats))
     found, free = gradients(model, precision, x, y)
-    right = exact_gradients(network, free.state, x, y)
+    right = exact_weight_gradients(network, free.state, x, y)
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, right, strict=True)]
     flat = [torch.cat([g.double().flatten() for g in each]) for each in (found, right)]
     return {

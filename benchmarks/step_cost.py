@@ -19,7 +19,19 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import Row, bits, exact_gradients, gradients, images, load, machine, paper_network, show, timed, write
+from common import (
+    Row,
+    bits,
+    exact_weight_gradients,
+    gradients,
+    images,
+    load,
+    machine,
+    paper_network,
+    show,
+    timed,
+    write,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,7 +88,7 @@ class Feedforward(nn.Module):
 def cosines(network: ep.Network, estimator: ep.Estimator, precision: str, x: Tensor, y: Tensor) -> list[float]:
     """One a weight tensor, from the input on."""
     found, free = gradients(ep.Equilibrium(network, estimator), precision, x, y)
-    pairs = zip(found, exact_gradients(network, free.state, x, y), strict=True)
+    pairs = zip(found, exact_weight_gradients(network, free.state, x, y), strict=True)
     return [round(float(F.cosine_similarity(a.double().flatten(), b.flatten(), 0)), 4) for a, b in pairs]
 
 

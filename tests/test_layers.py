@@ -6,7 +6,7 @@ from pathlib import Path
 import eqprop
 
 ROOT = Path(eqprop.__file__).parent
-RANKS = ("errors", "energy", "settling", "learning", "models", "testing", "training", "recipes", "cli")
+RANKS = ("errors", "energy", "settling", "learning", "models", "testing", "training", "diagnostics", "recipes", "cli")
 
 
 def imports(path):

@@ -183,6 +183,18 @@ BUGS = {
         "return x.detach(),",
         f"{EQUILIBRIUM}::test_the_data_receive_their_exact_gradient",
     ),
+    "exact at another equilibrium than the estimator's": (
+        "diagnostics/references.py",
+        "return exact_gradients(network, settled.state, x, y)",
+        "return exact_gradients(network, {n: 0 * s for n, s in settled.state.items()}, x, y)",
+        "diagnostics/test_comparison.py::test_the_reference_is_taken_at_the_estimators_own_equilibrium",
+    ),
+    "backpropagation's steps first to last": (
+        "diagnostics/through_time.py",
+        "for leaf in reversed(leaves)]",
+        "for leaf in leaves]",
+        "diagnostics/test_through_time.py::test_partial_sums_are_those_of_truncated_backpropagation",
+    ),
     "a prediction fitted to what it predicts": (
         "learning/predictive.py",
         "values[..., learnt:].mean(-1, keepdim=True)",

@@ -35,6 +35,7 @@ from eqprop.learning.predictive import LeastSquares, PredictiveLearning, Predict
 from eqprop.learning.references import Backpropagation, BackpropagationThroughTime, ImplicitDifferentiation
 from eqprop.learning.rules import (
     DeltaRule,
+    Noisy,
     clamped_presynaptic,
     contrastive,
     generalised_recirculation,
@@ -60,7 +61,7 @@ from eqprop.learning.turning import TurningNudge
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Measure, Settled, Solver, UntilRest, largest_change, relative_change
-from eqprop.settling.starts import FromFeedforward
+from eqprop.settling.starts import FromFeedforward, FromState
 from eqprop.settling.sweeps import Leaky, Sweep, alternating, backward_order, forward_order, synchronous
 
 __version__ = "0.1.0"
@@ -94,6 +95,7 @@ __all__ = [
     "FixedPoint",
     "Form",
     "FromFeedforward",
+    "FromState",
     "ImplicitDifferentiation",
     "InfinitesimalNudge",
     "InputError",
@@ -109,6 +111,7 @@ __all__ = [
     "Measure",
     "Network",
     "Node",
+    "Noisy",
     "NotSettledError",
     "Phases",
     "Pool",

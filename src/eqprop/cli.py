@@ -1,4 +1,4 @@
-"""The command line: ``eqprop train | evaluate | resume | recipes``."""
+"""The command line: ``eqprop train | evaluate | resume | check | recipes``."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ USAGE = """usage: eqprop COMMAND ...
   train [RECIPE] [--option value ...]   train; without a recipe, on the embedded handwritten digits
   resume RUN                            go on with an interrupted run, to the same bits
   evaluate RUN [--checkpoint last]      test accuracy of a run's best (or last) weights; --settled 1e-4: fully settled
+  check [RUN or RECIPE]                 hold the gradients it learns from against the exact one: tables and pictures
   recipes                               list the recipes
 
 RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options."""
@@ -56,7 +57,13 @@ class Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for what the user can mend, 130 for an interrupted run."""
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    commands = {"train": train, "resume": resume, "evaluate": evaluate_run, "recipes": list_recipes}
+    commands = {
+        "train": train,
+        "resume": resume,
+        "evaluate": evaluate_run,
+        "check": check_gradients,
+        "recipes": list_recipes,
+    }
     if command in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -166,6 +173,37 @@ def evaluate_run(arguments: Sequence[str]) -> int:
         f"test accuracy {100 * row['accuracy']:.2f} %, "
         f"loss {row['loss']:.4f}, residual {row['free_residual']:.1e} after {row['free_sweeps']:.0f} sweeps"
     )
+    return 0
+
+
+def check_gradients(arguments: Sequence[str]) -> int:
+    from eqprop.diagnostics.check import check
+
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name = arguments[0] if named else DEFAULT
+    trained = name not in RECIPES and Path(name).is_dir()
+    parser = Parser(prog=f"eqprop check {name}", description=(inspect.getdoc(check) or "").splitlines()[0])
+    if trained:
+        parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
+    else:
+        parser.add_function_arguments(find(name))
+    skipped: set[str | int] = {"run", "title", "folder", "say"}
+    parser.add_function_arguments(check, skip=skipped)
+    parser.add_argument("--out", type=str, default="", help="default: RUN/check, or runs/check-RECIPE-TIME")
+    options = parser.parse_args(list(arguments[1:] if named else arguments)).as_dict()
+    how = {key: options.pop(key) for key in inspect.signature(check).parameters if key not in skipped}
+    out, which = options.pop("out"), options.pop("checkpoint", "")
+    recipe = name.rpartition(":")[2]
+    about: dict[str, Any] = {"recipe": name, "options": options, "session": {"threads": 0}}
+    if trained:
+        about = read_run(Path(name))
+    run, title = build(about), f"{recipe}, initial weights"
+    if trained:
+        tensors, state = checkpoint.load(Path(name), which)
+        load_weights(run.model, tensors)
+        title = f"{about['recipe'].rpartition(':')[2]}, {which} weights (epoch {state['progress']['epoch']})"
+    default = f"{name}/check" if trained else f"runs/check-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    check(run, title, Path(out or default), Console(highlight=False).print, **how)
     return 0
 
 

@@ -52,3 +52,18 @@ def test_it_comes_to_the_same_rest():
         found = ep.FromFeedforward(ep.UntilRest(1e-13, 2000))(scene, state)
     for node, value in rest.items():
         torch.testing.assert_close(found.state[node], value, rtol=0, atol=1e-11)
+
+
+def test_from_a_state_another_solver_goes_on_in_the_landscapes_precision():
+    torch.manual_seed(0)
+    network = ep.chain((4,), [ep.DenseLayer(6, ep.tanh), ep.DenseLayer(3, ep.tanh)])
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        landscape = network.landscape(x)
+        first = ep.FixedPoint(3)(landscape, landscape.rest()).state
+        both = ep.FixedPoint(7)(landscape, landscape.rest()).state
+        on = ep.FromState(first, ep.FixedPoint(4))
+        for node, value in on(landscape, landscape.rest()).state.items():
+            assert torch.equal(value, both[node])
+        fine = network.double().landscape(x.double())
+        assert {value.dtype for value in on(fine, fine.rest()).state.values()} == {torch.float64}

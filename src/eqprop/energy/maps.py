@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqprop.energy.holomorphic import linearly
-from eqprop.energy.pooling import AveragePool, Carried, Pool
+from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool
 from eqprop.errors import InputError
 
 Pair = int | tuple[int, int]
@@ -96,9 +96,8 @@ class Convolution(Map):
             raise InputError(f"groups {groups} must divide both {in_shape[0]} and {channels} channels.")
         self.in_shape = in_shape
         self.kernel, self.stride, self.padding, self.dilation = map(pair, (kernel, stride, padding, dilation))
-        self.groups, self.pool = groups, pool
-        self.linear = pool is None or pool.linear
-        self.holomorphic = pool is None or pool.holomorphic
+        self.groups = groups
+        self.pool_by(pool)
         sizes = list(zip(in_shape[1:], self.kernel, self.stride, self.padding, self.dilation, strict=True))
         grid = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
         if min(grid) < 1 or (pool is not None and min(pool.output_size(n) for n in grid) < 1):
@@ -115,6 +114,12 @@ class Convolution(Map):
         self.out_shape = (channels, *(pool.output_size(n) if pool else n for n in grid))
         self.weight = initial_weight(channels, in_shape[0] // groups, *self.kernel)
 
+    def pool_by(self, pool: Pool | None) -> None:
+        """Takes ``pool``, of the same windows as the one before. Terms that hold this map are then to be bound anew."""
+        self.pool = pool
+        self.linear = pool is None or pool.linear
+        self.holomorphic = pool is None or pool.holomorphic
+
     def carry(self, pre: Tensor) -> Carried:
         z = self._convolve(pre)
         if self.pool is None:
@@ -128,6 +133,10 @@ class Convolution(Map):
             z = post.new_empty(()).expand(len(post), *self.grid)
             return self._convolve_transposed(self.pool.carry(z).pull(post))
         return super().transpose(pre, post)
+
+    def winners(self, pre: Tensor) -> Tensor | None:
+        """What max pooling takes at ``pre`` (``MaxPool.winners``); ``None`` where another pool, or none, follows."""
+        return self.pool.winners(self._convolve(pre)) if isinstance(self.pool, MaxPool) else None
 
     def _before(self, pooled: Carried) -> Carried:
         return Carried(

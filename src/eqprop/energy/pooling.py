@@ -72,6 +72,10 @@ class MaxPool(Pool):
         value, winners = F.max_pool2d(z, self.size, self.step, return_indices=True)
         return self._won(value, winners, z.shape[1:])
 
+    def winners(self, z: Tensor) -> Tensor:
+        """Which unit of a channel is the largest of each window, by its place; (batch, channels, rows, columns)."""
+        return F.max_pool2d(z, self.size, self.step, return_indices=True)[1]
+
     def _won(self, value: Tensor, winners: Tensor, shape: torch.Size) -> Carried:
 
         def push(change: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ A rule takes the phases of one step and returns an estimate of the gradient of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -77,6 +78,39 @@ clamped_presynaptic = DeltaRule(1.0)
 """Nudged presynaptic activity, as the predictive rule of Luczak et al. (2022) has it."""
 mean_presynaptic = DeltaRule(0.5)
 """The mean of both (dual propagation, Høier et al. 2023)."""
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """A rule that reads every unit's state with Gaussian noise, anew in each phase; from torch's generator.
+
+    The noise of the estimate is then proportional to read_noise / (beta sqrt(reads)). The free state that some rules
+    read beside the phases is left exact: its noise enters without the 1 / beta.
+
+    Attributes:
+        rule: what reads.
+        read_noise: standard deviation of one read.
+        reads: how many reads of each state are averaged.
+
+    Raises:
+        InputError: read_noise is negative, or reads not positive.
+    """
+
+    rule: Rule
+    read_noise: float
+    reads: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.read_noise < float("inf") or self.reads < 1:
+            raise InputError(
+                f"read_noise {self.read_noise:g}, reads {self.reads}: the noise must be finite and not negative, and "
+                "every state is read at least once."
+            )
+
+    def __call__(self, phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
+        noise = self.read_noise / math.sqrt(self.reads)
+        read = {node: value + noise * torch.randn_like(value) for node, value in phases.moved.items()}
+        return self.rule(replace(phases, moved=read), parameters)
 
 
 def differentiate(objective: Tensor, parameters: Sequence[Tensor]) -> Gradients:

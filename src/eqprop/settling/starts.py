@@ -25,6 +25,17 @@ class FromFeedforward(Solver):
         return self.solver(landscape, feedforward(landscape, start))
 
 
+@dataclass(frozen=True, eq=False)
+class FromState(Solver):
+    """Another solver, started from ``state`` instead of from rest, in the precision of the landscape it is given."""
+
+    state: State
+    solver: Solver
+
+    def __call__(self, landscape: Landscape, start: State) -> Settled:
+        return self.solver(landscape, {node: self.state[node].to(value) for node, value in start.items()})
+
+
 def feedforward(landscape: Landscape, start: State) -> State:
     """Each node's response to the data and the nodes before it, as if no feedback were there."""
     state = start

@@ -7,6 +7,10 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 from eqprop.training.checkpoint import write_text_atomic
 
@@ -77,6 +81,11 @@ def write_curves(path: Path, history: History) -> None:
         axes.legend()
     axes.set_yscale("log")
     figure.suptitle(f"{path.parent.name}: training and held-out examples, by epoch")
+    write_figure(path, figure)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """As PNG, in one step: a reader sees the old picture or the new one, whole."""
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png", dpi=110)
     temporary.replace(path)

@@ -1,0 +1,33 @@
+"""The gradient laboratory: how good any estimator is, layer by layer, against the exact gradient.
+
+>>> from eqprop import diagnostics
+>>> print(diagnostics.compare(network, x, y, {"mine": my_estimator}).worst())
+"""
+
+from eqprop.diagnostics.bias import BiasCurve, bias_curve
+from eqprop.diagnostics.comparison import Comparison, Row, Settling, compare
+from eqprop.diagnostics.equilibria import Equilibria, equilibria
+from eqprop.diagnostics.references import FiniteDifferences, Reference, exact_gradients, implicit
+from eqprop.diagnostics.smoothing import smooth
+from eqprop.diagnostics.suggestion import Suggestion, suggest_beta
+from eqprop.diagnostics.through_time import ThroughTime, through_time
+
+__all__ = [
+    "BiasCurve",
+    "Comparison",
+    "Equilibria",
+    "FiniteDifferences",
+    "Reference",
+    "Row",
+    "Settling",
+    "Suggestion",
+    "ThroughTime",
+    "bias_curve",
+    "compare",
+    "equilibria",
+    "exact_gradients",
+    "implicit",
+    "smooth",
+    "suggest_beta",
+    "through_time",
+]

@@ -1,0 +1,306 @@
+"""How good estimators are, tensor by tensor, against an exact gradient."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from rich.table import Table
+from torch import Tensor
+
+from eqprop.diagnostics.gradients import Estimate, Named, check_batch, estimate, joined, relative_error, undisturbed
+from eqprop.diagnostics.references import Reference, implicit
+from eqprop.diagnostics.switching import crossed_corners, switched_winners
+from eqprop.energy.losses import Target
+from eqprop.energy.network import Network
+from eqprop.errors import InputError
+from eqprop.learning.estimators import EquilibriumPropagation, Estimator
+from eqprop.settling.solvers import Settled
+from eqprop.training.checkpoint import first_line
+
+ALL = "all"
+NOTHING = math.nan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One estimator against one reference, in one parameter tensor or in all of them together.
+
+    Attributes:
+        parameter: its name in the network, or "all".
+        cosine: between the two; 1 where both are 0, 0 where one is.
+        error: |estimate - reference| / |reference|; 0 where both are 0.
+        norm_ratio: |estimate| / |reference|; 1 where both are 0.
+        wrong_signs: the share of all entries in which the two have opposite signs. Where either is 0 an entry is
+            not wrong.
+        problem: why there is no number, else empty; the numbers are then not a number.
+    """
+
+    estimator: str
+    reference: str
+    parameter: str
+    cosine: float = NOTHING
+    error: float = NOTHING
+    norm_ratio: float = NOTHING
+    wrong_signs: float = NOTHING
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Settling:
+    """How an estimator's phases went.
+
+    Attributes:
+        free_residual, nudged_residual: node -> the largest change of any of its units in the last sweep, over the
+            batch (and all nudged phases); ``None`` for an estimator without nudged phases. Those of displacements and
+            linear responses are in their own unit.
+        free_sweeps, nudged_sweeps: an example's, on average; all nudged phases together.
+        switched_winners, crossed_corners: see ``eqprop.diagnostics.switching``; for ``EquilibriumPropagation`` alone.
+    """
+
+    free_residual: dict[str, float]
+    free_sweeps: float
+    nudged_residual: dict[str, float] | None = None
+    nudged_sweeps: float = 0.0
+    switched_winners: float | None = None
+    crossed_corners: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``compare`` found.
+
+    Attributes:
+        rows: for each estimator and reference, one for each parameter tensor and a last one for all of them.
+        settling: estimator -> how its phases went; one that failed is not there.
+    """
+
+    rows: tuple[Row, ...]
+    settling: dict[str, Settling]
+
+    def of(self, estimator: str, parameter: str = ALL) -> Row:
+        """The first row of that estimator and parameter. Raises InputError if there is none."""
+        for row in self.rows:
+            if row.estimator == estimator and row.parameter == parameter:
+                return row
+        known = sorted({row.estimator for row in self.rows}), sorted({row.parameter for row in self.rows})
+        raise InputError(f"There is no row of {estimator!r} and {parameter!r}: there are {known[0]} and {known[1]}.")
+
+    def worst(self, estimator: str | None = None) -> Row:
+        """The row of one tensor with the largest relative error, of all estimators or of one; a failure is worst."""
+        rows = [
+            row for row in self.rows if estimator in (None, row.estimator) and (row.parameter != ALL or row.problem)
+        ]
+        if not rows:
+            self.of(str(estimator))  # which says what there is
+        return max(rows, key=lambda row: math.inf if math.isnan(row.error) else row.error)
+
+    def table(self, title: str = "") -> Table:
+        """Every row."""
+        several = len({row.reference for row in self.rows}) > 1
+        table = titled(title, "estimator", *(["reference"] if several else []), "parameter")
+        numbers(table, "cosine", "error", "ratio", "signs")
+        last = None
+        for row in self.rows:
+            pair = (row.estimator, row.reference)
+            names = (pair if several else pair[:1]) if pair != last else [""] * (1 + several)
+            last = pair
+            numbers_of = [row.problem] if row.problem else cells(row)
+            table.add_row(*names, short(row.parameter), *numbers_of, style="red" if row.problem else None)
+        table.caption = "error: relative; ratio: of norms; signs: share of entries with the wrong one"
+        return table
+
+    def phases(self, title: str = "") -> Table:
+        """A line for each estimator that gave a gradient."""
+        table = titled(title, "estimator", "free residual")
+        numbers(table, "sweeps")
+        table.add_column("nudged residual")
+        numbers(table, "sweeps", "winners", "corners")
+        for name, went in self.settling.items():
+            shares = (percent(each) for each in (went.switched_winners, went.crossed_corners))
+            free = f"{went.free_sweeps:.4g}"
+            nudged = "-" if went.nudged_residual is None else f"{went.nudged_sweeps:.4g}"
+            table.add_row(name, most(went.free_residual), free, most(went.nudged_residual), nudged, *shares)
+        table.caption = "winners, corners: the share that the nudge switched"
+        return table
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return plain(self)
+
+
+def compare(
+    network: Network,
+    x: Tensor,
+    y: Target,
+    estimators: Mapping[str, Estimator],
+    reference: Reference | Estimator | Mapping[str, Reference | Estimator] | None = None,
+) -> Comparison:
+    """Hold estimators against a reference gradient, or several, on one batch.
+
+    The network is evaluated as it is, without dropout and in its own precision. Nothing is left changed: no ``.grad``,
+    no weight, no random generator, no mode. Every estimator sees the same random numbers of torch's.
+
+    Args:
+        x: (batch, *input shape).
+        y: what the network's loss takes.
+        estimators: name -> estimator; any ``Estimator``, without registration.
+        reference: what to hold them against: a function or object called as ``Reference`` says, or an estimator, or
+            several by name. Default: the exact gradient at each estimator's own equilibrium (``implicit``).
+
+    Returns:
+        A row for each estimator, reference and tensor. An estimator that fails, or whose reference does, has a row
+        that says why; the others go on.
+
+    Raises:
+        InputError: an argument does not fit. That is found before any work is done.
+    """
+    references = named(reference)
+    check_estimators(estimators)
+    check_batch(network, x, y)
+    network = copy.deepcopy(network).eval()
+    rows: list[Row] = []
+    settling = {}
+    for name, estimator in estimators.items():
+        with undisturbed(x, [estimator, *(each for each in references.values() if isinstance(each, Estimator))]):
+            try:
+                # A copy for each: one that shakes weights and fails half way must not spoil the others.
+                made = estimate(copy.deepcopy(network), estimator, x, y)
+                check_finite("gradient", made.gradients)
+                settling[name] = settled(network, estimator, made)
+            except Exception as error:  # an estimator is anyone's code, and the others are to go on
+                rows += [Row(name, against, ALL, problem=told(error)) for against in references]
+                continue
+            for against, each in references.items():
+                try:
+                    right = right_gradients(each, network, estimator, made.free, x, y)
+                    rows += agreement(name, against, made.gradients, right)
+                except Exception as error:
+                    rows.append(Row(name, against, ALL, problem=told(error)))
+    return Comparison(tuple(rows), settling)
+
+
+def named(
+    reference: Reference | Estimator | Mapping[str, Reference | Estimator] | None,
+) -> dict[str, Reference | Estimator]:
+    found = reference if isinstance(reference, Mapping) else {"reference": reference or implicit}
+    for name, each in found.items():
+        if isinstance(each, type) or not (isinstance(each, Estimator) or callable(each)):
+            raise InputError(f"The reference {name!r} is {each!r}: give an estimator, or a function as Reference says.")
+    if not found:
+        raise InputError("There is no reference to compare with: name one, or leave it out for the exact gradient.")
+    return dict(found)
+
+
+def check_estimators(estimators: Mapping[str, Estimator]) -> None:
+    if not isinstance(estimators, Mapping) or not estimators:
+        raise InputError("There is nothing to compare: give estimators by name, {name: estimator}.")
+    for name, each in estimators.items():
+        if not isinstance(each, Estimator):
+            raise InputError(f"{name!r} is {each!r}, not an Estimator: give an instance of a subclass.")
+
+
+def check_finite(what: str, gradients: Named) -> None:
+    if not bool(joined(gradients).isfinite().all()):
+        raise InputError(f"The {what} is not finite.")
+
+
+def right_gradients(
+    reference: Reference | Estimator, network: Network, estimator: Estimator, free: Settled, x: Tensor, y: Target
+) -> Named:
+    if isinstance(reference, Estimator):
+        return estimate(copy.deepcopy(network), reference, x, y).gradients
+    return reference(network, estimator, free, x, y)
+
+
+def agreement(estimator: str, reference: str, found: Named, right: Named) -> list[Row]:
+    """A row for each tensor, and one for all."""
+    if missing := [name for name in found if name not in right]:
+        raise InputError(f"The reference {reference!r} gives no gradient for {missing}.")
+    right = {name: right[name] for name in found}
+    check_finite("reference", right)
+    pairs = {name: (joined({name: found[name]}), joined({name: right[name]})) for name in found}
+    pairs[ALL] = (joined(found), joined(right))
+    return [Row(estimator, reference, name, *measures(a, b)) for name, (a, b) in pairs.items()]
+
+
+def measures(found: Tensor, right: Tensor) -> tuple[float, float, float, float]:
+    """Cosine, relative error, norm ratio and share of wrong signs, as ``Row`` defines them; (n,) float64 each."""
+    size, right_size = float(found.norm()), float(right.norm())
+    wrong = float((found * right < 0).double().mean())
+    error = relative_error(found, right)
+    if not size and not right_size:
+        return 1.0, error, 1.0, wrong
+    if not size or not right_size:
+        return 0.0, error, size / right_size if right_size else math.inf, wrong
+    cosine = float((found / size) @ (right / right_size))
+    return max(-1.0, min(1.0, cosine)), error, size / right_size, wrong
+
+
+def settled(network: Network, estimator: Estimator, made: Estimate) -> Settling:
+    free, nudged = made.free, made.nudged
+    plain = {node: float(change.max()) for node, change in free.change.items()}, float(free.sweeps.double().mean())
+    if nudged is None:
+        return Settling(*plain)
+    states = isinstance(estimator, EquilibriumPropagation)  # what others call nudged may be a response, or complex
+    return Settling(
+        *plain,
+        {node: float(change.max()) for node, change in nudged.change.items()},
+        float(nudged.sweeps.double().sum()) / len(free.sweeps),
+        switched_winners(network, free.state, nudged.state) if states else None,
+        crossed_corners(network, free.state, nudged.state) if states else None,
+    )
+
+
+# -- how it is shown --
+
+
+def titled(title: str, *columns: str) -> Table:
+    table = Table(title=title or None, title_justify="left", caption_justify="left", box=None, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def numbers(table: Table, *columns: str) -> None:
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+
+
+def cells(row: Row) -> list[str]:
+    return [f"{row.cosine:.4f}", f"{row.error:.2g}", f"{row.norm_ratio:.3f}", percent(row.wrong_signs)]
+
+
+def most(residual: dict[str, float] | None) -> str:
+    """The largest residual, and the node that it is of."""
+    if not residual:
+        return "-"
+    node = max(residual, key=residual.__getitem__)
+    return f"{residual[node]:.0e} {node}"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def short(parameter: str) -> str:
+    """A parameter's name without what every name has."""
+    return parameter.removeprefix("couplings.").replace(".map.", ".")
+
+
+def told(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def plain(value: Any) -> Any:
+    """What JSON holds: dataclasses as mappings, numbers that are not finite as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,107 @@
+"""How many equilibria a network has, as far as orders of sweeps and starts can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from eqprop.diagnostics.gradients import double
+from eqprop.energy.network import Network
+from eqprop.energy.nodes import State
+from eqprop.errors import InputError
+from eqprop.settling.solvers import Solver, UntilRest
+from eqprop.settling.starts import FromFeedforward
+from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
+
+ORDERS: dict[str, Sweep] = {
+    "synchronous": synchronous,
+    "alternating": alternating,
+    "forward": forward_order,
+    "backward": backward_order,
+}
+
+
+@dataclass(frozen=True)
+class Equilibria:
+    """The rests that were reached from several sides.
+
+    Attributes:
+        routes: what was tried, e.g. "alternating from rest".
+        counts: distinct equilibria of each example; 0 where no route came to rest.
+        distances: of each example, the largest relative distance |a - b| / |a| between two of them.
+        at_rest: route -> the share of examples that it brought to rest.
+        apart: the relative distance beyond which two states count as distinct.
+    """
+
+    routes: tuple[str, ...]
+    counts: tuple[int, ...]
+    distances: tuple[float, ...]
+    at_rest: dict[str, float]
+    apart: float
+
+    def __str__(self) -> str:
+        several, most = sum(count > 1 for count in self.counts), max(self.counts)
+        text = f"{several} of {len(self.counts)} examples have more than one equilibrium"
+        if several:
+            text += f" (up to {most} found, up to {max(self.distances):.2g} of their size apart)"
+        lost = {route: share for route, share in self.at_rest.items() if share < 1}
+        kept = ", ".join(f"{100 * share:.0f} % by {route}" for route, share in lost.items())
+        return f"{text}, by {len(self.routes)} routes" + (
+            f"; came to rest: {kept}, all by the others." if lost else "."
+        )
+
+
+@torch.no_grad()
+def equilibria(
+    network: Network,
+    x: Tensor,
+    sweeps: Mapping[str, Sweep] = ORDERS,
+    apart: float = 1e-6,
+    residual: float = 1e-12,
+    most: int = 5000,
+) -> Equilibria:
+    """Settle in float64 by each order of sweeps, from rest and from the feedforward pass; count where that leads.
+
+    Args:
+        x: (batch, *input shape).
+        sweeps: name -> sweep.
+        apart: two states are distinct if they differ by more than this share of the first one's norm.
+        residual: what counts as rest: no unit changes by more in a sweep. Routes that do not come to rest in
+            ``most`` sweeps are left out, example by example.
+
+    Raises:
+        InputError: there are no sweeps to try.
+    """
+    if not sweeps:
+        raise InputError("There is no order of sweeps to try: give some by name.")
+    landscape = double(network).landscape(x.double())
+    solvers: dict[str, Solver] = {name: UntilRest(residual, most, sweep) for name, sweep in sweeps.items()}
+    routes = {f"{name} from rest": solver for name, solver in solvers.items()}
+    routes |= {f"{name} from feedforward": FromFeedforward(solver) for name, solver in solvers.items()}
+    settled = {route: solver(landscape, landscape.rest()) for route, solver in routes.items()}
+    resting = {route: each.residual <= residual for route, each in settled.items()}
+    states = {route: flattened(each.state) for route, each in settled.items()}
+    counts, distances = [], []
+    for i in range(len(x)):
+        found: list[Tensor] = []
+        for route, state in states.items():
+            if bool(resting[route][i]) and all(distance(other, state[i]) > apart for other in found):
+                found.append(state[i])
+        counts.append(len(found))
+        distances.append(max((distance(a, b) for a, b in combinations(found, 2)), default=0.0))
+    at_rest = {route: float(each.double().mean()) for route, each in resting.items()}
+    return Equilibria(tuple(routes), tuple(counts), tuple(distances), at_rest, apart)
+
+
+def flattened(state: State) -> Tensor:
+    """(batch, units)"""
+    return torch.cat([value.flatten(1) for value in state.values()], 1)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    gap = float((a - b).norm())
+    return gap / float(a.norm()) if gap else 0.0

@@ -1,0 +1,105 @@
+"""What estimators are held against: exact gradients at the very equilibrium that an estimator found.
+
+Equilibria are not unique, so the exact gradient at another one says nothing about an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqprop.diagnostics.gradients import Named, double, estimate, learning, loss_of
+from eqprop.energy.losses import Target
+from eqprop.energy.network import Network
+from eqprop.energy.nodes import State
+from eqprop.errors import InputError, NotSettledError
+from eqprop.learning.estimators import Cost, Estimator
+from eqprop.learning.references import ImplicitDifferentiation
+from eqprop.settling.solvers import Settled, UntilRest
+from eqprop.settling.starts import FromState
+
+Reference = Callable[[Network, Estimator, Settled, Tensor, Target], Named]
+"""(network, the estimator that is judged, its free phase, x, y) -> the gradients to hold it against, by name."""
+
+REST = 1e-12
+SWEEPS = 5000
+AT_REST = 1e-8
+
+
+def exact_gradients(network: Network, state: State, x: Tensor, y: Target) -> Named:
+    """Implicit differentiation in float64, at the equilibrium that ``state`` settles to.
+
+    Raises:
+        NotSettledError: ``state`` leads to no rest, or to one that is not stable.
+    """
+    exact = ImplicitDifferentiation(onward(state), tolerance=1e-10, steps=SWEEPS)
+    found = estimate(double(network), exact, x.double(), y)
+    check_rest(found.free)
+    return found.gradients
+
+
+def implicit(network: Network, estimator: Estimator, settled: Settled, x: Tensor, y: Target) -> Named:
+    """The exact gradient at the estimator's own equilibrium: the reference unless another is given."""
+    return exact_gradients(network, settled.state, x, y)
+
+
+@dataclass(frozen=True)
+class FiniteDifferences:
+    """Central differences of the settled loss at the estimator's own equilibrium, in float64, for tiny networks.
+
+    Each parameter is moved by ``step`` both ways, and the network settles on from where it was.
+
+    Raises:
+        InputError: the network has more than ``limit`` parameters.
+        NotSettledError: it does not come to rest.
+    """
+
+    step: float = 1e-4
+    limit: int = 4000
+
+    def __call__(self, network: Network, estimator: Estimator, settled: Settled, x: Tensor, y: Target) -> Named:
+        twin, x = double(network), x.double()
+        parameters = learning(twin)
+        count = sum(parameter.numel() for parameter in parameters.values())
+        if count > self.limit:
+            raise InputError(
+                f"Finite differences of {count:,} parameters would settle {2 * count:,} times; the limit is "
+                f"{self.limit:,} parameters. Use the implicit gradient, or raise `limit`."
+            )
+        with torch.no_grad():
+            rest = onward(settled.state)(twin.landscape(x), twin.landscape(x).rest()).state
+            return {name: self._slopes(twin, parameter, rest, x, y) for name, parameter in parameters.items()}
+
+    def _slopes(self, network: Network, parameter: Tensor, rest: State, x: Tensor, y: Target) -> Tensor:
+        whole, slopes = parameter.clone(), torch.empty_like(parameter)
+        for i in range(parameter.numel()):
+            values = []
+            for sign in (1, -1):
+                parameter.view(-1)[i] += sign * self.step
+                values.append(self._loss(network, rest, x, y))
+                parameter.copy_(whole)
+            slopes.view(-1)[i] = (values[0] - values[1]) / (2 * self.step)
+        return slopes
+
+    def _loss(self, network: Network, rest: State, x: Tensor, y: Target) -> float:
+        landscape = network.landscape(x)
+        free = onward(rest)(landscape, landscape.rest())
+        check_rest(free)
+        return float(Cost(loss_of(network), y, x.new_ones(len(x))).values(landscape, free.state).mean())
+
+
+def onward(state: State) -> FromState:
+    """From a state to the rest it leads to."""
+    return FromState(state, UntilRest(REST, SWEEPS))
+
+
+def check_rest(free: Settled) -> None:
+    residual = float(free.residual.max())
+    if not residual <= AT_REST:
+        raise NotSettledError(
+            f"The free state leads to no rest: after {SWEEPS} sweeps more, node {free.worst_node()!r} still changes "
+            f"by {residual:.1e}. There is no exact gradient to hold this estimate against."
+        )

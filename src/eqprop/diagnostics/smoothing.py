@@ -1,0 +1,52 @@
+"""The smooth twin of a network: where orders in beta can be measured."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from eqprop.energy.activations import Activation, Clip, Sigmoid
+from eqprop.energy.maps import Convolution
+from eqprop.energy.network import Network
+from eqprop.energy.pooling import MaxPool, SoftPool
+from eqprop.errors import InputError
+
+
+def smooth(network: Network) -> Network:
+    """The same network and weights with sigmoids for clips, of the same steepest slope, and soft for max pooling.
+
+    Nudging moves units across the corners of a clip and switches the winners of a maximum, and neither is smooth: the
+    orders of finite differences hold on the twin.
+
+    Raises:
+        InputError: a clip that is not to [0, 1], or max pooling whose windows overlap.
+    """
+    twin = copy.deepcopy(network)
+    for convolution in max_pooled(twin):
+        assert convolution.pool is not None
+        convolution.pool_by(SoftPool(convolution.pool.size, convolution.pool.stride))
+    nodes = {
+        name: replace(node, activation=node.activation and smoothed(node.activation))
+        for name, node in twin.nodes.items()
+    }
+    return Network(
+        nodes, twin.terms, twin.loss, twin.output
+    )  # binds every term anew, to maps that are no longer linear
+
+
+def is_smooth(network: Network) -> bool:
+    """Whether nothing in it clips or takes a maximum, of what ``smooth`` knows."""
+    clips = [node for node in network.free.values() if isinstance(node.activation, Clip)]
+    return not clips and not max_pooled(network)
+
+
+def max_pooled(network: Network) -> list[Convolution]:
+    return [m for m in network.modules() if isinstance(m, Convolution) and isinstance(m.pool, MaxPool)]
+
+
+def smoothed(activation: Activation) -> Activation:
+    if not isinstance(activation, Clip):
+        return activation
+    if (activation.low, activation.high) != (0, 1):
+        raise InputError(f"{activation} has no smooth counterpart here: only clips to [0, 1] have, the sigmoids.")
+    return Sigmoid(4 * activation.slope, 0.5 / activation.slope)

@@ -1,0 +1,145 @@
+"""Which beta to nudge with where states are read with noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eqprop.diagnostics.gradients import check_batch, double, estimate, joined, undisturbed
+from eqprop.energy.losses import Target
+from eqprop.energy.network import Network
+from eqprop.errors import InputError
+from eqprop.learning.estimators import EquilibriumPropagation
+from eqprop.learning.rules import Noisy
+
+Family = Callable[[float], EquilibriumPropagation]
+"""beta -> the estimator that nudges with it."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The best beta by a model of the error: bias = bias_constant beta^order, noise = noise_constant / beta.
+
+    All errors are relative to the norm of the gradient of the batch that the model was fitted on.
+    """
+
+    order: int
+    bias_constant: float
+    noise_constant: float
+
+    def bias(self, beta: float) -> float:
+        return self.bias_constant * beta**self.order
+
+    def noise(self, beta: float) -> float:
+        """Root mean square over reads."""
+        return self.noise_constant / beta
+
+    @property
+    def beta(self) -> float:
+        """Where the sum of both is least: (noise_constant / (order bias_constant))^(1 / (order + 1))."""
+        return (self.noise_constant / (self.order * self.bias_constant)) ** (1 / (self.order + 1))
+
+    @property
+    def error(self) -> float:
+        """The sum of both at ``beta``. The two are independent, so the root mean square error is at most this."""
+        return self.bias(self.beta) + self.noise(self.beta)
+
+    def as_dict(self) -> dict[str, Any]:
+        return vars(self) | {"beta": self.beta, "error": self.error}
+
+
+def suggest_beta(
+    network: Network,
+    x: Tensor,
+    y: Target,
+    read_noise: float,
+    reads: int,
+    estimator: Family,
+    probes: tuple[float, float] = (0.1, 0.05),
+    draws: int = 8,
+    seed: int = 0,
+) -> Suggestion:
+    """Fit bias and noise to two probe runs, and find the beta at which their sum is least; in float64.
+
+    The bias falls as beta^order, so the difference of the two probes' estimates gives its constant, and their
+    extrapolation the gradient (Richardson); no exact gradient is needed. The noise is that of ``draws`` noisy readings
+    at the larger probe. Then beta* is proportional to (read_noise / sqrt(reads))^(1 / (order + 1)).
+
+    Args:
+        read_noise: standard deviation of one read of one unit's state.
+        reads: how many reads are averaged.
+        estimator: beta -> estimator, e.g. ``lambda beta: EquilibriumPropagation(symmetric(beta), free, nudged)``.
+        probes: two betas at which the bias is small but not lost in rounding and settling.
+
+    Raises:
+        InputError: a number is out of range; or there is no noise, or no bias to weigh it against.
+    """
+    big, small = max(probes), min(probes)
+    if not 0 < small < big or draws < 1:
+        raise InputError(f"probes {probes}, draws {draws}: give two different positive betas, and at least one draw.")
+    if not read_noise > 0:
+        raise InputError(f"read_noise {read_noise}: without noise the smallest beta is best; see InfinitesimalNudge.")
+    check_batch(network, x, y)
+    twin, x = double(network), x.double()
+    order = order_of(estimator(big))
+    with undisturbed(x):
+        at_big, at_small = (joined(estimate(twin, estimator(beta), x, y).gradients) for beta in (big, small))
+    slope = (at_big - at_small) / (big**order - small**order)
+    size = float((at_small - slope * small**order).norm())
+    bias = float(slope.norm()) / size if size else 0.0
+    if not bias > 0:
+        raise InputError(f"The estimates at beta {big} and {small} are the same or 0: there is no bias to weigh.")
+    noise = noise_of(twin, x, y, estimator(big), at_big, read_noise, reads, draws, seed)
+    return Suggestion(order, bias, big * noise / size)
+
+
+def noise_of(
+    network: Network,
+    x: Tensor,
+    y: Target,
+    estimator: EquilibriumPropagation,
+    quiet: Tensor,
+    read_noise: float,
+    reads: int,
+    draws: int,
+    seed: int = 0,
+) -> float:
+    """The root mean square, over ``draws``, of |noisy estimate - quiet|; quiet: (parameters,), the noiseless one."""
+    noisy = replace(estimator, rule=Noisy(estimator.rule, read_noise, reads))
+    with undisturbed(x, [noisy]):
+        torch.manual_seed(seed)
+        found = [joined(estimate(network, noisy, x, y).gradients) - quiet for _ in range(draws)]
+    return math.sqrt(sum(float(each.square().sum()) for each in found) / draws)
+
+
+def noise_curve(
+    network: Network,
+    x: Tensor,
+    y: Target,
+    estimator: Family,
+    betas: Sequence[float],
+    read_noise: float,
+    reads: int,
+    draws: int = 8,
+    seed: int = 0,
+) -> list[tuple[float, float]]:
+    """Pairs: beta, and the root mean square of the noise relative to the norm of the noiseless estimate; in float64."""
+    twin, x = double(network), x.double()
+    found = []
+    for beta in betas:
+        with undisturbed(x):
+            quiet = joined(estimate(twin, estimator(beta), x, y).gradients)
+        noise = noise_of(twin, x, y, estimator(beta), quiet, read_noise, reads, draws, seed)
+        found.append((beta, noise / float(quiet.norm())))
+    return found
+
+
+def order_of(estimator: EquilibriumPropagation) -> int:
+    if not isinstance(estimator, EquilibriumPropagation):
+        raise InputError(f"{estimator!r} is not an EquilibriumPropagation: give a function from beta to one.")
+    return estimator.nudging.draw().order

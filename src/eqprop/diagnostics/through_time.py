@@ -1,0 +1,180 @@
+"""The gradient-descending updates property: nudged sweeps find, one by one, what backpropagation finds going back.
+
+From rest, and with all nodes sweeping at once, the one-sided estimate after K nudged sweeps tends, as beta does to 0,
+to the gradient of backpropagation through the last K sweeps (Ernoult et al. 2019; Laborieux et al. 2021). Both sums
+here include the last step. A read-out is left out: backpropagation finds all of its gradient in the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eqprop.diagnostics.gradients import check_batch, double, loss_of
+from eqprop.energy.losses import Target
+from eqprop.energy.network import Landscape, Network
+from eqprop.energy.nodes import State
+from eqprop.errors import InputError
+from eqprop.learning.estimators import Cost, compare, nudge_of
+from eqprop.learning.forms import ordinary
+from eqprop.learning.rules import Rule, contrastive
+from eqprop.settling.solvers import FixedPoint
+from eqprop.settling.sweeps import synchronous
+
+Sums = dict[str, Tensor]
+"""Parameter name -> (sweeps, *parameter shape): the partial sums R(1), R(2), ..."""
+
+
+@dataclass(frozen=True, eq=False)
+class ThroughTime:
+    """Partial sums over steps, of the estimates at ±beta and of backpropagation; float64.
+
+    Attributes:
+        beta: the nudge.
+        plus, minus: R(K) is the one-sided estimate of that sign after K nudged sweeps.
+        exact: R(K) is the gradient of backpropagation through the last K sweeps.
+        residual: the largest change of a unit in the last free sweep. The property supposes rest.
+    """
+
+    beta: float
+    plus: Sums
+    minus: Sums
+    exact: Sums
+    residual: float
+
+    @property
+    def mean(self) -> Sums:
+        """The symmetric estimate's."""
+        return {name: (up + self.minus[name]) / 2 for name, up in self.plus.items()}
+
+    def relative_distance(self) -> dict[str, float]:
+        """Of the mean, in the seed authors' measure: the mean over entries of 2 |mean - exact| / (|+| + |-|).
+
+        |+| and |-| are the two one-sided errors, all after the last step; where both are 0 the entry counts 1. In
+        [0, 1]: 1 says that the two errors have the same sign, so that the mean gains nothing.
+        """
+        return {name: self._distance(name) for name in self.exact}
+
+    def errors(self) -> list[dict[str, Any]]:
+        """For each parameter and each of "+beta", "-beta", "mean", of the steps (not of their sums), the seed authors'
+
+        rmse: the mean over entries of rms(estimate - exact) / max(rms estimate, rms exact), rms being over steps;
+        wrong_signs: the share of entries and steps in which the two have opposite signs.
+        """
+        sides = {"+beta": self.plus, "-beta": self.minus, "mean": self.mean}
+        return [
+            {"parameter": name, "estimate": side, "rmse": rmse(steps(sums[name]), exact), "wrong_signs": wrong}
+            for side, sums in sides.items()
+            for name, exact in ((name, steps(each)) for name, each in self.exact.items())
+            for wrong in [float((steps(sums[name]) * exact < 0).double().mean())]
+        ]
+
+    def _distance(self, name: str) -> float:
+        exact = self.exact[name][-1]
+        up, down = (sums[name][-1] - exact for sums in (self.plus, self.minus))
+        apart = up.abs() + down.abs()
+        return float(torch.where(apart > 0, (up + down).abs() / apart, 1).mean())
+
+
+def through_time(
+    network: Network, x: Tensor, y: Target, beta: float, sweeps: int = 30, free: int = 200, rule: Rule = contrastive
+) -> ThroughTime:
+    """Take ``free`` sweeps, then ``sweeps`` nudged ones of either sign; and backpropagate through the last ``sweeps``.
+
+    In float64, synchronous sweeps, the ordinary form; one gradient a sweep, and one backward pass for all of
+    backpropagation's.
+
+    Args:
+        x: (batch, *input shape).
+        y: what the network's loss takes.
+        rule: how phases become gradients; without energy, ``vector_field``.
+
+    Raises:
+        InputError: a number is out of range, or x and y do not fit the network.
+    """
+    check_batch(network, x, y)
+    if beta == 0 or not 1 <= sweeps <= free:
+        raise InputError(
+            f"beta {beta}, sweeps {sweeps}, free {free}: beta must not be 0, and sweeps between 1 and free."
+        )
+    twin, x = double(network), x.double()
+    cost = Cost(loss_of(twin), y, x.new_ones(len(x)))
+    parameters = {f"couplings.{name}": p for name, p in twin.couplings.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        landscape = twin.landscape(x)
+        before = landscape.rest()
+        if free > sweeps:
+            before = FixedPoint(free - sweeps, synchronous)(landscape, before).state
+        settled = FixedPoint(sweeps, synchronous)(landscape, before)
+    plus, minus = (nudged_sums(landscape, settled.state, cost, b, sweeps, rule, parameters) for b in (beta, -beta))
+    exact = backpropagated_sums(twin, x, before, cost, sweeps, list(parameters))
+    return ThroughTime(beta, plus, minus, exact, float(settled.residual.max()))
+
+
+def nudged_sums(
+    landscape: Landscape,
+    free: State,
+    cost: Cost,
+    beta: float,
+    sweeps: int,
+    rule: Rule,
+    parameters: Mapping[str, Tensor],
+) -> Sums:
+    """R(K) = (rule after K nudged sweeps - rule at the free state) / beta."""
+    nudged = landscape.plus("nudge", nudge_of(cost, [beta])[0])
+
+    def read(state: State) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            phases = compare(ordinary, landscape.rebuilt(), cost, [(beta, 1 / beta)], free, state)
+            return rule(phases, list(parameters.values()))
+
+    start, state, sums = read(free), free, []
+    for _ in range(sweeps):
+        with torch.no_grad():
+            state = synchronous(nudged, state)
+        sums.append([now - then for now, then in zip(read(state), start, strict=True)])
+    return {name: torch.stack(each) for name, each in zip(parameters, zip(*sums, strict=True), strict=True)}
+
+
+class OneSweep(nn.Module):
+    """A synchronous sweep as a function of the network's parameters."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, state: State) -> State:
+        return synchronous(self.network.landscape(x), state)
+
+
+def backpropagated_sums(
+    network: Network, x: Tensor, state: State, cost: Cost, sweeps: int, parameters: Sequence[str]
+) -> Sums:
+    """R(K) = the gradient of the loss through the parameters' use in the last K of ``sweeps`` sweeps from ``state``.
+
+    Every sweep uses a leaf of its own of each parameter (they share memory), so that one backward pass tells what
+    each sweep contributes.
+    """
+    sweep, own = OneSweep(network), dict(network.named_parameters())
+    with torch.enable_grad():
+        leaves = [{name: own[name].detach().requires_grad_() for name in parameters} for _ in range(sweeps)]
+        for leaf in leaves:
+            state = torch.func.functional_call(sweep, {f"network.{n}": p for n, p in leaf.items()}, (x, state))
+        loss = cost.values(network.landscape(x), state).mean()
+        flat = [leaf[name] for name in parameters for leaf in reversed(leaves)]
+        found = iter(torch.autograd.grad(loss, flat, materialize_grads=True))
+    return {name: torch.stack([next(found) for _ in range(sweeps)]).cumsum(0) for name in parameters}
+
+
+def steps(sums: Tensor) -> Tensor:
+    """(steps, ...): what each step adds to the partial sums."""
+    return sums.diff(dim=0, prepend=torch.zeros_like(sums[:1]))
+
+
+def rmse(found: Tensor, exact: Tensor) -> float:
+    apart, one, other = ((each.square().mean(0)).sqrt() for each in (found - exact, found, exact))
+    return float((apart / (1e-10 + torch.maximum(one, other))).mean())

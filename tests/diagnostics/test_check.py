@@ -1,0 +1,158 @@
+"""``eqprop check``, from the command line to its files."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import eqprop as ep
+from eqprop.cli import main
+from eqprop.diagnostics import alignment
+from eqprop.diagnostics.check import STENCILS, standard
+
+RECIPE = """
+import torch
+import eqprop as ep
+from eqprop.training.data import Batches, Crop, Images, Normalise
+from eqprop.training.loop import Run
+
+
+def tiny(beta: float = 0.2, separate: bool = False, seed: int = 0) -> Run:
+    g = torch.Generator().manual_seed(1)
+    images = Images(torch.randint(0, 256, (30, 1, 4, 4), generator=g, dtype=torch.uint8), torch.arange(30) % 3, 3)
+    layers = [ep.ConvLayer(3, pool=None), ep.ConvLayer(4)]
+    network = ep.chain((1, 4, 4), layers, lambda n, s: ep.ReadoutCrossEntropy(n, s, 3), separate_feedback=separate)
+    sweeps = ep.FixedPoint(10)
+    rule = ep.kolen_pollack if separate else ep.contrastive
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.RandomSign(beta), sweeps, sweeps, rule, ep.ordinary))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    plain = Normalise((0.0,), (1.0,))
+    return Run(model, optimizer, Batches(images, 10, plain, (Crop(1),)), Batches(images, 20, plain, shuffle=False), 1)
+"""
+PICTURES = {"through_time", "bias", "distance", "convergence", "angles", "noise"}
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("eqprop.diagnostics.check.trained_angles", partial(alignment.trained_angles, epochs=1))
+    Path("mine.py").write_text(RECIPE)
+    return "mine.py:tiny"
+
+
+def rows(folder):
+    found = json.loads(Path(folder, "check.json").read_text())
+    return found, {row["estimator"]: row for row in found["comparison"]["rows"] if row["parameter"] == "all"}
+
+
+def test_a_recipe_is_checked_with_its_options(recipe, capsys):
+    assert main(["check", recipe, "--images", "4", "--beta", "0.3", "--out", "out", "--pictures", "false"]) == 0
+    found, by_name = rows("out")
+    assert set(by_name) == {
+        *("recipe's own", "one-sided 0.3", "symmetric 0.3", "five-point 0.3"),
+        *("infinitesimal", "truncated BPTT 10"),
+    }
+    assert by_name["infinitesimal"]["error"] < 1e-4
+    assert by_name["symmetric 0.3"]["cosine"] > 0.9
+    assert (found["images"], found["beta"], len(found["equilibria"]["counts"])) == (4, 0.3, 4)
+    assert found["suggestion"]["symmetric"]["order"] == 2
+    assert not list(Path("out").glob("*.png"))
+    text = capsys.readouterr().out
+    assert "tiny, initial weights" in text
+    for word in ("recipe's own", "truncated BPTT 10", "layer2_bias.bias", "Equilibria:", "symmetric is best at beta"):
+        assert word in text
+
+
+def test_pictures_and_their_numbers(recipe):
+    assert main(["check", recipe, "--images", "3", "--nudge", "0.4", "--out", "out"]) == 0
+    found, by_name = rows("out")
+    assert "symmetric 0.4" in by_name
+    assert {path.stem for path in Path("out").glob("*.png")} == PICTURES
+    for path in Path("out").glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert not [path for path in Path("out").iterdir() if path.name.startswith(".")]
+    as_it_is, twin = found["bias"]
+    assert {name: round(curve["order"]) for name, curve in found["bias"][twin].items()} == {
+        "one-sided": 1,
+        "symmetric": 2,
+        "five-point": 4,
+        "holomorphic 6": 6,
+    }
+    assert set(found["bias"][as_it_is]) == {"one-sided", "symmetric", "five-point"}  # clips follow no complex nudge
+    assert set(found["through_time"]) == {as_it_is, twin}
+    assert max(found["through_time"][twin]["relative_distance"].values()) < 0.1
+    assert {len(each) for each in found["angles"].values()} == {1}  # synapses
+    residuals = next(iter(found["convergence"].values()))["layer1"]
+    assert residuals[-1] < 1e-6 < residuals[0]
+
+
+def test_a_trained_run_is_checked_where_it_lies(recipe, capsys):
+    assert main(["train", recipe, "--separate", "true", "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["check", "run", "--images", "2", "--checkpoint", "last"]) == 0
+    assert "tiny, last weights (epoch 1)" in capsys.readouterr().out
+    found, by_name = rows("run/check")
+    assert found["angles"]["as trained"].keys() == {"layer1_layer2"}  # those that the run has logged
+    assert by_name["infinitesimal"]["problem"] == ""
+    assert {path.stem for path in Path("run/check").glob("*.png")} == PICTURES
+
+
+def test_without_an_argument_it_is_the_digits(recipe, capsys):
+    assert main(["check", "--images", "2", "--pictures", "false"]) == 0
+    assert "digits, initial weights" in capsys.readouterr().out
+    (folder,) = Path("runs").glob("check-digits-*")
+    assert (folder / "check.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing-of-the-sort"], "There is no recipe 'nothing-of-the-sort'"),
+        (["RECIPE", "--images", "0"], "images 0: the training set has 30"),
+        (["RECIPE", "--images", "31"], "images 31: the training set has 30"),
+        (["RECIPE", "--read_noise", "-1"], "read_noise -1"),
+        (["RECIPE", "--reads", "0"], "reads 0: "),
+        (["RECIPE", "--nudge", "inf"], "nudge"),
+        (["RECIPE", "--wrong", "1"], "wrong"),
+        (["."], "is not the folder of a run"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(recipe, arguments, words, capsys):
+    given = [recipe if each == "RECIPE" else each for each in arguments]
+    assert main(["check", *given, "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(recipe, capsys):
+    assert main(["check", recipe, "--images", "2", "--out", "mine.py"]) == 2
+    assert "Cannot make the folder 'mine.py'" in capsys.readouterr().err
+
+
+def test_standard_estimators_keep_the_runs_own_solvers():
+    own = ep.EquilibriumPropagation(ep.symmetric(0.5), ep.FixedPoint(7), ep.FixedPoint(3), form=ep.ordinary)
+    network, x = ep.chain((4,), [ep.DenseLayer(3, ep.tanh)], ep.SquaredError), torch.randn(2, 4)
+    found = standard(network, x, own, 0.2)
+    for name, make in STENCILS.items():
+        each = found[f"{name} 0.2"]
+        assert (each.free, each.nudged, each.form, each.nudging) == (own.free, own.nudged, own.form, make(0.2))
+    assert found["truncated BPTT 3"].free == own.free
+    fast = ep.InfinitesimalNudge(ep.FromFeedforward(ep.UntilRest(1e-3, 50)))
+    assert standard(network, x, fast, 0.1)["symmetric 0.1"].free == fast.free
+    apart = ep.chain((4,), [ep.DenseLayer(3), ep.DenseLayer(2)], ep.SquaredError, separate_feedback=True)
+    assert isinstance(standard(apart, x, own, 0.1)["infinitesimal"].response, ep.FixedPoint)
+
+
+def test_angles_start_at_right_angles_and_kolen_pollack_brings_them_down():
+    state = torch.get_rng_state()
+    found = alignment.trained_angles(epochs=3)
+    assert torch.equal(state, torch.get_rng_state())
+    by_rule = {name.split()[0]: each["layer1_layer2"] for name, each in found.items()}
+    assert {len(angles) for angles in by_rule.values()} == {4}
+    assert by_rule["vector_field"][0] == by_rule["kolen_pollack"][0] == pytest.approx(90, abs=3)
+    assert by_rule["kolen_pollack"][-1] < 60
+    assert by_rule["kolen_pollack"][-1] < by_rule["vector_field"][-1] - 10
