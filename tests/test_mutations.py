@@ -279,7 +279,7 @@ BUGS = {
 def run(tests, **environment):
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(str(TESTS / t) for t in tests)]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=300)
 
 
 def with_bug(folder, file, right, wrong, tests):

@@ -76,6 +76,7 @@ POOLED = {"kernel": 3, "padding": 1, "pool": ep.MaxPool(2)}
 
 
 def couplings():
+    torch.manual_seed(0)  # else one run in some hundreds has a pooling window so near a tie that a small move turns it
     yield ep.Synapse("a", "b", ep.Dense(IMAGE, UNITS)), {"a": IMAGE, "b": UNITS}
     yield ep.Synapse("a", "b", ep.Dense(IMAGE, UNITS), feedback_gain=0.3), {"a": IMAGE, "b": UNITS}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED)), {"a": IMAGE, "b": (3, 3, 3)}
