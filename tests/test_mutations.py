@@ -107,8 +107,8 @@ BUGS = {
     ),
     "nudged phases start from rest": (
         "learning/estimators.py",
-        "self.nudged(taught, form.start(start))",
-        "self.nudged(taught, taught.rest())",
+        "cost, betas, take(start, every.repeat(len(betas))))",
+        "cost, betas, take(landscape.rest(), every.repeat(len(betas))))",
         f"{EQUILIBRIUM}::test_nudged_phases_start_from_the_free_state",
     ),
     "nodes of a sweep all see the old state": (

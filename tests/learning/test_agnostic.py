@@ -109,8 +109,10 @@ def test_parameters_are_put_back_and_the_phases_recorded():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ep.InputError, match="two phases, not 4"):
+    with pytest.raises(ep.InputError, match="two phases of real nudges"):
         ep.AgnosticEP(ep.five_point(0.1), FREE, SWEEPS, 0.1)
+    with pytest.raises(ep.InputError, match="two phases of real nudges"):
+        ep.AgnosticEP(ep.holomorphic(0.1, 3), FREE, SWEEPS, 0.1)
     with pytest.raises(ep.InputError, match="epsilon 0"):
         ep.AgnosticEP(ep.symmetric(0.1), FREE, SWEEPS, 0.0)
     layers = [ep.DenseLayer(4, ep.tanh), ep.DenseLayer(4, ep.tanh)]

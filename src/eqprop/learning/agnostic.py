@@ -44,7 +44,7 @@ class AgnosticEP(Estimator):
             convolution, whose every weight meets many units, bears less.
 
     Raises:
-        InputError: the stencil has more than two betas; or the network has no energy to relax on.
+        InputError: the stencil has more than two betas, or complex ones; or the network has no energy to relax on.
     """
 
     nudging: Stencil
