@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -10,11 +11,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from eqprop.energy.activations import hard_sigmoid
 from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
 from eqprop.energy.network import Network
-from eqprop.learning.estimators import EquilibriumPropagation
+from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.learning.forms import ordinary
+from eqprop.learning.references import Backpropagation
 from eqprop.learning.stencils import symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
-from eqprop.recipes.cifar10 import NORMALISE
+from eqprop.recipes.cifar10 import NORMALISE, ep
 from eqprop.recipes.setting import fast, image_run
 from eqprop.settling.solvers import FixedPoint
 from eqprop.training.data import Crop, Flip, Normalise
@@ -111,22 +113,48 @@ def mnist_conv(
 
 
 def cifar10_small(
-    tolerance: float = 1e-2,
-    free_sweeps: int = 40,
-    response_sweeps: int = 2,
-    damping: float = 0.25,
+    tolerance: float = 1e-2, free_sweeps: int = 40, response_sweeps: int = 2, damping: float = 0.25, **common: Any
+) -> Run:
+    """CIFAR-10 with two convolutions, by infinitesimal nudges: sized for two CPU cores."""
+    return _cifar10(fast(tolerance, free_sweeps, response_sweeps, damping), **common)
+
+
+def cifar10_small_seed_schedule(
+    beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 25, **common: Any
+) -> Run:
+    """The same network by the seed paper's schedule: symmetric nudges, synchronous sweeps, far more of them."""
+    return _cifar10(ep(symmetric(beta), free_sweeps, nudged_sweeps), **common)
+
+
+def cifar10_small_backpropagation(**common: Any) -> Run:
+    """The same weights as a feedforward network, by backpropagation: the baseline."""
+    return _cifar10(Backpropagation(), **common)
+
+
+def _cifar10(
+    taught_by: Estimator,
     lr: float = 0.1,
     batch_size: int = 64,
     epochs: int = 10,
     validation: float = 0.04,
+    train_images: int = 0,
     seed: int = 0,
     data: str = "uoft-cs/cifar10",
 ) -> Run:
-    """CIFAR-10 with two convolutions, by infinitesimal nudges: sized for two CPU cores."""
+    """Momentum SGD, its rate a cosine to 0, images flipped at random.
 
+    Args:
+        lr: the first learning rate.
+        batch_size: images a step.
+        epochs: passes through the training set.
+        validation: the share of the training set that is held out to choose the best epoch by.
+        train_images: use only so many training images; 0 is all.
+        seed: of the initial weights, the order, the images held out.
+        data: a hub name, or a folder.
+    """
     return image_run(
         small_network,
-        fast(tolerance, free_sweeps, response_sweeps, damping),
+        taught_by,
         partial(sgd, lr=lr, epochs=epochs),
         NORMALISE,
         data,
@@ -135,6 +163,7 @@ def cifar10_small(
         seed,
         validation,
         (Flip(),),
+        train_images,
     )
 
 
@@ -161,4 +190,4 @@ def sgd(network: Network, lr: float, epochs: int) -> tuple[torch.optim.Optimizer
     return optimizer, CosineAnnealingLR(optimizer, epochs)
 
 
-RECIPES = (digits, mnist_dense, mnist_conv, cifar10_small)
+RECIPES = (digits, mnist_dense, mnist_conv, cifar10_small, cifar10_small_seed_schedule, cifar10_small_backpropagation)
