@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from common import Row, load, machine, show, write
-from eqprop.diagnostics import compare, implicit
 
 import eqprop as ep
+from eqprop.diagnostics import compare, implicit
 from eqprop.recipes import mnist
 from eqprop.training.data import load_images
 
@@ -77,6 +77,8 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[list[tuple[float, float]]]] = {}
     for seed in range(options.seeds):
         for name, build, estimator in sides():
+            if options.weights and build is random:
+                continue  # a checkpoint of the others has no such feedback weights
             torch.manual_seed(seed)
             network = build(tuple(x.shape[1:])).double()
             if options.weights:
