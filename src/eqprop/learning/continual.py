@@ -25,7 +25,7 @@ class ContinualEP(Estimator):
     """Each sweep moves the weights by the difference of its two states, under which the next one settles.
 
     theta <- theta - rate * weight_k * mean over the batch of [dF/dtheta after the sweep - dF/dtheta before it]
-    (Ernoult et al. 2020, C-EP; with ``vector_field`` their C-VF), F before the first sweep being the free one. Phases
+    (Ernoult et al. 2020), F before the first sweep being the free one. Phases
     follow one another from the same free state, the weights going on from where the last phase left them. As ``rate``
     falls their sum tends to the estimate of ``EquilibriumPropagation`` with the same stencil, for any stencil.
 
