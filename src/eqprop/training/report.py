@@ -79,7 +79,8 @@ def write_curves(path: Path, history: History) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    axes.set_yscale("log")
+    if any(value > 0 for row in history for name, value in row.items() if name.endswith("_free_residual")):
+        axes.set_yscale("log")  # a feedforward pass has none
     figure.suptitle(f"{path.parent.name}: training and held-out examples, by epoch")
     write_figure(path, figure)
 
