@@ -1,0 +1,167 @@
+"""Deliberate one-line bugs in learning, diagnostics and training. Each must be noticed by the tests named beside it."""
+
+import pytest
+from mutations import all_running, noticed, passed
+
+GRADIENTS = "learning/test_gradients.py"
+HOLOMORPHIC = "learning/test_holomorphic.py"
+HEBBIAN = "learning/test_contrastive_hebbian.py"
+EQUILIBRIUM = "learning/test_equilibrium.py"
+PREDICTIVE = "learning/test_predictive.py"
+
+# file, what it says, what the bug makes of it, and the tests that must fail
+BUGS = {
+    "drop the half of 1/(2 beta)": (
+        "learning/stencils.py",
+        "Stencil((beta, -beta), (0.5 / beta, -0.5 / beta))",
+        "Stencil((beta, -beta), (1 / beta, -1 / beta))",
+        f"{GRADIENTS}::test_a_block_inside_an_ordinary_model",
+    ),
+    "swap the phases": (
+        "learning/estimators.py",
+        "numbers([weight for _, weight in phases], ",
+        "numbers([weight for _, weight in reversed(phases)], ",
+        f"{GRADIENTS}::test_a_block_inside_an_ordinary_model",
+    ),
+    "sum for mean over the batch": (
+        "learning/estimators.py",
+        ".repeat_interleave(batch) / batch",
+        ".repeat_interleave(batch)",
+        f"{GRADIENTS}::test_a_block_inside_an_ordinary_model",
+    ),
+    "a rule that reads the nudged presynaptic state": (
+        "learning/forms.py",
+        "(moved if n == node else free)[n]",
+        "moved[n]",
+        f"{GRADIENTS}::test_the_two_forms_agree",
+    ),
+    "feedback weights learn by themselves": (
+        "learning/rules.py",
+        "found[id(up)] = found[id(down)] = (found[id(up)] + found[id(down)]) / 2",
+        "found[id(down)] = (found[id(up)] + found[id(down)]) / 2",
+        f"{GRADIENTS}::test_kolen_pollack_gives_both_weights_the_mean_of_their_estimates",
+    ),
+    "nudged phases start from rest": (
+        "learning/estimators.py",
+        "cost, betas, take(start, every.repeat(len(betas))))",
+        "cost, betas, take(landscape.rest(), every.repeat(len(betas))))",
+        f"{EQUILIBRIUM}::test_nudged_phases_start_from_the_free_state",
+    ),
+    "a clamp that yields to its drive": (
+        "learning/teachers.py",
+        "return torch.zeros_like(scale), scale",
+        "return torch.ones_like(scale), scale",
+        f"{HEBBIAN}::test_coupled_learning_holds_the_output_on_the_way_to_the_target",
+    ),
+    "presynaptic activity of the wrong phase": (
+        "learning/forms.py",
+        "value + share * change[node]",
+        "value + change[node]",
+        f"{HEBBIAN}::test_each_half_reads_its_own_presynaptic_activity",
+    ),
+    "an example's weight loses its sign": (
+        "learning/estimators.py",
+        "repeat_interleave(batch) * cost.weight[examples]",
+        "repeat_interleave(batch) * cost.weight[examples].abs()",
+        f"{EQUILIBRIUM}::test_an_example_of_weight_minus_one_unlearns_in_the_limit",
+    ),
+    "the data learn nothing": (
+        "learning/equilibrium.py",
+        "return x.detach().requires_grad_(x.requires_grad),",
+        "return x.detach(),",
+        f"{EQUILIBRIUM}::test_the_data_receive_their_exact_gradient",
+    ),
+    "exact at another equilibrium than the estimator's": (
+        "diagnostics/references.py",
+        "return exact_gradients(network, settled.state, x, y)",
+        "return exact_gradients(network, {n: 0 * s for n, s in settled.state.items()}, x, y)",
+        "diagnostics/test_comparison.py::test_the_reference_is_taken_at_the_estimators_own_equilibrium",
+    ),
+    "backpropagation's steps first to last": (
+        "diagnostics/through_time.py",
+        "for leaf in reversed(leaves)]",
+        "for leaf in leaves]",
+        "diagnostics/test_through_time.py::test_partial_sums_are_those_of_truncated_backpropagation",
+    ),
+    "a prediction fitted to what it predicts": (
+        "learning/predictive.py",
+        "values[..., learnt:].mean(-1, keepdim=True)",
+        "values.mean(-1, keepdim=True)",
+        f"{PREDICTIVE}::test_a_prediction_does_not_look_at_what_it_predicts",
+    ),
+    "a teacher who comes a sweep late": (
+        "learning/predictive.py",
+        "if done in moments:\n            passed[done] = state",
+        "if done - 1 in moments:\n            passed[done - 1] = state",
+        f"{PREDICTIVE}::test_the_update_is_the_papers",
+    ),
+    "a sign that is never put back": (
+        "training/constraints.py",
+        "(parameter * signs < 0)",
+        "(parameter * signs < -1)",
+        "training/test_constraints.py::test_only_what_has_the_wrong_sign_moves",
+    ),
+    "a nudge that turns without its weight": (
+        "learning/stencils.py",
+        "turn.conjugate() / (points * beta)",
+        "1 / (points * beta)",
+        f"{HOLOMORPHIC}::test_the_turning_nudge_is_the_holomorphic_estimate_where_each_step_settles",
+    ),
+    "a turning nudge that resets the state": (
+        "learning/turning.py",
+        "at = settled.state",
+        "at = self._form(landscape).start(free.state) if settled else at",
+        f"{HOLOMORPHIC}::test_the_error_of_a_lagging_state_falls_with_the_square_of_the_steps",
+    ),
+    "dropout in evaluation": (
+        "learning/equilibrium.py",
+        "network.draw_masks(len(data)) if self.training else None",
+        "network.draw_masks(len(data))",
+        f"{EQUILIBRIUM}::test_dropout_draws_in_training_alone_and_scales_as_dropout_does",
+    ),
+    "the nudge's onset is no part of a continual update": (
+        "learning/continual.py",
+        "last, state = beta, swept.state",
+        "last, state = 0.0, swept.state",
+        "learning/test_continual.py::test_it_tends_to_equilibrium_propagation",
+    ),
+    "sweeps do not feel the weights that moved": (
+        "learning/continual.py",
+        "present = landscape.rebuilt()",
+        "present = landscape",
+        "learning/test_continual.py::test_a_step_of_gradient_descent_ends_where_the_weights_written_out_do",
+    ),
+    "parameters that relax at another rate than they report": (
+        "learning/agnostic.py",
+        "-self.epsilon * (high - low) * each",
+        "-self.epsilon * each",
+        "learning/test_agnostic.py::test_gradient_descent_lands_where_the_knobs_hold_the_parameters_in_balance",
+    ),
+    "dual states on the wrong sides of their mean": (
+        "learning/dual.py",
+        "low = drives[node] - self.alpha * pushes[node]",
+        "low = drives[node] - (1 - self.alpha) * pushes[node]",
+        "learning/test_dual.py::test_it_is_its_equations_written_out",
+    ),
+    "silenced units count as asymmetry": (
+        "learning/homeostasis.py",
+        "linear.visible({node: linear.drive(by, node) for node in linear.nodes})",
+        "{node: linear.drive(by, node) for node in linear.nodes}",
+        "learning/test_homeostasis.py::test_nor_has_one_whose_units_are_silenced",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with all_running(BUGS, tmp_path_factory) as jobs:
+        yield jobs
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_suite_notices(running, bug):
+    noticed(running[bug].result())
+
+
+def test_without_a_bug_the_same_tests_pass(running):
+    passed(running["no bug"].result())
