@@ -7,6 +7,7 @@ A unit driven by ``a`` comes to rest where ``G(s) - a s`` is least, so ``respons
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ class Activation(ABC):
 
     holomorphic: bool = False
     """Whether ``response`` and ``difference`` take complex drives, as the holomorphic extension of what they are."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    """The range of ``response``: no unit may be moved out of it."""
 
     @abstractmethod
     def response(self, drive: Tensor) -> Tensor:
@@ -100,6 +105,7 @@ class Sigmoid(Activation):
     centre: float = 0.5
 
     holomorphic = True
+    low, high = 0.0, 1.0
 
     def __post_init__(self) -> None:
         if not self.slope > 0:
@@ -122,6 +128,7 @@ class Tanh(Activation):
     """s = tanh(a); G(s) = ((1 + s) log(1 + s) + (1 - s) log(1 - s)) / 2."""
 
     holomorphic = True
+    low, high = -1.0, 1.0
 
     def response(self, drive: Tensor) -> Tensor:
         return torch.tanh(drive)

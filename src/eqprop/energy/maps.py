@@ -198,4 +198,9 @@ def pair(value: Pair) -> tuple[int, int]:
 
 def flat(tensor: Tensor) -> Tensor:
     """(batch, ...) -> (batch,), summed over everything but the batch."""
-    return tensor.flatten(1).sum(1)
+    return tensor.sum(within(tensor))
+
+
+def within(tensor: Tensor) -> tuple[int, ...]:
+    """The dimensions of one example: to reduce over them as they lie in memory, where ``flatten`` would copy."""
+    return tuple(range(1, tensor.ndim))

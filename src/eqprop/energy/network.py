@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -9,6 +10,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Field, Latest
 from eqprop.energy.losses import Loss
 from eqprop.energy.maps import flat
@@ -155,6 +157,7 @@ class Landscape:
         self.terms = build(None) if terms is None else terms
         self._visible = {name: Latest(self._seen_as(name)) for name in masks}
         self._constant = self._constants()
+        self._factor: Tensor | None = None
 
     def rest(self) -> State:
         """Every free node at zero: where settling starts."""
@@ -259,8 +262,19 @@ class Landscape:
         for name in nodes:
             activation = self.nodes[name].activation
             assert activation is not None
-            new[name] = activation.response(self._drive(seen, name))
+            response = activation.response(self._drive(seen, name))
+            new[name] = response if self._factor is None else self._further(activation, state[name], response)
         return new
+
+    def over_relaxed(self, factor: Tensor) -> Landscape:
+        """The same landscape, whose units ``relax`` by ``factor``, (batch,), times the way to their response.
+
+        They stop at the end of the response's range. Where a unit's own energy is a parabola on that range (``Clip``)
+        and terms are linear in each node, no factor below 2 raises the energy.
+        """
+        other = copy.copy(self)
+        other._factor = factor
+        return other
 
     def taken(self, examples: Tensor) -> Landscape:
         """The same landscape for a batch made of these examples of the present one; (n,) int64.
@@ -307,6 +321,11 @@ class Landscape:
         # Under autocast messages have fewer bits; sums and states keep the data's precision.
         total = total.expand(seen[node].shape).to(seen[node].dtype)
         return total * self.masks[node] if node in self.masks else total
+
+    def _further(self, activation: Activation, state: Tensor, response: Tensor) -> Tensor:
+        assert self._factor is not None
+        factor = self._factor.view(-1, *(1 for _ in state.shape[1:]))
+        return torch.lerp(state, response, factor).clamp_(activation.low, activation.high)
 
     def _constants(self) -> dict[str, Tensor]:
         """What pushes each node whatever the state: the data's share and the biases, summed once a batch."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from eqprop.energy.activations import Activation
+from eqprop.energy.maps import flat
 from eqprop.errors import InputError
 
 State = dict[str, Tensor]
@@ -17,6 +19,16 @@ State = dict[str, Tensor]
 def take(state: State, examples: Tensor) -> State:
     """The state of a batch made of these examples; (n,) int64."""
     return {node: value[examples] for node, value in state.items()}
+
+
+def inner(a: State, b: State) -> Tensor:
+    """<a, b> over all of ``a``'s nodes, (batch,)."""
+    return torch.stack([flat(a[node] * b[node]) for node in a]).sum(0)
+
+
+def length(state: State) -> Tensor:
+    """sqrt(<s, s>), (batch,)"""
+    return inner(state, state).sqrt()
 
 
 @dataclass(frozen=True)

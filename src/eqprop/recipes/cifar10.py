@@ -142,7 +142,7 @@ def _run(
     return image_run(
         build,
         estimator,
-        partial(paper_sgd, rates=rates, weight_decay=weight_decay),
+        lambda taught, _: paper_sgd(taught, rates, weight_decay),
         NORMALISE,
         data,
         batch_size,

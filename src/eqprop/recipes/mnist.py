@@ -114,7 +114,7 @@ def _run(
     """
     plain = Normalise((0.0,), (1.0,))
     return image_run(
-        build, estimator, partial(adam, lr=lr, epochs=epochs), plain, data, batch_size, epochs, seed, validation
+        build, estimator, partial(adam, lr=lr), plain, data, batch_size, epochs, seed, validation
     )
 
 
@@ -142,10 +142,10 @@ def settling(free_sweeps: int, nudged_sweeps: int) -> tuple[Solver, FixedPoint]:
     return FromFeedforward(FixedPoint(free_sweeps)), FixedPoint(nudged_sweeps)
 
 
-def adam(taught: Network, lr: float, epochs: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
+def adam(taught: Network, periods: int, lr: float) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
     learning = [parameter for parameter in taught.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(learning, lr)
-    return optimizer, CosineAnnealingLR(optimizer, epochs)
+    return optimizer, CosineAnnealingLR(optimizer, periods)
 
 
 RECIPES = (

@@ -101,7 +101,7 @@ def _mlp(
     return image_run(
         build,
         estimator,
-        lambda network: (Adagrad(parameter_groups(network, rates)), None),
+        lambda network, _: (Adagrad(parameter_groups(network, rates)), None),
         Normalise((0.0,), (1.0,)),
         data,
         batch_size,
@@ -158,7 +158,7 @@ def cifar10_predictive(
     return image_run(
         convolutions,
         estimator,
-        lambda network: (torch.optim.SGD(parameter_groups(network, rates)), None),
+        lambda network, _: (torch.optim.SGD(parameter_groups(network, rates)), None),
         NORMALISE,
         data,
         batch_size,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
 from eqprop.energy.network import Network
 from eqprop.learning.equilibrium import Equilibrium
 from eqprop.learning.estimators import Estimator
@@ -18,6 +21,9 @@ from eqprop.training.loop import Run
 Build = Callable[[tuple[int, int, int], int], Network]
 """(shape of an image, classes) -> a network."""
 
+Optimise = Callable[[Network, int], tuple[Optimizer, LRScheduler | None]]
+"""(network, how often the scheduler steps in the whole run) -> its optimiser and scheduler."""
+
 
 def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: float) -> InfinitesimalNudge:
     """From the feedforward pass until rest; then one linear phase. Good in 16 bits.
@@ -31,7 +37,7 @@ def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: floa
 def image_run(
     build: Build,
     estimator: Estimator,
-    optimise: Callable[[Network], tuple[object, object]],
+    optimise: Optimise,
     normalise: Normalise,
     data: str,
     batch_size: int,
@@ -42,8 +48,9 @@ def image_run(
     train_images: int = 0,
     keep_last: bool = True,
     constrain: Constrain | None = None,
+    schedule_by_batch: bool = False,
 ) -> Run:
-    """A run on labelled images; ``optimise`` makes the optimiser and the scheduler (or None) of a network."""
+    """A run on labelled images."""
     images, test = load_images(data, "train"), load_images(data, "test")
     held: Images | None = None
     if validation > 0:
@@ -52,16 +59,18 @@ def image_run(
         images = images.take(train_images)
     channels, height, width = images.pixels.shape[1:]
     network = build((channels, height, width), images.classes)
-    optimizer, scheduler = optimise(network)
+    train = Batches(images, batch_size, normalise, tuple(augment), seed, keep_last=keep_last)
+    optimizer, scheduler = optimise(network, epochs * len(train) if schedule_by_batch else epochs)
 
     def fixed(what: Images) -> Batches:
         return Batches(what, 200, normalise, shuffle=False)
 
     return Run(
         model=Equilibrium(network, estimator),
-        optimizer=optimizer,  # type: ignore[arg-type]
-        scheduler=scheduler,  # type: ignore[arg-type]
-        train=Batches(images, batch_size, normalise, tuple(augment), seed, keep_last=keep_last),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        schedule_by_batch=schedule_by_batch,
+        train=train,
         validation=None if held is None else fixed(held),
         test=fixed(test),
         epochs=epochs,

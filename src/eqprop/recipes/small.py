@@ -42,7 +42,7 @@ def digits(
     return image_run(
         build,
         estimator(beta, free_sweeps, nudged_sweeps),
-        partial(sgd, lr=lr, epochs=epochs),
+        partial(sgd, lr=lr),
         Normalise((0.305,), (0.376,)),
         data,
         batch_size,
@@ -73,7 +73,7 @@ def mnist_dense(
     return image_run(
         build,
         estimator(beta, free_sweeps, nudged_sweeps),
-        partial(sgd, lr=lr, epochs=epochs),
+        partial(sgd, lr=lr),
         Normalise((0.0,), (1.0,)),
         data,
         batch_size,
@@ -102,7 +102,7 @@ def mnist_conv(
     return image_run(
         build,
         estimator(beta, free_sweeps, nudged_sweeps),
-        partial(sgd, lr=lr, epochs=epochs),
+        partial(sgd, lr=lr),
         Normalise((0.0,), (1.0,)),
         data,
         batch_size,
@@ -155,7 +155,7 @@ def _cifar10(
     return image_run(
         small_network,
         taught_by,
-        partial(sgd, lr=lr, epochs=epochs),
+        partial(sgd, lr=lr),
         NORMALISE,
         data,
         batch_size,
@@ -183,11 +183,11 @@ def estimator(beta: float, free_sweeps: int, nudged_sweeps: int) -> EquilibriumP
     return EquilibriumPropagation(symmetric(beta), free, nudged, form=ordinary)
 
 
-def sgd(network: Network, lr: float, epochs: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
-    """Momentum 0.9, every layer at the same rate, a cosine to 0 over the epochs."""
+def sgd(network: Network, periods: int, lr: float) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
+    """Momentum 0.9, every layer at the same rate, a cosine to 0 over the run."""
     rates = [lr] * (len(network.free) + bool(list(network.loss.parameters()) if network.loss else []))
     optimizer = torch.optim.SGD(parameter_groups(network, rates), momentum=0.9)
-    return optimizer, CosineAnnealingLR(optimizer, epochs)
+    return optimizer, CosineAnnealingLR(optimizer, periods)
 
 
 RECIPES = (digits, mnist_dense, mnist_conv, cifar10_small, cifar10_small_seed_schedule, cifar10_small_backpropagation)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from eqprop.energy.couplings import Coupling, Field
+from eqprop.energy.maps import within
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import Node, State
+from eqprop.energy.nodes import Node, State, inner
 from eqprop.errors import InputError
 from eqprop.settling.displacement import Slope
 from eqprop.settling.solvers import Settled, Solver
@@ -63,17 +64,17 @@ class ConjugateGradients(Solver):
             unstable |= moving & (curvature <= 0)
             moving &= curvature > 0
             step = torch.where(moving, norm / curvature, 0)
-            d = {n: value + over(step, value) * along[n] for n, value in d.items()}
-            residual = {n: residual[n] - over(step, residual[n]) * image[n] for n in kept}
+            d = {n: torch.addcmul(value, over(step, value), along[n]) for n, value in d.items()}
+            residual = {n: torch.addcmul(residual[n], over(step, residual[n]), image[n], value=-1) for n in kept}
             taken += moving
             moved = {n: slopes[n] * residual[n] for n in kept}
             new = inner(residual, moved)
             moving &= largest(moved) > self.tolerance * first
             turn = torch.where(moving, new / norm, 0)
-            q = {n: residual[n] + over(turn, q[n]) * q[n] for n in kept}
+            q = {n: torch.addcmul(residual[n], over(turn, q[n]), q[n]) for n in kept}
             p = {n: slopes[n] * q[n] for n in kept}
             norm = torch.where(moving, new, norm)
-        change = {n: (slopes[n] * residual[n]).abs().flatten(1).amax(1) for n in kept}
+        change = {n: largest({n: slopes[n] * residual[n]}) for n in kept}
         change |= {n: torch.zeros_like(norm) for n in others}
         return Settled(d, change, taken, unstable)
 
@@ -103,14 +104,9 @@ def check_symmetric(terms: dict[str, Coupling]) -> None:
             )
 
 
-def inner(a: State, b: State) -> Tensor:
-    """(batch,)"""
-    return torch.stack([(a[node] * b[node]).flatten(1).sum(1) for node in a]).sum(0)
-
-
 def largest(state: State) -> Tensor:
     """(batch,)"""
-    return torch.stack([value.abs().flatten(1).amax(1) for value in state.values()]).amax(0)
+    return torch.stack([value.abs().amax(within(value)) for value in state.values()]).amax(0)
 
 
 def over(each: Tensor, like: Tensor) -> Tensor:

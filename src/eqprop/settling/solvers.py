@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eqprop.energy.maps import within
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State, take
+from eqprop.energy.nodes import State, length, take
 from eqprop.errors import InputError
 from eqprop.settling.sweeps import Sweep, alternating
 
@@ -21,7 +22,7 @@ Measure = Callable[[State, State], dict[str, Tensor]]
 
 def largest_change(before: State, after: State) -> dict[str, Tensor]:
     """The largest change of any unit."""
-    return {node: (after[node] - before[node]).abs().flatten(1).amax(1) for node in after}
+    return {node: (after[node] - before[node]).abs().amax(within(after[node])) for node in after}
 
 
 def relative_change(before: State, after: State) -> dict[str, Tensor]:
@@ -30,8 +31,17 @@ def relative_change(before: State, after: State) -> dict[str, Tensor]:
     Deep layers say little at first (1 % of their range in the seed paper's network) and much later on, so that no
     one largest change serves both.
     """
-    size = {node: after[node].flatten(1).norm(dim=1).clamp_min(torch.finfo(after[node].dtype).tiny) for node in after}
-    return {node: (after[node] - before[node]).flatten(1).norm(dim=1) / size[node] for node in after}
+    return {node: norm(after[node] - before[node]) / norm(after[node]).clamp_min(tiny(after[node])) for node in after}
+
+
+def norm(tensor: Tensor) -> Tensor:
+    """(batch,): the length of each example's part."""
+    return torch.linalg.vector_norm(tensor, dim=within(tensor))
+
+
+def tiny(tensor: Tensor) -> float:
+    """What to divide by instead of 0."""
+    return torch.finfo(tensor.dtype).tiny
 
 
 class Settled(NamedTuple):
@@ -96,42 +106,104 @@ class UntilRest(Solver):
     ``measure`` says what a node's change is: by default the largest of any unit. An example that has come to rest
     stays as it is, so its result does not depend on the rest of its batch. Once a quarter of the examples rests, the
     sweeps go on without them.
+
+    ``over_relaxation`` above 1 lets units go further than their response, by a factor that follows each example's
+    own contraction (``Pace``) and is at most this: fewer sweeps where a network settles slowly. It is for sweeps in
+    which nodes respond in turn, and must be below 2.
     """
 
     tolerance: float
     sweeps: int
     sweep: Sweep = alternating
     measure: Measure = largest_change
+    over_relaxation: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sweeps < 1 or not self.tolerance > 0:
             raise InputError(f"{self}: sweeps must be at least 1 and tolerance positive.")
+        if not 1 <= self.over_relaxation < 2:
+            raise InputError(f"over_relaxation {self.over_relaxation} must be at least 1, which is none, and below 2.")
 
     def __call__(self, landscape: Landscape, start: State) -> Settled:
-        once = FixedPoint(1, self.sweep, self.measure)
-        present = once(landscape, start)
+        pace = Pace.first(self.over_relaxation, start) if self.over_relaxation > 1 else None
+        present, pace = self._once(landscape, start, pace)
         rows = torch.arange(len(present.sweeps), device=present.sweeps.device)  # which examples are present
-        gone: list[tuple[Tensor, Settled]] = []
-        for _ in range(self.sweeps - 1):
-            moving = ~(present.residual <= self.tolerance)  # not finite counts as moving
-            left = int(moving.sum())
+        moving = torch.ones_like(rows, dtype=torch.bool)
+        done: list[tuple[Tensor, Settled]] = []
+        for count in range(2, self.sweeps + 1):
+            resting = moving & (present.residual <= self.tolerance)  # not finite counts as moving
+            left = int((moving & ~resting).sum())
             if not left:
                 break
+            done += taken(rows, present, resting)
+            moving = moving & ~resting
             if left <= 0.75 * len(moving):  # not at each one: what a synapse remembers is lost
-                stay, go = (~moving).nonzero().squeeze(1), moving.nonzero().squeeze(1)
-                gone.append((rows[stay], present.taken(stay)))
-                landscape, present = landscape.taken(go), present.taken(go)
-                rows, moving = rows[go], moving[go]
-            new = once(landscape, present.state)
-            present = Settled(
-                {node: where(moving, new.state[node], old) for node, old in present.state.items()},
-                {node: where(moving, new.change[node], old) for node, old in present.change.items()},
-                present.sweeps + moving,
-            )
-        if not gone:
+                go = moving.nonzero().squeeze(1)
+                landscape, present, rows, moving = landscape.taken(go), present.taken(go), rows[go], moving[go]
+                pace = pace and pace.taken(go)
+            present, pace = self._once(landscape, present.state, pace)
+            present = present._replace(sweeps=torch.full_like(rows, count))
+        if not done:
             return present
-        order = torch.cat([*(each for each, _ in gone), rows]).argsort()
-        return joined([*(part for _, part in gone), present]).taken(order)
+        done += taken(rows, present, moving)
+        order = torch.cat([each for each, _ in done]).argsort()
+        return joined([part for _, part in done]).taken(order)
+
+    def _once(self, landscape: Landscape, state: State, pace: Pace | None) -> tuple[Settled, Pace | None]:
+        """One sweep, and the pace of the next one."""
+        new = self.sweep(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
+        change = self.measure(state, new)
+        sweeps = torch.ones_like(next(iter(change.values())), dtype=torch.int64)
+        return Settled(new, change, sweeps), pace and pace.after(state, new)
+
+
+START = 1.2
+SLOWEST = 0.98
+FADE = 0.9
+
+
+class Pace(NamedTuple):
+    """How far each example's units go, told from how fast its changes shrink.
+
+    Where nodes respond in turn, in two colours, changes shrink by some factor a sweep, lambda, when units go omega
+    times the way; with mu the largest eigenvalue of the synchronous sweep, (lambda + omega - 1)^2 = lambda omega^2
+    mu^2, and omega = 2 / (1 + sqrt(1 - mu^2)) is best (Young 1954; adapted as it goes: Hageman & Young 1981). So a
+    lambda that is seen gives the next omega. A network is linear near rest only: an estimate of mu^2 fades, so that a
+    first one that was too large is forgotten.
+    """
+
+    most: float
+    factor: Tensor
+    """(batch,): omega"""
+    slowness: Tensor
+    """(batch,): mu^2"""
+    size: Tensor
+    """(batch,): length of the last change; infinite before there was one."""
+
+    @classmethod
+    def first(cls, most: float, start: State) -> Pace:
+        if any(value.is_complex() for value in start.values()):
+            raise InputError("over_relaxation is for real states: settle complex ones with 1, the default.")
+        one = torch.ones_like(length(start))
+        return cls(most, min(START, most) * one, 0 * one, torch.inf * one)
+
+    def after(self, before: State, after: State) -> Pace:
+        size = length({node: after[node] - before[node] for node in after})
+        shrunk, beyond = (size / self.size).nan_to_num(nan=0.0).clamp(max=SLOWEST), self.factor - 1
+        seen = torch.where(shrunk > beyond, (shrunk + beyond).square() / (shrunk * self.factor.square()), 0)
+        slowness = torch.maximum(seen.clamp(max=SLOWEST), FADE * self.slowness)
+        factor = (2 / (1 + (1 - slowness).sqrt())).clamp(max=self.most)
+        known = self.size.isfinite()
+        return Pace(self.most, torch.where(known, factor, self.factor), torch.where(known, slowness, 0), size)
+
+    def taken(self, examples: Tensor) -> Pace:
+        return Pace(self.most, self.factor[examples], self.slowness[examples], self.size[examples])
+
+
+def taken(rows: Tensor, settled: Settled, which: Tensor) -> list[tuple[Tensor, Settled]]:
+    """The examples that ``which``, (batch,) bool, marks, with their rows; nothing where it marks none."""
+    examples = which.nonzero().squeeze(1)
+    return [(rows[examples], settled.taken(examples))] if len(examples) else []
 
 
 def joined(parts: Sequence[Settled]) -> Settled:
@@ -144,7 +216,3 @@ def joined(parts: Sequence[Settled]) -> Settled:
         torch.cat(unstable) if unstable else None,
     )
 
-
-def where(moving: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """``new`` for the examples that are moving, ``old`` for the others."""
-    return torch.where(moving.view(-1, *(1 for _ in new.shape[1:])), new, old)

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop.energy.couplings import SeparateFeedback
-from eqprop.energy.nodes import State
+from eqprop.energy.nodes import length
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.training import checkpoint
@@ -41,7 +41,7 @@ class Run:
         train, test: batches of images. ``test`` is looked at once, at the end, unless ``choose`` is "test".
         validation: a part of the training set that chooses the best epoch; ``None`` when the test set does.
         epochs: how often ``train`` is passed through.
-        scheduler: stepped after each epoch.
+        scheduler: stepped after each epoch, or after each batch if ``schedule_by_batch``.
         constrain: called with the model's network after each step, to put parameters back where they may be.
     """
 
@@ -52,6 +52,7 @@ class Run:
     epochs: int
     validation: Batches | None = None
     scheduler: LRScheduler | None = None
+    schedule_by_batch: bool = False
     constrain: Constrain | None = None
 
     def __post_init__(self) -> None:
@@ -105,7 +106,7 @@ class Totals:
             nudged.residual.sum() if nudged else zero,
             nudged.sweeps.sum() if nudged else zero,
             loss.new_tensor(len(response.residual)) if response else zero,
-            norms(response.state).sum() if response else zero,
+            length(response.state).sum() if response else zero,
             response.unstable.sum() if response and response.unstable is not None else zero,
         ]
         self.sums += torch.stack([part.double() for part in parts])
@@ -201,6 +202,8 @@ class Trainer:
         self.optimizer.step()
         if self.run.constrain is not None:
             self.run.constrain(self.run.model.network)
+        if self.run.scheduler is not None and self.run.schedule_by_batch:
+            self.run.scheduler.step()
         self.totals.add(loss, y, record)
 
     def _check_finite(self, loss: Tensor, record: Record) -> None:
@@ -229,7 +232,7 @@ class Trainer:
         row |= {f"lr_{group.get('name', i)}": group["lr"] for i, group in enumerate(run.optimizer.param_groups)}
         row |= alignment_angles(run.model)
         self._check_settled(train)
-        if run.scheduler is not None:
+        if run.scheduler is not None and not run.schedule_by_batch:
             run.scheduler.step()
         progress.history.append(row)
         progress.epoch, progress.index, progress.seconds = progress.epoch + 1, 0, 0.0
@@ -323,11 +326,6 @@ def alignment_angles(model: Equilibrium) -> Row:
             cosine = torch.nn.functional.cosine_similarity(up.detach().flatten(), down.detach().flatten(), dim=0)
             row[f"angle_{name}"] = math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
     return row
-
-
-def norms(state: State) -> Tensor:
-    """(batch,): the length of each example's state."""
-    return torch.stack([value.flatten(1).square().sum(1) for value in state.values()]).sum(0).sqrt()
 
 
 @contextmanager
