@@ -1,16 +1,18 @@
 """The error of the gradient against the exact one, by sweeps and by seconds.
 
-    python benchmarks/gradient_error.py [--data CIFAR10] [--weights RUN/best-....safetensors] [--images 16]
+    python benchmarks/gradient_error.py [--data CIFAR10] [--seeds 3] [--weights RUN/last-....safetensors ...]
 
 On the network of ``cifar10-small``. Exact is the implicit gradient in float64 at the equilibrium that the estimate's
 own free state leads to. Two tables: what the free phase costs (its response then solved to the end), and what the
-nudged phase costs (from a free state at rest), for each order of sweeps, start, solver, form and precision.
+nudged phase costs (from a free state at rest), for each order of sweeps, start, solver, form and precision. Medians
+over seeds of the initial weights, or over the given checkpoints; each seed has images of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -26,7 +28,7 @@ ORDERS = {
     "forward": ep.forward_order,
     "backward": ep.backward_order,
 }
-COUNTS = (1, 2, 4, 8, 16, 32)
+COUNTS = (2, 4, 8, 16)
 Side = tuple[str, int, str, ep.Estimator]
 """(what it is, sweeps, precision, estimator)"""
 
@@ -39,6 +41,13 @@ def free_sides() -> Iterator[Side]:
         for precision in ("float32", "bfloat16"):
             start = ep.FromFeedforward(ep.FixedPoint(count))
             yield "alternating from feedforward", count, precision, ep.InfinitesimalNudge(start, response, 0.0)
+            never = ep.UntilRest(1e-30, count, measure=ep.relative_change, over_relaxation=1.5)
+            yield (
+                "the same, over-relaxed",
+                count,
+                precision,
+                ep.InfinitesimalNudge(ep.FromFeedforward(never), response, 0.0),
+            )
 
 
 def nudged_sides(rest: ep.State) -> Iterator[Side]:
@@ -51,18 +60,25 @@ def nudged_sides(rest: ep.State) -> Iterator[Side]:
                 yield name, count, precision, ep.InfinitesimalNudge(free, solver, damping)
             sweeps = ep.FixedPoint(count)
             yield "infinitesimal, sweeps", count, precision, ep.InfinitesimalNudge(free, sweeps, 0.0)
+            for form, name in ((ep.difference, "difference"), (ep.ordinary, "ordinary")):
+                estimator = ep.EquilibriumPropagation(ep.one_sided(0.001), free, sweeps, form=form)
+                yield f"one-sided 0.001, {name}", count, precision, estimator
             for beta in (0.01, 0.5):
                 for form, name in ((ep.difference, "difference"), (ep.ordinary, "ordinary")):
                     estimator = ep.EquilibriumPropagation(ep.symmetric(beta), free, sweeps, form=form)
                     yield f"symmetric {beta}, {name}", 2 * count, precision, estimator
 
 
-def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, repeats: int) -> Row:
+Exact = Callable[[ep.State], tuple[torch.Tensor, ...]]
+"""A free state -> the gradient to hold an estimate against."""
+
+
+def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, exact: Exact, repeats: int) -> Row:
     name, sweeps, precision, estimator = side
     model = ep.Equilibrium(network, estimator)
     seconds = min(timed(lambda: gradients(model, precision, x, y)) for _ in range(repeats))
     found, free = gradients(model, precision, x, y)
-    right = exact_weight_gradients(network, free.state, x, y)
+    right = exact(free.state)
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, right, strict=True)]
     flat = [torch.cat([g.double().flatten() for g in each]) for each in (found, right)]
     return {
@@ -77,21 +93,44 @@ def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, r
     }
 
 
+def phases(network: ep.Network, x: torch.Tensor, y: torch.Tensor, repeats: int) -> Iterator[tuple[str, list[Row]]]:
+    with torch.no_grad():
+        scene = network.landscape(x)
+        rest = ep.UntilRest(1e-6, 5000)(scene, scene.rest()).state
+    at_rest = exact_weight_gradients(network, rest, x, y)
+
+    def own(state: ep.State) -> tuple[torch.Tensor, ...]:
+        return exact_weight_gradients(network, state, x, y)
+
+    yield "free", [measure(network, x, y, side, own, repeats) for side in free_sides()]
+    yield "nudged", [measure(network, x, y, side, lambda _: at_rest, repeats) for side in nudged_sides(rest)]
+
+
+def medians(runs: list[list[Row]]) -> list[Row]:
+    """The rows of several runs, side by side: medians of numbers, and the largest error."""
+    merged = []
+    for rows in zip(*runs, strict=True):
+        row: Row = {k: median(r[k] for r in rows) if isinstance(v, float) else v for k, v in rows[0].items()}
+        merged.append(row | {"largest_error": max(r["error_worst_layer"] for r in rows)})
+    return merged
+
+
 def tables(options: argparse.Namespace) -> dict[str, Any]:
-    torch.manual_seed(0)
-    x, y = images(options.data, options.images)
+    pool = images(options.data, options.images * max(options.seeds, len(options.weights)))
     found: dict[str, Any] = {}
-    for stage in ("initial", "trained") if options.weights else ("initial",):
-        network = small_network((3, 32, 32), 10).to(memory_format=torch.channels_last)
-        if stage == "trained":
-            load(network, options.weights)
-        with torch.no_grad():
-            scene = network.landscape(x)
-            rest = ep.UntilRest(1e-6, 5000)(scene, scene.rest()).state
-        for phase, sides in (("free", free_sides()), ("nudged", nudged_sides(rest))):
-            rows = [measure(network, x, y, side, options.repeats) for side in sides]
-            show(f"{phase} phase, {stage} weights", rows)
-            found[f"{phase}, {stage}"] = rows
+    for stage, sources in (("initial", [""] * options.seeds), ("trained", options.weights)):
+        runs: dict[str, list[list[Row]]] = {}
+        for seed, source in enumerate(sources):
+            torch.manual_seed(seed)
+            network = small_network((3, 32, 32), 10).to(memory_format=torch.channels_last)
+            if source:
+                load(network, source)
+            x, y = (tensor[seed * options.images :][: options.images] for tensor in pool)
+            for phase, rows in phases(network, x, y, options.repeats):
+                runs.setdefault(phase, []).append(rows)
+        for phase, repeated in runs.items():
+            found[f"{phase}, {stage}"] = medians(repeated)
+            show(f"{phase} phase, {stage} weights, {len(repeated)} seeds", found[f"{phase}, {stage}"])
     return found
 
 
@@ -120,9 +159,10 @@ def draw(found: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; default: noise")
-    made.add_argument("--weights", default="", help="a checkpoint of cifar10-small, for the tables on trained weights")
-    made.add_argument("--images", type=int, default=16)
-    made.add_argument("--repeats", type=int, default=2)
+    made.add_argument("--weights", nargs="*", default=[], help="checkpoints of cifar10-small, for trained weights")
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--images", type=int, default=8)
+    made.add_argument("--repeats", type=int, default=1)
     return made
 
 

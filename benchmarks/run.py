@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--data CIFAR10] [--paper_weights FILE] [--small_weights FILE]
 
-Takes about half an hour on two cores. For the time to an accuracy, see the ``metrics.csv`` of a run folder.
+Takes about half an hour on two cores; `time_to_accuracy.py`, which trains, is a command of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; default: noise")
     made.add_argument("--paper_weights", default="", help="a checkpoint of cifar10-ce-fast")
-    made.add_argument("--small_weights", default="", help="a checkpoint of cifar10-small")
+    made.add_argument("--small_weights", nargs="*", default=[], help="checkpoints of cifar10-small")
     asked = made.parse_args()
     data = ["--data", asked.data] if asked.data else []
 
@@ -31,7 +31,7 @@ def main() -> None:
     if asked.paper_weights:
         trained = [*steps, "--weights", asked.paper_weights]
         found["step_cost_trained"] = step_cost.tables(step_cost.parser().parse_args(trained))
-    errors = [*data, *(["--weights", asked.small_weights] if asked.small_weights else [])]
+    errors = [*data, *(["--weights", *asked.small_weights] if asked.small_weights else [])]
     found["gradient_error"] = gradient_error.tables(gradient_error.parser().parse_args(errors))
     found["memory_and_scaling"] = memory_and_scaling.tables(memory_and_scaling.parser().parse_args([]))
     for name, result in found.items():

@@ -149,6 +149,12 @@ BUGS = {
         "{node: linear.drive(by, node) for node in linear.nodes}",
         "learning/test_homeostasis.py::test_nor_has_one_whose_units_are_silenced",
     ),
+    "a penalty on how quickly a network settles": (
+        "learning/slowness.py",
+        "return -coupled / own",
+        "return coupled / own",
+        "learning/test_slowness.py::test_it_is_the_rayleigh_quotient_of_the_sweep",
+    ),
 }
 
 

@@ -43,6 +43,7 @@ from eqprop.learning.rules import (
     mean_presynaptic,
     vector_field,
 )
+from eqprop.learning.slowness import SlownessPenalty, slowness
 from eqprop.learning.stencils import (
     RandomSign,
     Stencil,
@@ -123,6 +124,7 @@ __all__ = [
     "SeparateFeedback",
     "Settled",
     "Sigmoid",
+    "SlownessPenalty",
     "SmoothClip",
     "SoftPool",
     "Solver",
@@ -168,6 +170,7 @@ __all__ = [
     "positive",
     "relative_change",
     "sigmoid",
+    "slowness",
     "smooth_clip",
     "soft_clamp",
     "steepness",

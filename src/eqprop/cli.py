@@ -28,6 +28,7 @@ from eqprop.settling.solvers import UntilRest
 from eqprop.settling.starts import FromFeedforward
 from eqprop.training import checkpoint
 from eqprop.training.loop import Run, Trainer, evaluate, load_weights
+from eqprop.training.memory import keep_freed_memory
 from eqprop.training.precision import faster_in_16_bits
 from eqprop.training.report import Files, History, Report
 
@@ -217,6 +218,7 @@ def list_recipes(arguments: Sequence[str]) -> int:
 
 
 def start(how: dict[str, Any]) -> Fabric:
+    keep_freed_memory()
     strategy = "ddp" if how["processes"] > 1 else "auto"
     try:
         fabric = Fabric(

@@ -26,7 +26,8 @@ from eqprop.training.data import Batches, Crop, Images, Normalise
 from eqprop.training.loop import Run
 
 
-def noise(epochs: int = 3, lr: float = 0.05, beta: float = 0.5, seed: int = 0, gain: float = 1.0) -> Run:
+def noise(epochs: int = 3, lr: float = 0.05, beta: float = 0.5, seed: int = 0, gain: float = 1.0,
+          by_batch: bool = False) -> Run:
     g = torch.Generator().manual_seed(1)
     images = Images(torch.randint(0, 256, (60, 1, 6, 6), generator=g, dtype=torch.uint8), torch.arange(60) % 3, 3)
     layers = [ep.ConvLayer(4, dropout=0.2), ep.DenseLayer(5)]
@@ -37,10 +38,10 @@ def noise(epochs: int = 3, lr: float = 0.05, beta: float = 0.5, seed: int = 0, g
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.RandomSign(beta, seed), sweeps, sweeps,
                                                               ep.kolen_pollack))
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9 if by_batch else 0.5)
     plain = Normalise((0.0,), (1.0,))
     return Run(model, optimizer, Batches(images, 7, plain, (Crop(1),), seed), Batches(images, 20, plain, shuffle=False),
-               epochs, scheduler=scheduler)
+               epochs, scheduler=scheduler, schedule_by_batch=by_batch)
 """
 
 
@@ -51,9 +52,10 @@ def recipe(tmp_path, monkeypatch):
     return "mine.py:noise"
 
 
-def test_killed_at_any_moment_resumes_to_the_same_bits(recipe):
+@pytest.mark.parametrize("by_batch", ["false", "true"])
+def test_killed_at_any_moment_resumes_to_the_same_bits(recipe, by_batch):
     """Augmentation, dropout, the random sign, Adam and the schedule all come back."""
-    train = ["train", recipe, "--checkpoint_seconds", "0", "--precision", "bf16", "--out"]
+    train = ["train", recipe, "--by_batch", by_batch, "--checkpoint_seconds", "0", "--precision", "bf16", "--out"]
     assert main([*train, "whole"]) == 0
     command = [sys.executable, "-m", "eqprop.cli", *train, "killed"]
     commit = Path("killed/last.json")
@@ -77,6 +79,14 @@ def test_killed_at_any_moment_resumes_to_the_same_bits(recipe):
         assert {k: v for k, v in a.items() if "second" not in k} == {k: v for k, v in b.items() if "second" not in k}
 
 
+def test_a_schedule_may_step_after_each_batch(recipe):
+    assert main(["train", recipe, "--out", "run", "--epochs", "2", "--lr", "0.01", "--by_batch", "true"]) == 0
+    with open("run/metrics.csv") as file:
+        rates = [float(row["lr_0"]) for row in csv.DictReader(file)]
+    batches = -(-60 // 7)
+    assert rates == pytest.approx([0.01 * 0.9**batches, 0.01 * 0.9 ** (2 * batches)])
+
+
 def test_interrupt_saves_and_says_how_to_go_on(recipe):
     command = [sys.executable, "-m", "eqprop.cli", "train", recipe, "--out", "cut", "--epochs", "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -93,7 +103,7 @@ def test_interrupt_saves_and_says_how_to_go_on(recipe):
 def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
     assert main(["train", recipe, "--out", "run", "--epochs", "2", "--lr", "0.01"]) == 0
     about = json.loads(Path("run/run.json").read_text())
-    assert about["options"] == {"epochs": 2, "lr": 0.01, "beta": 0.5, "seed": 0, "gain": 1.0}
+    assert about["options"] == {"epochs": 2, "lr": 0.01, "beta": 0.5, "seed": 0, "gain": 1.0, "by_batch": False}
     assert about["versions"]["torch"]
     with open("run/metrics.csv") as file:
         rows = list(csv.DictReader(file))

@@ -22,6 +22,7 @@ from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.learning.forms import ordinary
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
+from eqprop.learning.slowness import SlownessPenalty
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.setting import Build, fast, image_run
@@ -37,10 +38,16 @@ FLOOR, PERIOD = 1e-5, 100
 
 
 def cifar10_ce_fast(
-    tolerance: float = 2e-3, free_sweeps: int = 60, response_sweeps: int = 6, damping: float = 0.25, **paper: Any
+    tolerance: float = 0.05,
+    free_sweeps: int = 60,
+    response_sweeps: int = 4,
+    damping: float = 0.25,
+    slowness: float = 1.0,
+    **paper: Any,
 ) -> Run:
     """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
-    return _run(fast(tolerance, free_sweeps, response_sweeps, damping), network, **paper)
+    taught_by = SlownessPenalty(fast(tolerance, free_sweeps, response_sweeps, damping), slowness)
+    return _run(taught_by, network, **paper)
 
 
 def cifar10_mse_one_sided(beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any) -> Run:

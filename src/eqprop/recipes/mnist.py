@@ -113,9 +113,7 @@ def _run(
         data: a hub name, or a folder.
     """
     plain = Normalise((0.0,), (1.0,))
-    return image_run(
-        build, estimator, partial(adam, lr=lr), plain, data, batch_size, epochs, seed, validation
-    )
+    return image_run(build, estimator, partial(adam, lr=lr), plain, data, batch_size, epochs, seed, validation)
 
 
 def network(

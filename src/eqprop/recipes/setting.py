@@ -12,7 +12,7 @@ from eqprop.learning.equilibrium import Equilibrium
 from eqprop.learning.estimators import Estimator
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import UntilRest
+from eqprop.settling.solvers import UntilRest, relative_change
 from eqprop.settling.starts import FromFeedforward
 from eqprop.training.constraints import Constrain
 from eqprop.training.data import Augmentation, Batches, Images, Normalise, load_images
@@ -28,10 +28,10 @@ Optimise = Callable[[Network, int], tuple[Optimizer, LRScheduler | None]]
 def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: float) -> InfinitesimalNudge:
     """From the feedforward pass until rest; then one linear phase. Good in 16 bits.
 
-    ``tolerance``: the change of a unit below which an example rests.
+    ``tolerance``: the change of each node, relative to its activity, below which an example rests.
     """
-    free = FromFeedforward(UntilRest(tolerance, free_sweeps))
-    return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-3), damping)
+    free = FromFeedforward(UntilRest(tolerance, free_sweeps, measure=relative_change, over_relaxation=1.5))
+    return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-2), damping)
 
 
 def image_run(

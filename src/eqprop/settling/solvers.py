@@ -215,4 +215,3 @@ def joined(parts: Sequence[Settled]) -> Settled:
         torch.cat([each.sweeps for each in parts]),
         torch.cat(unstable) if unstable else None,
     )
-

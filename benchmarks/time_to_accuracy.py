@@ -1,0 +1,64 @@
+"""Time to accuracy on CIFAR-10's small network: by equilibrium propagation, by backpropagation, by the seed schedule.
+
+    python benchmarks/time_to_accuracy.py --data CIFAR10 [--recipes cifar10-small cifar10-small-backpropagation]
+        [--seeds 0 1 2] [--out FOLDER] [OPTION OF THE RECIPES ...]
+
+Each run is `eqprop train RECIPE`, one after the other, the recipes in turn for each seed; what follows the options here
+is passed on (``--epochs 2 --train_images 8000``). Whole seconds are those of the command, from its start to the test
+accuracy of its last epoch; training seconds are without evaluation. The runs stay in ``--out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import Row, machine, show, timed, write
+
+
+def trained(recipe: str, seed: int, folder: Path, data: str, options: list[str]) -> Row:
+    name = ["--data", data, "--seed", str(seed), "--out", str(folder)]
+    command = [sys.executable, "-m", "eqprop.cli", "train", recipe, *name, *options]
+    whole = timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+    with (folder / "metrics.csv").open() as file:
+        epochs = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    summary = json.loads((folder / "summary.json").read_text())
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "whole_seconds": whole,
+        "training_seconds": sum(row["seconds"] for row in epochs),
+        "free_sweeps": " ".join(f"{row['train_free_sweeps']:.1f}" for row in epochs),
+        "validation_percent": " ".join(f"{100 * row['validation_accuracy']:.1f}" for row in epochs),
+        "test_percent": 100 * summary["test_accuracy_last"],
+    }
+
+
+def tables(options: argparse.Namespace, more: list[str]) -> dict[str, Any]:
+    folder = Path(options.out or tempfile.mkdtemp())
+    rows = [
+        trained(recipe, seed, folder / f"{recipe}-{seed}", options.data, more)
+        for seed in options.seeds
+        for recipe in options.recipes
+    ]
+    show(f"time to accuracy {' '.join(more)}", rows)
+    return {"runs": rows, "options": more}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", default="uoft-cs/cifar10", help="CIFAR-10, a folder or hub name")
+    made.add_argument("--recipes", nargs="+", default=["cifar10-small", "cifar10-small-backpropagation"])
+    made.add_argument("--seeds", type=int, nargs="+", default=[0])
+    made.add_argument("--out", default="", help="a folder for the runs; default: a temporary one")
+    return made
+
+
+if __name__ == "__main__":
+    write("time_to_accuracy", tables(*parser().parse_known_args()) | {"machine": machine()})
