@@ -45,7 +45,7 @@ def test_along_the_slowest_mode_it_is_the_square_root_of_how_a_sweep_contracts()
         near = {n: value + 1e-3 * torch.randn_like(value) for n, value in rest.items()}
         near = ep.FixedPoint(8)(scene, near).state
         after, change = last_change(scene, near)
-        again, further = last_change(scene, after)
+        _, further = last_change(scene, after)
         contracted = [torch.cat([v.flatten(1) for v in c.values()], 1).norm(dim=1) for c in (change, further)]
         found = ep.slowness(tangent(scene, rest, {}), further)
     torch.testing.assert_close(found, (contracted[1] / contracted[0]).pow(0.25), rtol=0.05, atol=0)

@@ -77,6 +77,10 @@ class JacobianPenalty(Estimator):
             raise InputError(f"probes {self.probes} must be at least 1, and strength {self.strength} not negative.")
         self.generator.manual_seed(self.seed)
 
+    @property
+    def sixteen_bits(self) -> bool:
+        return self.estimator.sixteen_bits
+
     def generators(self) -> Iterable[torch.Generator]:
         return (*self.estimator.generators(), self.generator)
 

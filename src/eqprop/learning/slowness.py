@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -60,8 +60,8 @@ class SlownessPenalty(Estimator):
     def sixteen_bits(self) -> bool:
         return self.estimator.sixteen_bits
 
-    def generators(self) -> Sequence[torch.Generator]:
-        return tuple(self.estimator.generators())
+    def generators(self) -> Iterable[torch.Generator]:
+        return self.estimator.generators()
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
         free, learn = self.estimator(landscape)
