@@ -82,6 +82,8 @@ def check_map(map: Map, batch: int = 2) -> None:
     assert derived.shape == step.shape, f"{map}: transpose does not return to in_shape."
     pushed = torch.func.jvp(map.forward, (pre,), (step,))[1]
     close(push(step), pushed, f"{map}: the push of carry and the derivative of forward")
+    for found, expected in zip(map.jvp(pre, step), (value, pushed), strict=True):
+        close(found, expected, f"{map}: jvp and the derivative of forward")
     some = torch.tensor([*range(batch), 0])
     taken = carried.taken(some)
     for name, found, whole in (
@@ -126,6 +128,9 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
     moves = [1e-5 * torch.randn_like(s) for s in states]  # too small to make another unit a pool's winner
     whole = coupling.contrast(*(s + m for s, m in zip(states, moves, strict=True))) - coupling.contrast(*states)
     close(coupling.change(states, moves), whole, f"{coupling}: change and two contrasts")
+    done = Coupling.work(coupling, states, moves)
+    close(coupling.work(states, moves), done, f"{coupling}: work and <drive, move>")
+    close(bound.work(states, moves), done, f"{coupling}: given nothing, work and <drive, move>")
     tangent, steps = coupling.tangent(*states), [torch.randn_like(s) for s in states]
     for node in coupling.nodes:
         expected = Tangent(coupling, tuple(states)).drive(node, *steps)

@@ -66,6 +66,11 @@ class Coupling(nn.Module, ABC):
 
         return -gradient(total, states[i])
 
+    def work(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        """(batch,): <drive, move>, summed over this term's nodes. An override may be cheaper, never different."""
+        pushed = [flat(self.drive(node, *states) * move) for node, move in zip(self.nodes, moves, strict=True)]
+        return torch.stack(pushed).sum(0)
+
     def gain(self, node: str) -> float:
         """What the drive on ``node`` is multiplied by, against that on the node which this term drives, its last."""
         return 1.0
@@ -254,6 +259,13 @@ class Synapse(Coupling):
         carried = self.map.carry(pre)
         return -flat(carried.value * post_move + linearly(carried.push, pre_move) * (post + post_move))
 
+    def work(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        if not self.bilinear:
+            return super().work(states, moves)
+        (pre, post), (pre_move, post_move) = states, moves
+        value, pushed = self.map.jvp(pre, pre_move)
+        return flat(value * post_move) + flat(self._gained(pushed) * post)
+
     def drive(self, node: str, *states: Tensor) -> Tensor:
         pre, post = states
         if node == self.nodes[1]:
@@ -349,6 +361,9 @@ class CarriedSynapse(Coupling):
 
     def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         return self.synapse.change(states, moves)
+
+    def work(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        return self.synapse.work(states, moves)
 
     def tangent(self, *states: Tensor) -> Coupling:
         if not self.bilinear:

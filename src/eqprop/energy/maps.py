@@ -40,6 +40,11 @@ class Map(nn.Module, ABC):
         """(batch, *in_shape) -> (batch, *out_shape)"""
         return self.carry(pre).value
 
+    def jvp(self, pre: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """The value at ``pre``, and how it changes with ``change`` (winners held); each (batch, *out_shape)."""
+        carried = self.carry(pre)
+        return carried.value, linearly(carried.push, change)
+
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
         """The pull at ``pre``, applied to ``post``: (batch, *out_shape) -> (batch, *in_shape)."""
         return self.carry(pre).pull(post)
@@ -125,6 +130,15 @@ class Convolution(Map):
         if self.pool is None:
             return Carried.everywhere(z, self._convolve, self._convolve_transposed)
         return self._before(self.pool.carry(z))
+
+    def jvp(self, pre: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        if pre.dtype != change.dtype:
+            return super().jvp(pre, change)
+        z, moved = self._convolve(torch.cat([pre, change])).chunk(2)
+        if self.pool is None:
+            return z, moved
+        pooled = self.pool.carry(z)
+        return pooled.value, linearly(pooled.push, moved)
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
         if self.pool is None:

@@ -202,8 +202,12 @@ class Landscape:
 
     def work(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): <drive at ``state``, ``move``>, over all nodes, each amplified."""
-        moved = self.visible(move)
-        return torch.stack([amplification.get(n, 1.0) * flat(self.drive(state, n) * moved[n]) for n in move]).sum(0)
+        seen, moved = self.visible(state), self.visible(move)
+        moved |= {n: by * moved[n] for n, by in amplification.items() if by != 1}
+        terms = [
+            term.work([seen[n] for n in term.nodes], [moved[n] for n in term.nodes]) for term in self.terms.values()
+        ]
+        return torch.stack(terms).sum(0)
 
     def amplification(self, taught: Sequence[str]) -> dict[str, float]:
         """Node -> one over the product of the feedback gains on its way from the ``taught`` nodes; 1 without gains.

@@ -52,14 +52,19 @@ class ConjugateGradients(Solver):
         q, p = residual, {n: slopes[n] * residual[n] for n in kept}
         norm = inner(residual, p)
         first = largest(p)
+        speaking = forced if forced.isdisjoint(others) else neighbours(free, forced)
         unstable, moving = torch.zeros_like(norm, dtype=torch.bool), norm > 0
         taken = torch.zeros_like(norm, dtype=torch.int64)
         for _ in range(self.iterations):
             if not moving.any():
                 break
+            # The first steps reach no further than the force has spread: what is silent is not asked.
             along = start | p
-            along = along | free.relax(along, others)
-            image = {n: q[n] - free.drive(along, n) for n in kept}  # (D^-1 - A) p, where p = D q
+            along = along | hearing(free, speaking).relax(along, others)
+            speaking = neighbours(free, speaking)
+            heard = hearing(free, speaking)
+            image = {n: q[n] - heard.drive(along, n) for n in kept}  # (D^-1 - A) p, where p = D q
+            speaking = neighbours(free, speaking)
             curvature = inner(p, image)
             unstable |= moving & (curvature <= 0)
             moving &= curvature > 0
@@ -85,6 +90,16 @@ class ConjugateGradients(Solver):
             return everyone, []
         kept = max(landscape.colours, key=lambda colour: len(forced & set(colour)))
         return list(kept), [node for node in everyone if node not in kept]
+
+
+def hearing(landscape: Landscape, speaking: set[str]) -> Landscape:
+    """The terms of ``landscape`` in which one of these nodes has a say."""
+    return landscape.only({name: term for name, term in landscape.terms.items() if not speaking.isdisjoint(term.nodes)})
+
+
+def neighbours(landscape: Landscape, speaking: set[str]) -> set[str]:
+    """These nodes, and those that hear them."""
+    return speaking.union(*(term.nodes for term in hearing(landscape, speaking).terms.values()))
 
 
 def slope_of(name: str, node: Node) -> Tensor:
