@@ -288,7 +288,8 @@ def fit(trainer: Trainer, about: dict[str, Any]) -> int:
     tensors, state = checkpoint.load(folder, "best")
     last = evaluate(run.model, trainer.test, trainer.fabric)
     load_weights(run.model, tensors)
-    best = evaluate(run.model, trainer.test, trainer.fabric)
+    same = state["progress"]["epoch"] == trainer.progress.epoch
+    best = last if same else evaluate(run.model, trainer.test, trainer.fabric)
     summary = {
         "test_accuracy_last": last["accuracy"],
         "test_accuracy_best": best["accuracy"],

@@ -44,6 +44,8 @@ def check_activation(activation: Activation, low: float = -3.0, high: float = 3.
     """
     drives = torch.linspace(low, high, 601, dtype=torch.float64)
     states = activation.response(drives)
+    assert activation.low <= float(states.min()), f"{activation}: a response is below `low`, {activation.low}."
+    assert float(states.max()) <= activation.high, f"{activation}: a response is above `high`, {activation.high}."
     rises = bool((states.diff() >= 0).all())
     try:
         cost = activation.potential(states)[None, :] - drives[:, None] * states[None, :]

@@ -38,7 +38,7 @@ FLOOR, PERIOD = 1e-5, 100
 
 
 def cifar10_ce_fast(
-    tolerance: float = 0.05,
+    tolerance: float = 0.04,
     free_sweeps: int = 60,
     response_sweeps: int = 4,
     damping: float = 0.25,
@@ -46,7 +46,9 @@ def cifar10_ce_fast(
     **paper: Any,
 ) -> Run:
     """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
-    taught_by = SlownessPenalty(fast(tolerance, free_sweeps, response_sweeps, damping), slowness)
+    taught_by: Estimator = fast(tolerance, free_sweeps, response_sweeps, damping)
+    if slowness:
+        taught_by = SlownessPenalty(taught_by, slowness)
     return _run(taught_by, network, **paper)
 
 

@@ -31,7 +31,7 @@ def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: floa
     ``tolerance``: the change of each node, relative to its activity, below which an example rests.
     """
     free = FromFeedforward(UntilRest(tolerance, free_sweeps, measure=relative_change, over_relaxation=1.5))
-    return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-2), damping)
+    return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-3), damping)
 
 
 def image_run(
