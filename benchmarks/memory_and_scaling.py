@@ -52,7 +52,7 @@ def memory() -> list[Row]:
 
 def seconds(network: ep.Network, batch: int, repeats: int = 3) -> Row:
     x, y = images("", batch)
-    model, record = ep.Equilibrium(network, fast(0.05, 60, 4, 0.25)), ep.Record()
+    model, record = ep.Equilibrium(network, fast(0.04, 60, 4, 0.25)), ep.Record()
 
     def step() -> None:
         model.loss(x, y, record=record).backward()
@@ -82,7 +82,7 @@ def one_process(rank: int, processes: int, folder: str) -> None:
 
 def shared_step(rank: int, processes: int) -> float:
     torch.manual_seed(0)
-    model = DistributedDataParallel(ep.Equilibrium(paper_network(0.5), fast(0.05, 60, 4, 0.25)))
+    model = DistributedDataParallel(ep.Equilibrium(paper_network(0.5), fast(0.04, 60, 4, 0.25)))
     x, y = (t.chunk(processes)[rank] for t in images("", 32))
 
     def step() -> None:

@@ -97,7 +97,7 @@ BUGS = {
     ),
     "examples at rest move on": (
         "settling/solvers.py",
-        "done += taken(rows, present, resting)\n            moving = moving & ~resting",
+        "done += taken(rows, present, resting)\n            moving = still",
         "pass",
         f"{SOLVERS}::test_until_rest_goes_on_with_what_moves_and_returns_every_example_in_its_place",
     ),
@@ -109,8 +109,8 @@ BUGS = {
     ),
     "an over-relaxation that shrinks where it should grow": (
         "settling/solvers.py",
-        "(2 / (1 + (1 - slowness).sqrt()))",
-        "(2 / (1 + (1 + slowness).sqrt()))",
+        "(2 / (1 + (1 - mu_squared).sqrt()))",
+        "(2 / (1 + (1 + mu_squared).sqrt()))",
         "settling/test_over_relaxation.py::test_the_nearer_the_brink_the_more_it_saves",
     ),
     "units over-relaxed out of their range": (

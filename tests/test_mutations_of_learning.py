@@ -144,13 +144,13 @@ BUGS = {
         "learning/test_dual.py::test_it_is_its_equations_written_out",
     ),
     "silenced units count as asymmetry": (
-        "learning/homeostasis.py",
+        "learning/penalties.py",
         "linear.visible({node: linear.drive(by, node) for node in linear.nodes})",
         "{node: linear.drive(by, node) for node in linear.nodes}",
-        "learning/test_homeostasis.py::test_nor_has_one_whose_units_are_silenced",
+        "learning/test_penalties.py::test_nor_has_one_whose_units_are_silenced",
     ),
     "a penalty on how quickly a network settles": (
-        "learning/slowness.py",
+        "learning/penalties.py",
         "return -coupled / own",
         "return coupled / own",
         "learning/test_slowness.py::test_it_is_the_rayleigh_quotient_of_the_sweep",

@@ -29,8 +29,8 @@ from eqprop.learning.dual import DualPropagation
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, Learnt
 from eqprop.learning.forms import Form, Phases, difference, ordinary
-from eqprop.learning.homeostasis import JacobianPenalty, asymmetry, steepness
 from eqprop.learning.infinitesimal import InfinitesimalNudge
+from eqprop.learning.penalties import JacobianPenalty, SlownessPenalty, asymmetry, slowness, steepness
 from eqprop.learning.predictive import LeastSquares, PredictiveLearning, Predictor, TrueFree
 from eqprop.learning.references import Backpropagation, BackpropagationThroughTime, ImplicitDifferentiation
 from eqprop.learning.rules import (
@@ -43,7 +43,6 @@ from eqprop.learning.rules import (
     mean_presynaptic,
     vector_field,
 )
-from eqprop.learning.slowness import SlownessPenalty, slowness
 from eqprop.learning.stencils import (
     RandomSign,
     Stencil,

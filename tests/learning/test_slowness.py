@@ -3,11 +3,11 @@
 import pytest
 import torch
 from test_gradients import NETWORKS, data, gradients, shrunk
-from test_homeostasis import Nothing, jacobian, nudging
+from test_penalties import Nothing, jacobian, nudging
 from torch.autograd import grad
 
 import eqprop as ep
-from eqprop.learning.slowness import last_change
+from eqprop.learning.penalties import last_change
 from eqprop.settling.displacement import tangent
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from eqprop.energy.couplings import Coupling
 from eqprop.energy.holomorphic import gradient, linearly, log_softmax, softmax
-from eqprop.energy.maps import flat
+from eqprop.energy.maps import flat, over
 from eqprop.energy.nodes import Node
 from eqprop.errors import InputError
 
@@ -286,7 +286,7 @@ class Nudge(Coupling):
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         force = self.loss.force(node, self.target, *states)
-        return self.scale.view(-1, *(1 for _ in force.shape[1:])) * force
+        return over(self.scale, force) * force
 
 
 def take_target(target: Target, examples: Tensor) -> Target:

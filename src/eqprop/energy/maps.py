@@ -215,6 +215,11 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor.sum(within(tensor))
 
 
+def over(each: Tensor, like: Tensor) -> Tensor:
+    """(batch,), shaped to multiply (batch, ...)."""
+    return each.view(-1, *(1 for _ in within(like)))
+
+
 def within(tensor: Tensor) -> tuple[int, ...]:
     """The dimensions of one example: to reduce over them as they lie in memory, where ``flatten`` would copy."""
     return tuple(range(1, tensor.ndim))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Field, Latest
 from eqprop.energy.losses import Loss
-from eqprop.energy.maps import flat
+from eqprop.energy.maps import flat, over
 from eqprop.energy.nodes import Node, State
 from eqprop.errors import InputError
 
@@ -328,8 +328,7 @@ class Landscape:
 
     def _further(self, activation: Activation, state: Tensor, response: Tensor) -> Tensor:
         assert self._factor is not None
-        factor = self._factor.view(-1, *(1 for _ in state.shape[1:]))
-        return torch.lerp(state, response, factor).clamp_(activation.low, activation.high)
+        return torch.lerp(state, response, over(self._factor, state)).clamp_(activation.low, activation.high)
 
     def _constants(self) -> dict[str, Tensor]:
         """What pushes each node whatever the state: the data's share and the biases, summed once a batch."""

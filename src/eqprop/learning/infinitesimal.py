@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from eqprop.energy.maps import over
 from eqprop.energy.network import Landscape
 from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
 from eqprop.learning.rules import differentiate
@@ -49,13 +50,9 @@ class InfinitesimalNudge(Estimator):
     def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
         seen = landscape.visible(free.state)
         at = [seen[node] for node in cost.loss.nodes]
-        weight = cost.weight
         with torch.no_grad():
             forces = (cost.loss.force(node, cost.target, *at) for node in cost.loss.nodes)
-            force = {
-                node: weight.view(-1, *(1 for _ in push.shape[1:])) * push
-                for node, push in zip(cost.loss.nodes, forces, strict=True)
-            }
+            force = {node: over(cost.weight, push) * push for node, push in zip(cost.loss.nodes, forces, strict=True)}
             moved = tangent(landscape, free.state, force, self.damping)
             response = self.response(moved, moved.rest())
         with torch.enable_grad():

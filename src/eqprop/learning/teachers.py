@@ -14,11 +14,11 @@ from torch import Tensor
 
 from eqprop.energy.activations import Activation
 from eqprop.energy.losses import Nudge
+from eqprop.energy.maps import over
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
 from eqprop.learning.forms import Form
-from eqprop.settling.conjugate_gradients import over
 from eqprop.settling.displacement import activation_of
 
 

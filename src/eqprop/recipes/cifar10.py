@@ -20,9 +20,9 @@ from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
 from eqprop.energy.network import Network
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.learning.forms import ordinary
+from eqprop.learning.penalties import SlownessPenalty
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
-from eqprop.learning.slowness import SlownessPenalty
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
 from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.setting import Build, fast, image_run

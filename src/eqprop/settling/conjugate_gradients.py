@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from eqprop.energy.couplings import Coupling, Field
-from eqprop.energy.maps import within
+from eqprop.energy.maps import over, within
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import Node, State, inner
+from eqprop.energy.nodes import State, inner
 from eqprop.errors import InputError
-from eqprop.settling.displacement import Slope
+from eqprop.settling.displacement import slope_of
 from eqprop.settling.solvers import Settled, Solver
 
 
@@ -99,15 +99,7 @@ def hearing(landscape: Landscape, speaking: set[str]) -> Landscape:
 
 def neighbours(landscape: Landscape, speaking: set[str]) -> set[str]:
     """These nodes, and those that hear them."""
-    return speaking.union(*(term.nodes for term in hearing(landscape, speaking).terms.values()))
-
-
-def slope_of(name: str, node: Node) -> Tensor:
-    if not isinstance(node.activation, Slope):
-        raise InputError(
-            f"Node {name!r} responds by {node.activation}: conjugate gradients take a `tangent` landscape."
-        )
-    return node.activation.slope
+    return speaking.union(*(t.nodes for t in landscape.terms.values() if not speaking.isdisjoint(t.nodes)))
 
 
 def check_symmetric(terms: dict[str, Coupling]) -> None:
@@ -122,8 +114,3 @@ def check_symmetric(terms: dict[str, Coupling]) -> None:
 def largest(state: State) -> Tensor:
     """(batch,)"""
     return torch.stack([value.abs().amax(within(value)) for value in state.values()]).amax(0)
-
-
-def over(each: Tensor, like: Tensor) -> Tensor:
-    """(batch,), shaped to multiply (batch, *node shape)."""
-    return each.view(-1, *(1 for _ in like.shape[1:]))

@@ -21,6 +21,7 @@ from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Field
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import Node, State
+from eqprop.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +125,15 @@ def tangent(landscape: Landscape, state: State, force: State, damping: float = 0
 def slope(node: Node, drive: Tensor) -> Tensor:
     """r'(drive), unit by unit."""
     return torch.func.jvp(activation_of(node).response, (drive,), (torch.ones_like(drive),))[1]
+
+
+def slope_of(name: str, node: Node) -> Tensor:
+    """The slopes of a node of a linear landscape (``tangent``). Raises InputError for any other."""
+    if not isinstance(node.activation, Slope):
+        raise InputError(
+            f"Node {name!r} responds by {node.activation}, which has no slope: make a `tangent` landscape first."
+        )
+    return node.activation.slope
 
 
 def activation_of(node: Node) -> Activation:

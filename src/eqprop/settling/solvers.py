@@ -132,11 +132,12 @@ class UntilRest(Solver):
         done: list[tuple[Tensor, Settled]] = []
         for count in range(2, self.sweeps + 1):
             resting = moving & (present.residual <= self.tolerance)  # not finite counts as moving
-            left = int((moving & ~resting).sum())
+            still = moving & ~resting
+            left = int(still.sum())
             if not left:
                 break
             done += taken(rows, present, resting)
-            moving = moving & ~resting
+            moving = still
             if left <= 0.75 * len(moving):  # not at each one: what a synapse remembers is lost
                 go = moving.nonzero().squeeze(1)
                 landscape, present, rows, moving = landscape.taken(go), present.taken(go), rows[go], moving[go]
@@ -151,15 +152,17 @@ class UntilRest(Solver):
 
     def _once(self, landscape: Landscape, state: State, pace: Pace | None) -> tuple[Settled, Pace | None]:
         """One sweep, and the pace of the next one."""
-        new = self.sweep(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
-        change = self.measure(state, new)
-        sweeps = torch.ones_like(next(iter(change.values())), dtype=torch.int64)
-        return Settled(new, change, sweeps), pace and pace.after(state, new)
+        once = FixedPoint(1, self.sweep, self.measure)
+        new = once(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
+        return new, pace and pace.after(state, new.state)
 
 
 START = 1.2
+"""The factor of the first two sweeps, before any change has shrunk: it costs quick networks nothing."""
 SLOWEST = 0.98
+"""The most that a sweep's contraction and mu^2 are taken for."""
 FADE = 0.9
+"""What is left of an estimate of mu^2 a sweep later."""
 
 
 class Pace(NamedTuple):
@@ -175,8 +178,8 @@ class Pace(NamedTuple):
     most: float
     factor: Tensor
     """(batch,): omega"""
-    slowness: Tensor
-    """(batch,): mu^2"""
+    mu_squared: Tensor
+    """(batch,)"""
     size: Tensor
     """(batch,): length of the last change; infinite before there was one."""
 
@@ -191,13 +194,13 @@ class Pace(NamedTuple):
         size = length({node: after[node] - before[node] for node in after})
         shrunk, beyond = (size / self.size).nan_to_num(nan=0.0).clamp(max=SLOWEST), self.factor - 1
         seen = torch.where(shrunk > beyond, (shrunk + beyond).square() / (shrunk * self.factor.square()), 0)
-        slowness = torch.maximum(seen.clamp(max=SLOWEST), FADE * self.slowness)
-        factor = (2 / (1 + (1 - slowness).sqrt())).clamp(max=self.most)
+        mu_squared = torch.maximum(seen.clamp(max=SLOWEST), FADE * self.mu_squared)
+        factor = (2 / (1 + (1 - mu_squared).sqrt())).clamp(max=self.most)
         known = self.size.isfinite()
-        return Pace(self.most, torch.where(known, factor, self.factor), torch.where(known, slowness, 0), size)
+        return Pace(self.most, torch.where(known, factor, self.factor), torch.where(known, mu_squared, 0), size)
 
     def taken(self, examples: Tensor) -> Pace:
-        return Pace(self.most, self.factor[examples], self.slowness[examples], self.size[examples])
+        return Pace(self.most, self.factor[examples], self.mu_squared[examples], self.size[examples])
 
 
 def taken(rows: Tensor, settled: Settled, which: Tensor) -> list[tuple[Tensor, Settled]]:
