@@ -74,21 +74,23 @@ def sides() -> Iterator[Side]:
 def tables(options: argparse.Namespace) -> dict[str, Any]:
     images = load_images(options.data or "digits", "test").take(options.images)
     x, y = images.pixels.double() / images.pixels.max(), images.labels
+    channels, height, width = x.shape[1:]
+    references: dict[str, Any] = {"exact": implicit, "backpropagation": ep.Backpropagation()}
     found: dict[str, list[list[tuple[float, float]]]] = {}
     for seed in range(options.seeds):
         for name, build, estimator in sides():
             if options.weights and build is random:
                 continue  # a checkpoint of the others has no such feedback weights
             torch.manual_seed(seed)
-            network = build(tuple(x.shape[1:])).double()
+            network = build((channels, height, width)).double()
             if options.weights:
                 load(network, options.weights)
-            references = {"exact": implicit, "backpropagation": ep.Backpropagation()}
-            rows = [row for row in compare(network, x, y, {name: estimator}, references).rows if row.parameter == "all"]
-            for row in rows:
+            compared = compare(network, x, y, {name: estimator}, references)
+            whole = [row for row in compared.rows if row.parameter == "all"]
+            for row in whole:
                 if row.problem:
                     print(f"{name}, against {row.reference}, seed {seed}: {row.problem}")
-            found.setdefault(name, []).append([(row.cosine, row.error) for row in rows])
+            found.setdefault(name, []).append([(row.cosine, row.error) for row in whole])
     rows: list[Row] = []
     for name, seeds in found.items():
         (cosine, error), (to_it, error_to_it) = (

@@ -89,7 +89,7 @@ def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, e
         "residual": float(free.residual.max()),
         "error_first_layer": errors[0],
         "error_worst_layer": max(errors),
-        "cosine": float(torch.nn.functional.cosine_similarity(*flat, dim=0)),
+        "cosine": float(torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)),
     }
 
 
@@ -122,7 +122,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
         runs: dict[str, list[list[Row]]] = {}
         for seed, source in enumerate(sources):
             torch.manual_seed(seed)
-            network = small_network((3, 32, 32), 10).to(memory_format=torch.channels_last)
+            network = small_network((3, 32, 32), 10)
             if source:
                 load(network, source)
             x, y = (tensor[seed * options.images :][: options.images] for tensor in pool)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from common import Row, images, machine, paper_network, show, timed, write
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import eqprop as ep
@@ -96,7 +96,7 @@ def processes() -> list[Row]:
     rows = []
     for count in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            multiprocessing.spawn(one_process, (count, folder), nprocs=count)
+            spawn(one_process, (count, folder), nprocs=count)
             took = float(torch.load(f"{folder}/took"))
         rows.append({"processes": count, "seconds": took, "images_per_s": 32 / took})
     return rows

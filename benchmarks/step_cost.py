@@ -54,8 +54,8 @@ class Seed(ep.Estimator):
     def sweep(self, landscape: ep.Landscape, state: ep.State) -> ep.State:
         with torch.enable_grad():
             leaves = {node: value.detach().requires_grad_() for node, value in state.items()}
-            energy = sum(t.energy(*(leaves[n] for n in t.nodes)).sum() for t in landscape.terms.values())
-            slopes = torch.autograd.grad(energy, list(leaves.values()))
+            energies = [t.energy(*(leaves[n] for n in t.nodes)).sum() for t in landscape.terms.values()]
+            slopes = torch.autograd.grad(sum(energies, torch.zeros(())), list(leaves.values()))
         return {
             node: landscape.nodes[node].activation.response(-slope)  # type: ignore[union-attr]
             for node, slope in zip(leaves, slopes, strict=True)
