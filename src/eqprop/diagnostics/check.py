@@ -146,7 +146,7 @@ def check(
         ) from error
     comparison = compare(network, x, y, {"recipe's own": own} | standard(network, x, own, beta))
     say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient, each at its own rest"))
-    say(comparison.phases("How the phases went: the largest change of a unit in the last sweep, and where"))
+    say(comparison.phases("How the phases went: the change in the last sweep, and where"))
     rests = equilibria(network, x)
     say(f"Equilibria: {rests}")
     found: dict[str, Any] = {"title": title, "images": len(x), "beta": beta}

@@ -137,7 +137,7 @@ class Trainer:
         fabric: device and processes.
         report: what an epoch leaves behind, on files and on the terminal.
         checkpoint_seconds: how often to save within an epoch.
-        residual_limit: the mean largest change of a unit in the last free sweep, over an epoch, above which the
+        residual_limit: the residual, the mean over an epoch of the change in the last free sweep, above which the
             network counts as not settling and the run stops.
     """
 
@@ -250,8 +250,8 @@ class Trainer:
         x = next(iter(self.train.epoch(self.progress.epoch)))[0]
         settled = self.run.model.settle(x)
         raise NotSettledError(
-            f"epoch {self.progress.epoch + 1}: the network does not settle. Units changed by up to "
-            f"{train['free_residual']:.2g} in the last free sweep (mean over examples; the limit is "
+            f"epoch {self.progress.epoch + 1}: the network does not settle. The residual, the change in the last "
+            f"free sweep, is {train['free_residual']:.2g} (mean over examples; the limit is "
             f"{self.residual_limit:g}), most of all in node {settled.worst_node()!r}. Take more free sweeps, the "
             "alternating order, an activation of slope 1/2 or smaller learning rates; or raise --residual_limit."
         )

@@ -69,7 +69,7 @@ def write_curves(path: Path, history: History) -> None:
     for axes, what, unit in zip(
         figure.subplots(1, 3),
         ("loss", "accuracy", "free_residual"),
-        ("loss (mean over examples)", "accuracy (%)", "largest change of a unit, last sweep"),
+        ("loss (mean over examples)", "accuracy (%)", "residual: change in the last sweep"),
         strict=True,
     ):
         for name in (n for n in history[-1] if n.endswith(f"_{what}")):
