@@ -5,7 +5,8 @@
 
 Each run is `eqprop train RECIPE`, one after the other, the recipes in turn for each seed; what follows the options here
 is passed on (``--epochs 2 --train_images 8000``). Whole seconds are those of the command, from its start to the test
-accuracy of its last epoch; training seconds are without evaluation. The runs stay in ``--out``.
+accuracy of its last epoch; training seconds are without evaluation. The runs stay in ``--out``. A recipe may be a
+file's, FILE.py:FUNCTION, as in ``equal_cost.py``.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def trained(recipe: str, seed: int, folder: Path, data: str, options: list[str])
 def tables(options: argparse.Namespace, more: list[str]) -> dict[str, Any]:
     folder = Path(options.out or tempfile.mkdtemp())
     rows = [
-        trained(recipe, seed, folder / f"{recipe}-{seed}", options.data, more)
+        trained(recipe, seed, folder / f"{recipe.rpartition(':')[2]}-{seed}", options.data, more)
         for seed in options.seeds
         for recipe in options.recipes
     ]
