@@ -20,6 +20,7 @@ from torch import Tensor
 import eqprop as ep
 from eqprop.diagnostics import exact_gradients
 from eqprop.recipes.cifar10 import NORMALISE
+from eqprop.recipes.setting import innermost
 from eqprop.training.data import load_images
 from eqprop.training.loop import load_weights
 
@@ -32,7 +33,7 @@ def paper_network(width: float = 1.0, layers: int = 4) -> ep.Network:
     channels = [int(width * c) for c in (128, 256, 512, 512)]
     stack = [ep.ConvLayer(c, padding=0 if c is channels[3] and i == 3 else 1) for i, c in enumerate(channels)]
     loss = partial(ep.ReadoutCrossEntropy, classes=10)
-    return ep.chain((3, 32, 32), stack[:layers], loss)
+    return innermost(ep.chain((3, 32, 32), stack[:layers], loss))
 
 
 def images(data: str, count: int) -> tuple[Tensor, Tensor]:

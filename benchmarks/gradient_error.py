@@ -20,6 +20,7 @@ import torch
 from common import RESULTS, Row, exact_weight_gradients, gradients, images, load, machine, show, timed, write
 
 import eqprop as ep
+from eqprop.recipes.setting import innermost
 from eqprop.recipes.small import small_network
 
 ORDERS = {
@@ -122,7 +123,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
         runs: dict[str, list[list[Row]]] = {}
         for seed, source in enumerate(sources):
             torch.manual_seed(seed)
-            network = small_network((3, 32, 32), 10)
+            network = innermost(small_network((3, 32, 32), 10))
             if source:
                 load(network, source)
             x, y = (tensor[seed * options.images :][: options.images] for tensor in pool)

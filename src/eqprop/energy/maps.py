@@ -199,7 +199,7 @@ class ModuleMap(Map):
 
 def initial_weight(*shape: int) -> nn.Parameter:
     """Uniform in ±1/sqrt(fan in), fan in being all but the first dimension."""
-    return nn.Parameter(channels_last(nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5))))
+    return nn.Parameter(nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5)))
 
 
 def fan_in(weight: Tensor) -> int:
@@ -223,8 +223,3 @@ def over(each: Tensor, like: Tensor) -> Tensor:
 def within(tensor: Tensor) -> tuple[int, ...]:
     """The dimensions of one example: to reduce over them as they lie in memory, where ``flatten`` would copy."""
     return tuple(range(1, tensor.ndim))
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """Images and kernels with their channels innermost, the layout in which pooling and convolution are fastest."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Field, Latest
 from eqprop.energy.losses import Loss
-from eqprop.energy.maps import channels_last, flat, over
+from eqprop.energy.maps import flat, over
 from eqprop.energy.nodes import Node, State
 from eqprop.errors import InputError
 
@@ -376,3 +376,8 @@ def colouring(nodes: list[str], edges: Iterable[tuple[str, ...]]) -> tuple[tuple
     return tuple(
         tuple(node for node in nodes if colour[node] == c) for c in range(max(colour.values(), default=-1) + 1)
     )
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Images with their channels innermost, the layout in which pooling and convolution are fastest."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

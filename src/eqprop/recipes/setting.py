@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -34,6 +35,14 @@ def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: floa
     return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-3), damping)
 
 
+def innermost(network: Network) -> Network:
+    """The same network, its kernels with their channels innermost, as states are: a few per cent quicker.
+
+    Not the default of a convolution, since what flattens weights by ``view`` (L-BFGS) then fails.
+    """
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def image_run(
     build: Build,
     estimator: Estimator,
@@ -58,7 +67,7 @@ def image_run(
     if train_images:
         images = images.take(train_images)
     channels, height, width = images.pixels.shape[1:]
-    network = build((channels, height, width), images.classes)
+    network = innermost(build((channels, height, width), images.classes))
     train = Batches(images, batch_size, normalise, tuple(augment), seed, keep_last=keep_last)
     optimizer, scheduler = optimise(network, epochs * len(train) if schedule_by_batch else epochs)
 
