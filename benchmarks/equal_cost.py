@@ -8,8 +8,8 @@
 
 The first five have nudged phases of two sweeps or iterations, as ``cifar10-small`` has; sweeps go from the output
 backwards, so that each reaches every layer. ``symmetric`` has two such phases. ``seed_schedule`` is there for
-accuracy, not for time: what ``cifar10-small-seed-schedule`` learns, in a quarter of its time. How close their gradients
-are, on initial and on trained weights:
+accuracy, not for time: ``cifar10-small-seed-schedule`` in a quarter of its time. How close their gradients are, on
+initial and on trained weights:
 
     python equal_cost.py --data CIFAR10 [--weights RUN/last-....safetensors ...]
 """
@@ -58,7 +58,7 @@ def symmetric(**common: Any) -> Run:
 
 
 def seed_schedule(**common: Any) -> Run:
-    """``cifar10-small-seed-schedule``, its free phase settled faster, to the same gradient.
+    """``cifar10-small-seed-schedule``, its free phase settled faster: to the same gradient where 250 sweeps settle it.
 
     Its nudged phases stay as they are, since on trained weights 25 synchronous sweeps leave them far from rest.
     """
