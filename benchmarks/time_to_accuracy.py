@@ -6,7 +6,7 @@
 Each run is `eqprop train RECIPE`, one after the other, the recipes in turn for each seed; what follows the options here
 is passed on (``--epochs 2 --train_images 8000``). Whole seconds are those of the command, from its start to the test
 accuracy of its last epoch; training seconds are without evaluation. The runs stay in ``--out``. A recipe may be a
-file's, FILE.py:FUNCTION, as in ``equal_cost.py``.
+file's, FILE.py:FUNCTION, as in ``small_estimators.py``.
 """
 
 from __future__ import annotations

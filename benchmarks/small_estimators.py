@@ -2,16 +2,16 @@
 
     cd benchmarks
     python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --epochs 1 --precision bf16 --recipes cifar10-small
-        equal_cost.py:undamped equal_cost.py:plain_sweeps equal_cost.py:one_sided equal_cost.py:one_sided_ordinary
-        equal_cost.py:symmetric
-    python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --precision 32 --recipes equal_cost.py:seed_schedule
+        small_estimators.py:undamped small_estimators.py:one_sided small_estimators.py:one_sided_ordinary
+        small_estimators.py:symmetric
+    python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --precision 32 --recipes small_estimators.py:seed_schedule
 
-The first five have nudged phases of two sweeps or iterations, as ``cifar10-small`` has; sweeps go from the output
-backwards, so that each reaches every layer. ``symmetric`` has two such phases. ``seed_schedule`` is there for
-accuracy, not for time: ``cifar10-small-seed-schedule`` in a quarter of its time. How close their gradients are, on
-initial and on trained weights:
+Those of the first command have nudged phases of two sweeps or iterations, as ``cifar10-small`` has: accuracy at equal
+cost. Sweeps go from the output backwards, so that each reaches every layer; ``symmetric`` has two such phases.
+``seed_schedule`` is there for accuracy, not for time: ``cifar10-small-seed-schedule`` in a quarter of its time. How
+close their gradients are, on initial and on trained weights:
 
-    python equal_cost.py --data CIFAR10 [--weights RUN/last-....safetensors ...]
+    python small_estimators.py --data CIFAR10 [--weights RUN/last-....safetensors ...]
 """
 
 from __future__ import annotations
@@ -33,13 +33,6 @@ SWEEPS = ep.FixedPoint(2, ep.backward_order)
 def undamped(**common: Any) -> Run:
     """Conjugate gradients on the exact response."""
     return cifar10_small(damping=0.0, **common)
-
-
-def plain_sweeps(**common: Any) -> Run:
-    """The exact response by sweeps."""
-    run = cifar10_small(**common)
-    run.model.estimator = replace(default(run), response=SWEEPS, damping=0.0)
-    return run
 
 
 def one_sided(**common: Any) -> Run:
@@ -70,26 +63,23 @@ def seed_schedule(**common: Any) -> Run:
 
 
 def finite(run: Run, stencil: ep.Stencil, form: ep.Form) -> Run:
-    run.model.estimator = ep.EquilibriumPropagation(stencil, default(run).free, SWEEPS, form=form)
-    return run
-
-
-def default(run: Run) -> ep.InfinitesimalNudge:
     assert isinstance(run.model.estimator, ep.InfinitesimalNudge)
-    return run.model.estimator
+    run.model.estimator = ep.EquilibriumPropagation(stencil, run.model.estimator.free, SWEEPS, form=form)
+    return run
 
 
 def tables(options: argparse.Namespace) -> dict[str, Any]:
     """The relative difference between the gradients of the seed schedule, as it is and settled faster."""
     rows: list[Row] = []
     x, y = images(options.data, options.images)
+    sooner = seed_schedule(data=options.data).model.estimator
     for source in ("", *options.weights):
         torch.manual_seed(0)
-        run, sooner = cifar10_small_seed_schedule(data=options.data), seed_schedule(data=options.data)
+        run = cifar10_small_seed_schedule(data=options.data)
         if source:
             load(run.model.network, source)
         whole, _ = gradients(run.model, "float32", x, y)
-        found, free = gradients(ep.Equilibrium(run.model.network, sooner.model.estimator), "float32", x, y)
+        found, free = gradients(ep.Equilibrium(run.model.network, sooner), "float32", x, y)
         errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, whole, strict=True)]
         sweeps, name = float(free.sweeps.float().mean()), source.rpartition("/")[2] or "initial"
         rows.append({"weights": name, "free_sweeps": sweeps, "difference_worst_layer": max(errors)})
@@ -106,4 +96,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    write("equal_cost", tables(parser().parse_args()) | {"machine": machine()})
+    write("small_estimators", tables(parser().parse_args()) | {"machine": machine()})
