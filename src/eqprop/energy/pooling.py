@@ -84,8 +84,11 @@ class MaxPool(Pool):
             return flat.gather(1, where).unflatten(1, winners.shape[-2:]).permute(0, 3, 1, 2)
 
         def pull(post: Tensor) -> Tensor:
+            post = post.to(value.dtype)  # under autocast what z has: fewer bits of few units, before they become many
             if self.step >= self.size:
-                return F.max_unpool2d(post, winners, [self.size] * 2, [self.step] * 2, output_size=list(shape[-2:]))
+                sizes = [self.size] * 2, [self.step] * 2
+                with torch.autocast(post.device.type, enabled=False):  # which would have float32
+                    return F.max_unpool2d(post, winners, *sizes, output_size=list(shape[-2:]))
             flat = post.new_zeros(len(post), *shape).flatten(2)  # overlapping windows: one unit can win several
             return flat.scatter_add(2, winners.flatten(2), post.flatten(2)).unflatten(2, shape[-2:])
 
