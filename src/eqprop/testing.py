@@ -17,7 +17,7 @@ from torch import Tensor
 from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Tangent
 from eqprop.energy.losses import Loss, Target
-from eqprop.energy.maps import Map, within
+from eqprop.energy.maps import Map, flat, within
 from eqprop.energy.network import Landscape, Network
 from eqprop.errors import InputError
 from eqprop.settling.solvers import Solver
@@ -75,7 +75,7 @@ def check_map(map: Map, batch: int = 2) -> None:
     pre, step = (torch.randn(batch, *map.in_shape, dtype=torch.float64) for _ in range(2))
     post = torch.randn(batch, *map.out_shape, dtype=torch.float64)
     carried = map.carry(pre)
-    value, push, pull, _ = carried
+    value, push, pull = carried[:3]
     close(value, map(pre), f"{map}: carry and forward")
     assert value.shape == post.shape, f"{map}: out_shape says {map.out_shape}, the value is {tuple(value.shape)}."
     derived = torch.func.vjp(map.forward, pre)[1](post)[0]
@@ -94,6 +94,15 @@ def check_map(map: Map, batch: int = 2) -> None:
         ("pull", taken.pull(post[some]), derived),
     ):
         close(found, whole[some], f"{map}: the {name} of carry, some examples taken")
+    if carried.attach is not None:
+        parameters, known, counts = list(map.parameters()), torch.randn(batch), torch.randn(batch)
+        pairs = [(pre, post), (step, post.flip(0))]
+        attached = carried.attach(known, pairs)
+        close(attached, known, f"{map}: attach and what is known")
+        sums = torch.stack([flat(push(p) * q) for p, q in pairs]).sum(0)
+        both = (torch.autograd.grad((counts * each).sum(), parameters) for each in (attached, sums))
+        for found, expected in zip(*both, strict=True):
+            close(found, expected, f"{map}: the derivative that attach gives and that of push")
     if map.linear:
         offset = value - push(pre)  # a module's bias
         close(offset, map(torch.zeros_like(pre)).expand_as(offset), f"{map}: linear, and the value off its push")
@@ -132,7 +141,16 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
     close(coupling.change(states, moves), whole, f"{coupling}: change and two contrasts")
     done = Coupling.work(coupling, states, moves)
     close(coupling.work(states, moves), done, f"{coupling}: work and <drive, move>")
-    close(bound.work(states, moves), done, f"{coupling}: given nothing, work and <drive, move>")
+    bound_done = bound.work(states, moves)
+    close(bound_done, done, f"{coupling}: given nothing, work and <drive, move>")
+    if done.requires_grad:
+        learning, counts = [p for p in coupling.parameters() if p.requires_grad], torch.randn(batch)
+        both = (
+            torch.autograd.grad((counts * each).sum(), learning, allow_unused=True, materialize_grads=True)
+            for each in (bound_done, done)
+        )
+        for found, expected in zip(*both, strict=True):
+            close(found, expected, f"{coupling}: given nothing, the derivatives of work and of <drive, move>")
     tangent, steps = coupling.tangent(*states), [torch.randn_like(s) for s in states]
     for node in coupling.nodes:
         expected = Tangent(coupling, tuple(states)).drive(node, *steps)

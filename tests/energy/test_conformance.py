@@ -80,6 +80,7 @@ def couplings():
     yield ep.Synapse("a", "b", ep.Dense(IMAGE, UNITS)), {"a": IMAGE, "b": UNITS}
     yield ep.Synapse("a", "b", ep.Dense(IMAGE, UNITS), feedback_gain=0.3), {"a": IMAGE, "b": UNITS}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED)), {"a": IMAGE, "b": (3, 3, 3)}
+    yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED), feedback_gain=0.3), {"a": IMAGE, "b": (3, 3, 3)}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, pool=ep.SoftPool(2))), {"a": IMAGE, "b": (3, 2, 2)}
     module = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
     yield ep.Synapse("a", "b", module), {"a": IMAGE, "b": UNITS}

@@ -344,7 +344,7 @@ class CarriedSynapse(Coupling):
         super().__init__()
         self.synapse, self.nodes = synapse, synapse.nodes
         self.bilinear, self.symmetric, self.holomorphic = synapse.bilinear, synapse.symmetric, synapse.holomorphic
-        self._carried: Latest[Carried] = Latest(synapse.map.carry)
+        self._carried: Latest[tuple[Carried, Latest[Tensor]]] = Latest(self._carry)
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.synapse.energy(*states)
@@ -356,22 +356,35 @@ class CarriedSynapse(Coupling):
         return self.synapse.gain(node)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
-        carried = self._carried(states[0])
-        return carried.value if node == self.nodes[1] else self.synapse._gained(carried.pull(states[1]))
+        carried, pull = self._carried(states[0])
+        return carried.value if node == self.nodes[1] else self.synapse._gained(pull(states[1]))
 
     def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         return self.synapse.change(states, moves)
 
     def work(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
-        return self.synapse.work(states, moves)
+        if not self.bilinear or any(each.is_complex() or each.requires_grad for each in (*states, *moves)):
+            return self.synapse.work(states, moves)
+        (pre, post), (pre_move, post_move) = states, moves
+        with torch.no_grad():
+            carried, pull = self._carried(pre)
+        if carried.attach is None:
+            return self.synapse.work(states, moves)
+        with torch.no_grad():  # its drives, which are mostly remembered
+            known = flat(carried.value * post_move) + flat(self.synapse._gained(pull(post)) * pre_move)
+        return carried.attach(known, [(pre, post_move), (pre_move, self.synapse._gained(post))])
 
     def tangent(self, *states: Tensor) -> Coupling:
         if not self.bilinear:
             return super().tangent(*states)
-        return self.synapse._tangent(self._carried(states[0]))
+        return self.synapse._tangent(self._carried(states[0])[0])
 
     def taken(self, examples: Tensor) -> Coupling:
         return CarriedSynapse(self.synapse)
+
+    def _carry(self, pre: Tensor) -> tuple[Carried, Latest[Tensor]]:
+        carried = self.synapse.map.carry(pre)
+        return carried, Latest(carried.pull)
 
 
 class SeparateFeedback(Coupling):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from eqprop.energy.holomorphic import linearly
-from eqprop.energy.pooling import AveragePool, Carried, MaxPool, Pool
+from eqprop.energy.pooling import Attach, AveragePool, Carried, MaxPool, Pairs, Pool, Transform
 from eqprop.errors import InputError
 
 Pair = int | tuple[int, int]
@@ -128,7 +130,7 @@ class Convolution(Map):
     def carry(self, pre: Tensor) -> Carried:
         z = self._convolve(pre)
         if self.pool is None:
-            return Carried.everywhere(z, self._convolve, self._convolve_transposed)
+            return Carried.everywhere(z, self._convolve, self._convolve_transposed, self._attach(z.dtype))
         return self._before(self.pool.carry(z))
 
     def jvp(self, pre: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +160,27 @@ class Convolution(Map):
             lambda change: pooled.push(self._convolve(change)),
             lambda post: self._convolve_transposed(pooled.pull(post)),
             lambda examples: self._before(pooled.taken(examples)),
+            self._attach(pooled.value.dtype, pooled.pull) if self.linear else None,
         )
+
+    def _attach(self, bits: torch.dtype, pull: Transform = lambda z: z) -> Attach:
+        """The weight's derivative of the sum of <w * pre, pull(post)>, in ``bits``; no ``w * pre`` is computed."""
+        geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups, (False, True, False))
+
+        def attach(known: Tensor, pairs: Pairs) -> Tensor:
+            weight = self.weight.detach().to(bits)
+
+            def part(pre: Tensor, post: Tensor) -> Tensor:
+                z = pull(post.to(bits))
+                return torch.ops.aten.convolution_backward(z, pre.to(bits), weight, None, *geometry)[1]
+
+            def slope(each: Tensor) -> Tensor:
+                parts = [part(pre, over(each, post) * post).to(self.weight) for pre, post in pairs]
+                return torch.stack(parts).sum(0)
+
+            return Attached.apply(known, self.weight, slope)
+
+        return attach
 
     def _convolve(self, pre: Tensor) -> Tensor:
         return linearly(
@@ -195,6 +217,20 @@ class ModuleMap(Map):
 
     def forward(self, pre: Tensor) -> Tensor:
         return self.module(pre)
+
+
+class Attached(torch.autograd.Function):
+    """A value that is known, with its derivative by one tensor: ``slope`` of the gradient that comes in."""
+
+    @staticmethod
+    def forward(ctx: Any, known: Tensor, parameter: Tensor, slope: Transform) -> Tensor:
+        ctx.slope = slope
+        return known.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        return None, ctx.slope(gradient), None
 
 
 def initial_weight(*shape: int) -> nn.Parameter:

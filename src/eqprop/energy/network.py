@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eqprop.energy.activations import Activation
-from eqprop.energy.couplings import Coupling, Field, Latest
+from eqprop.energy.couplings import CarriedSynapse, Coupling, Field, Latest
 from eqprop.energy.losses import Loss
 from eqprop.energy.maps import flat, over
 from eqprop.energy.nodes import Node, State
@@ -313,6 +313,10 @@ class Landscape:
     def rebuilt(self) -> Landscape:
         """The same landscape, built from the data again: within ``enable_grad``, with parameters in its graph."""
         return Landscape(self.nodes, self._build, self.colours, self.masks, self._like)
+
+    def remembering(self, other: Landscape) -> Landscape:
+        """The same landscape, its synapses with what they last carried in ``other``, by the same parameters."""
+        return self.only(self.terms | {n: t for n, t in other.terms.items() if isinstance(t, CarriedSynapse)})
 
     def _drive(self, seen: State, node: str) -> Tensor:
         total = self._constant.get(node)

@@ -7,7 +7,7 @@ derivative at z, which carries the upper state back down. ``carry`` returns both
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ from eqprop.energy.holomorphic import linearly, softmax
 from eqprop.errors import InputError
 
 Transform = Callable[[Tensor], Tensor]
+Pairs = Sequence[tuple[Tensor, Tensor]]
+Attach = Callable[[Tensor, Pairs], Tensor]
+"""(known, pairs) -> known: (batch,), the sum of <push(pre), post> over the pairs, and its derivative by parameters."""
 
 
 class Carried(NamedTuple):
@@ -28,11 +31,14 @@ class Carried(NamedTuple):
     push: Transform  # (batch, *in) -> (batch, *out)
     pull: Transform  # (batch, *out) -> (batch, *in)
     taken: Callable[[Tensor], Carried]  # the same for some of the examples: (n,) int64
+    attach: Attach | None = None  # for a linear map, where it costs less than ``push`` under grad mode
 
     @staticmethod
-    def everywhere(value: Tensor, push: Transform, pull: Transform) -> Carried:
+    def everywhere(value: Tensor, push: Transform, pull: Transform, attach: Attach | None = None) -> Carried:
         """A map whose push and pull are the same at every point: an affine one."""
-        return Carried(value, push, pull, lambda examples: Carried.everywhere(value[examples], push, pull))
+        return Carried(
+            value, push, pull, lambda examples: Carried.everywhere(value[examples], push, pull, attach), attach
+        )
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class InfinitesimalNudge(Estimator):
             moved = tangent(landscape, free.state, force, self.damping)
             response = self.response(moved, moved.rest())
         with torch.enable_grad():
-            rebuilt = landscape.rebuilt()
+            rebuilt = landscape.rebuilt().remembering(landscape)
             amplification = rebuilt.amplification(cost.loss.nodes)
             work = rebuilt.work(free.state, response.state, amplification)
             objective = (cost.values(rebuilt, free.state) - work).mean()
