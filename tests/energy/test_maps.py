@@ -107,3 +107,10 @@ def test_a_pull_carries_the_graph_of_the_weights():
         down = torch.autograd.grad((conv.transpose(pre, post) * v).sum(), conv.weight)[0]
         up = torch.autograd.grad((torch.func.jvp(conv.forward, (pre,), (v,))[1] * post).sum(), conv.weight)[0]
         torch.testing.assert_close(down, up, msg=lambda text, pool=pool: f"{pool}: {text}")
+
+
+def test_kernels_start_as_those_of_pytorch():
+    torch.manual_seed(0)
+    kernel = ep.Convolution((3, 8, 8), 5, 3).weight
+    torch.manual_seed(0)
+    assert torch.equal(kernel, nn.Conv2d(3, 5, 3, bias=False).weight)

@@ -133,15 +133,6 @@ class Convolution(Map):
             return Carried.everywhere(z, self._convolve, self._convolve_transposed, self._attach(z.dtype))
         return self._before(self.pool.carry(z))
 
-    def jvp(self, pre: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        if pre.dtype != change.dtype:
-            return super().jvp(pre, change)
-        z, moved = self._convolve(torch.cat([pre, change])).chunk(2)
-        if self.pool is None:
-            return z, moved
-        pooled = self.pool.carry(z)
-        return pooled.value, linearly(pooled.push, moved)
-
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
         if self.pool is None:
             return self._convolve_transposed(post)
