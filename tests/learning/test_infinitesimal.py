@@ -32,8 +32,11 @@ def test_with_separate_feedback_it_is_the_limit_of_the_vector_field_rule(make):
         gradients(network, ep.InfinitesimalNudge(SETTLE), x, y)
 
 
-def test_weights_dropout_and_a_loss_downstream_go_through_it():
-    layers = [ep.DenseLayer(9, ep.tanh, dropout=0.4), ep.DenseLayer(4, ep.tanh)]
+@pytest.mark.parametrize("dropout", [(0.4, 0.0), (0.4, 0.0, 0.2), (0.0, 0.5, 0.3)])
+def test_weights_dropout_and_a_loss_downstream_go_through_it(dropout):
+    """Each node may drop out as it likes, those that the iteration runs on and those that it eliminates."""
+    units = (9, 4) if len(dropout) == 2 else (9, 8, 4)
+    layers = [ep.DenseLayer(n, ep.tanh, dropout=each) for n, each in zip(units, dropout, strict=True)]
     network = shrunk(ep.chain((6,), layers, ep.SquaredError))
     x, y = data(network)
     weight = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])
@@ -44,6 +47,18 @@ def test_weights_dropout_and_a_loss_downstream_go_through_it():
         loss = model.loss(x, y, weight) + torch.nn.functional.cross_entropy(model(x), y)
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]))
     assert relative(found[1], found[0]) < 1e-8
+
+
+@pytest.mark.parametrize("dropout", [(0.4, 0.0, 0.0), (0.4, 0.0, 0.2), (0.0, 0.5, 0.3)])
+def test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out(dropout):
+    """One for each unit eliminated and one more, as for any symmetric system; a wrong inner product takes longer."""
+    layers = [ep.DenseLayer(n, ep.tanh, dropout=each) for n, each in zip((9, 8, 4), dropout, strict=True)]
+    network = shrunk(ep.chain((6,), layers, ep.SquaredError))
+    x, y = data(network)
+    record = ep.Record()
+    nudge = ep.InfinitesimalNudge(SETTLE, ep.ConjugateGradients(200, 1e-9), 0.0)
+    ep.Equilibrium(network, nudge).train().loss(x, y, record=record).backward()
+    assert int(record.nudged.sweeps.max()) <= 9
 
 
 def test_conjugate_gradients_end_where_relaxation_ends_and_sooner():

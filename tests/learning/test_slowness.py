@@ -37,6 +37,34 @@ def test_it_is_the_rayleigh_quotient_of_the_sweep():
         torch.testing.assert_close(ep.slowness(linear, v), expected.detach().view(1))
 
 
+def test_a_term_named_like_its_node_counts_as_a_term():
+    """A coupling of one node has its node's name."""
+    torch.manual_seed(0)
+    nodes = {"x": ep.Node((3,)), "a": ep.Node((4,), ep.tanh), "b": ep.Node((4,), ep.tanh)}
+    terms = [ep.Synapse(pre, post, ep.Dense(nodes[pre].shape, (4,))) for pre, post in (("x", "a"), ("a", "b"))]
+    taught = ep.Network(nodes, [*terms, Repulsion("a")]).double()
+    scene = taught.landscape(torch.randn(2, 3, dtype=torch.float64))
+    with torch.no_grad():
+        state = ep.FixedPoint(50)(scene, scene.rest()).state
+        linear = tangent(scene, state, {})
+        change = {name: torch.randn_like(value) for name, value in state.items()}
+        pushed = linear.inner(change, {name: linear.drive(change, name) for name in change})
+        own = torch.stack(list(linear.node_energies(change).values())).sum(0)
+        torch.testing.assert_close(ep.slowness(linear, change), pushed / (2 * own))
+        parts = [*scene.node_energies(state).values(), *scene.term_energies(state).values()]
+    assert len(parts) == 5
+    torch.testing.assert_close(scene.energy(state), torch.stack(parts).sum(0))
+
+
+class Repulsion(ep.Coupling):
+    def __init__(self, node):
+        super().__init__()
+        self.nodes = (node,)
+
+    def energy(self, *states):
+        return 0.1 * (states[0].sum(1).square() - states[0].square().sum(1))
+
+
 def test_along_the_slowest_mode_it_is_the_square_root_of_how_a_sweep_contracts():
     taught = network(1.5)
     _, scene, state = at_rest(taught)

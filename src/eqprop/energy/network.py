@@ -165,19 +165,29 @@ class Landscape:
         return {name: channels_last(self._like.new_zeros(batch, *node.shape)) for name, node in self.nodes.items()}
 
     def energy(self, state: State) -> Tensor:
-        """(batch,): all of ``energies``, summed."""
-        return torch.stack(list(self.energies(state).values())).sum(0)
+        """(batch,): of the nodes and of the terms, summed."""
+        every = [*self.node_energies(state).values(), *self.term_energies(state).values()]
+        return torch.stack(every).sum(0)
 
-    def energies(self, state: State) -> dict[str, Tensor]:
-        """Each term's energy, (batch,), by its name; and each node's own, by the node's."""
-        kept = {name: 1 - node.dropout if name in self.masks else 1.0 for name, node in self.nodes.items()}
-        own = {
-            name: flat(node.activation.potential(state[name])) / kept[name]
+    def node_energies(self, state: State) -> dict[str, Tensor]:
+        """Each node's own energy, (batch,)."""
+        return {
+            name: flat(node.activation.potential(state[name])) / self._kept(name)
             for name, node in self.nodes.items()
             if node.activation is not None
         }
+
+    def term_energies(self, state: State) -> dict[str, Tensor]:
+        """Each term's energy, (batch,), by the term's name, which may be that of a node."""
         seen = self.visible(state)
-        return own | {name: term.energy(*(seen[n] for n in term.nodes)) for name, term in self.terms.items()}
+        return {name: term.energy(*(seen[n] for n in term.nodes)) for name, term in self.terms.items()}
+
+    def inner(self, a: State, b: State) -> Tensor:
+        """<a, b>, (batch,), over ``a``'s nodes: those with silenced units count as much more as in ``energy``.
+
+        The derivative of the drives is symmetric in this product, and in no other where nodes' dropout differs.
+        """
+        return torch.stack([flat(a[name] * b[name]) / self._kept(name) for name in a]).sum(0)
 
     def contrast(self, state: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): what a contrastive rule compares between phases; all that the parameters enter.
@@ -344,8 +354,12 @@ class Landscape:
         return constant
 
     def _seen_as(self, name: str) -> Callable[[Tensor], Tensor]:
-        scale = self.masks[name] / (1 - self.nodes[name].dropout)
+        scale = self.masks[name] / self._kept(name)
         return lambda state: scale * state
+
+    def _kept(self, name: str) -> float:
+        """The share of the node's units that are there, on average."""
+        return 1 - self.nodes[name].dropout if name in self.masks else 1.0
 
 
 def take_terms(terms: Mapping[str, Coupling], examples: Tensor) -> dict[str, Coupling]:

@@ -59,9 +59,8 @@ def slowness(linear: Landscape, change: State) -> Tensor:
         InputError: the network has no energy.
     """
     moving = {name: change[name] * (slope_of(name, node) > 0) for name, node in linear.nodes.items()}
-    energies = linear.energies(moving)
-    own = torch.stack([energies.pop(node) for node in linear.nodes]).sum(0)
-    coupled = sum(energies.values(), torch.zeros_like(own))
+    own = torch.stack(list(linear.node_energies(moving).values())).sum(0)
+    coupled = sum(linear.term_energies(moving).values(), torch.zeros_like(own))
     return -coupled / own.clamp_min(tiny(own))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from eqprop.energy.couplings import Coupling, Field
 from eqprop.energy.maps import over, within
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State, inner
+from eqprop.energy.nodes import State
 from eqprop.errors import InputError
 from eqprop.settling.displacement import slope_of
 from eqprop.settling.solvers import Settled, Solver
@@ -50,7 +50,7 @@ class ConjugateGradients(Solver):
         pushed = force if forced.isdisjoint(others) else landscape  # nothing moves yet but what b pushes
         residual = {n: pushed.drive(d, n) for n in kept}
         q, p = residual, {n: slopes[n] * residual[n] for n in kept}
-        norm = inner(residual, p)
+        norm = landscape.inner(residual, p)
         first = largest(p)
         speaking = forced if forced.isdisjoint(others) else neighbours(free, forced)
         unstable, moving = torch.zeros_like(norm, dtype=torch.bool), norm > 0
@@ -65,7 +65,7 @@ class ConjugateGradients(Solver):
             heard = hearing(free, speaking)
             image = {n: q[n] - heard.drive(along, n) for n in kept}  # (D^-1 - A) p, where p = D q
             speaking = neighbours(free, speaking)
-            curvature = inner(p, image)
+            curvature = landscape.inner(p, image)
             unstable |= moving & (curvature <= 0)
             moving &= curvature > 0
             step = torch.where(moving, norm / curvature, 0)
@@ -73,7 +73,7 @@ class ConjugateGradients(Solver):
             residual = {n: torch.addcmul(residual[n], over(step, residual[n]), image[n], value=-1) for n in kept}
             taken += moving
             moved = {n: slopes[n] * residual[n] for n in kept}
-            new = inner(residual, moved)
+            new = landscape.inner(residual, moved)
             moving &= largest(moved) > self.tolerance * first
             turn = torch.where(moving, new / norm, 0)
             q = {n: torch.addcmul(residual[n], over(turn, q[n]), q[n]) for n in kept}
