@@ -29,7 +29,7 @@ from eqprop.settling.starts import FromFeedforward
 from eqprop.training import checkpoint
 from eqprop.training.loop import Run, Trainer, evaluate, load_weights
 from eqprop.training.memory import keep_freed_memory
-from eqprop.training.precision import faster_in_16_bits
+from eqprop.training.precision import chosen_device, faster_in_16_bits, message_precision
 from eqprop.training.report import Files, History, Report
 
 USAGE = """usage: eqprop COMMAND ...
@@ -43,7 +43,7 @@ USAGE = """usage: eqprop COMMAND ...
 RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options."""
 
 INTERRUPTED = 130
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS = ("32", "bf16")
 LONG = 5000
 SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
 
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def session(
     out: str = "",
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     processes: int = 1,
     precision: Literal["auto", "32", "bf16"] = "auto",
     threads: int = 0,
@@ -93,7 +93,7 @@ def session(
 
     Args:
         out: the folder of the run; default: runs/RECIPE-TIME.
-        device: auto, cpu, cuda or mps.
+        device: cpu or cuda. auto: cuda where there is one.
         processes: processes that share each batch.
         precision: of messages (convolutions, matrix products): 32 or bf16. auto: bf16 if this device is faster at it
             and the recipe's estimator as good; weights, states and sums always have 32 bits.
@@ -134,7 +134,12 @@ def train(arguments: Sequence[str]) -> int:
     about["session"]["precision"] = chosen_precision(how, run)
     fabric = start(about["session"])
     if fabric.is_global_zero:
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(
+                f"The folder {str(folder)!r} cannot be made ({checkpoint.first_line(error)}): --out names another."
+            ) from error
         checkpoint.write_text_atomic(folder / "run.json", json.dumps(about, indent=1))
     return fit(trainer_of(run, folder, fabric, about), about)
 
@@ -155,7 +160,7 @@ def evaluate_run(arguments: Sequence[str]) -> int:
     parser = Parser(prog="eqprop evaluate")
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
-    parser.add_argument("--precision", choices=list(PRECISIONS), help="default: the training's")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: the training's")
     parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
     options = parser.parse_args(list(arguments))
     folder = Path(options.run)
@@ -220,12 +225,13 @@ def list_recipes(arguments: Sequence[str]) -> int:
 def start(how: dict[str, Any]) -> Fabric:
     keep_freed_memory()
     strategy = "ddp" if how["processes"] > 1 else "auto"
+    device = chosen_device(how["device"])
     try:
         fabric = Fabric(
-            accelerator=how["device"],
+            accelerator=device,
             devices=how["processes"],
             strategy=strategy,
-            precision=PRECISIONS[how["precision"]],  # type: ignore[arg-type]
+            plugins=message_precision(how["precision"], device),
         )
     except Exception as error:
         raise InputError(
@@ -250,7 +256,7 @@ def chosen_precision(how: dict[str, Any], run: Run) -> str:
     if how["precision"] != "auto":
         return how["precision"]
     if "LOCAL_RANK" not in os.environ:  # workers take what the first process found
-        fast = run.model.estimator.sixteen_bits and faster_in_16_bits(how["device"])
+        fast = run.model.estimator.sixteen_bits(run.first()) and faster_in_16_bits(chosen_device(how["device"]))
         os.environ["EQPROP_PRECISION"] = "bf16" if fast else "32"
     return os.environ["EQPROP_PRECISION"]
 

@@ -110,7 +110,7 @@ def test_it_stands_messages_of_16_bits(estimator):
     with torch.autocast("cpu", torch.bfloat16):
         loss = ep.Equilibrium(network, estimator).loss(x.float(), y)
     found = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
-    assert estimator.sixteen_bits
+    assert estimator.sixteen_bits(network.landscape(x.float()))
     assert relative(found.double(), exact) < 0.02
 
 

@@ -210,6 +210,18 @@ def test_the_difference_form_survives_nudges_that_drown_the_ordinary_one():
     assert errors[ep.ordinary] > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("form", "pool", "stands"),
+    [(ep.difference, ep.MaxPool(2), True), (ep.ordinary, ep.MaxPool(2), False), (ep.difference, ep.SoftPool(2), False)],
+)
+def test_16_bits_are_for_networks_that_the_difference_form_serves(form, pool, stands):
+    """A soft pool between nodes leaves none, so that nudges settle in the ordinary form after all."""
+    network = ep.chain((1, 6, 6), [ep.ConvLayer(2), ep.ConvLayer(3, pool=pool)], ep.SquaredError)
+    estimator = nudging(ep.one_sided(0.01), form=form)
+    assert estimator.sixteen_bits(network.landscape(torch.zeros(2, 1, 6, 6))) is stands
+    assert ep.SlownessPenalty(estimator, 1.0).sixteen_bits(network.landscape(torch.zeros(2, 1, 6, 6))) is stands
+
+
 def test_per_example_weights_are_signed(network):
     x, y = data(network)
     exact = ep.ImplicitDifferentiation(SETTLE)

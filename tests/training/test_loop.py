@@ -17,7 +17,7 @@ from eqprop.cli import main
 from eqprop.recipes import RECIPES
 from eqprop.training.checkpoint import load
 from eqprop.training.data import Batches, Images, Normalise
-from eqprop.training.loop import Run, evaluate
+from eqprop.training.loop import Run, Totals, evaluate
 
 RECIPE = """
 import torch
@@ -42,6 +42,17 @@ def noise(epochs: int = 3, lr: float = 0.05, beta: float = 0.5, seed: int = 0, g
     plain = Normalise((0.0,), (1.0,))
     return Run(model, optimizer, Batches(images, 7, plain, (Crop(1),), seed), Batches(images, 20, plain, shuffle=False),
                epochs, scheduler=scheduler, schedule_by_batch=by_batch)
+"""
+
+WILD = """
+steps = []
+
+
+def wild(phases, parameters):
+    steps.append(1)
+    found = ep.kolen_pollack(phases, parameters)
+    return (found[0] + float("nan"), *found[1:]) if len(steps) == 3 else found
+
 """
 
 
@@ -136,6 +147,7 @@ def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
         (["train", "mine.py:nose"], "'noise'"),
         (["train", "--out", "taken"], "exists"),
         (["train", "--device", "warp", "--out", "new"], "warp"),
+        (["train", "--out", "taken/precious/new"], "cannot be made"),
         (["resume", "nowhere"], "nowhere"),
         (["evaluate", "taken"], "taken"),
         (["fly"], "fly"),
@@ -161,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_layer(recipe, capsys):
 
 
 def test_a_network_that_does_not_settle_stops_the_run(recipe, capsys):
-    assert main(["train", recipe, "--out", "run", "--residual_limit", "1e-9"]) == 2
+    assert main(["train", recipe, "--out", "run", "--residual_limit", "1e-9", "--precision", "32"]) == 2
     said = capsys.readouterr().err
     assert "does not settle" in said
     assert "'layer" in said
@@ -191,6 +203,34 @@ def test_precision_is_chosen_once_and_recorded(recipe, monkeypatch):
     for name in (name for name in full if name.endswith(".weight")):
         assert half[name].dtype == torch.float32
         assert 0 < float((half[name] - full[name]).abs().max()) < 0.3
+
+
+def test_16_bits_are_those_of_messages_alone(recipe, monkeypatch):
+    """In training as in evaluation: states, and what is computed of them, keep the data's precision."""
+    kinds, add = [], Totals.add
+
+    def watch(totals, loss, y, record):
+        states = [settled.state for settled in (record.free, record.nudged) if settled is not None]
+        kinds.append({value.dtype for state in states for value in state.values()} | {loss.dtype})
+        add(totals, loss, y, record)
+
+    monkeypatch.setattr(Totals, "add", watch)
+    assert main(["train", recipe, "--out", "run", "--epochs", "1", "--precision", "bf16"]) == 0
+    assert len(kinds) > 9
+    assert all(kind == {torch.float32} for kind in kinds)
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_a_weight(recipe, capsys):
+    """The loss and the states may be finite all the same."""
+    source = RECIPE.replace("ep.kolen_pollack", "wild").replace("\ndef noise", WILD + "\ndef noise")
+    Path("mine.py").write_text(source)
+    assert main(["train", recipe, "--out", "run", "--checkpoint_seconds", "0", "--precision", "32"]) == 2
+    said = capsys.readouterr().err
+    assert "batch 3" in said
+    assert "gradients that are not finite: network.couplings." in said
+    tensors, state = load(Path("run"), "last")
+    assert state["progress"]["index"] == 2
+    assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
 
 
 def test_evaluate_settles_as_far_as_asked(recipe, capsys):

@@ -112,7 +112,8 @@ class BinaryCrossEntropy(Valued):
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         values = self._values(target, states[0])
-        return flat(F.binary_cross_entropy(states[0].clamp(0, 1), values, reduction="none"))
+        with torch.autocast(values.device.type, enabled=False):  # CUDA's refuses this loss, whatever the precision
+            return flat(F.binary_cross_entropy(states[0].clamp(0, 1), values, reduction="none"))
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         (state,) = states

@@ -54,8 +54,7 @@ class DualPropagation(Estimator):
         if self.passes < 1:
             raise InputError(f"passes {self.passes}: without one, nothing comes back.")
 
-    @property
-    def sixteen_bits(self) -> bool:
+    def sixteen_bits(self, landscape: Landscape) -> bool:
         return True  # z+ and z- are never subtracted: their difference is what is kept
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:

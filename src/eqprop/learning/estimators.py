@@ -59,9 +59,8 @@ class Estimator(ABC):
         """The random generators it draws from, so that a checkpoint can keep their states."""
         return ()
 
-    @property
-    def sixteen_bits(self) -> bool:
-        """Whether the estimate is as good with messages of 16 bits, so that a training may choose them."""
+    def sixteen_bits(self, landscape: Landscape) -> bool:
+        """Whether the estimate is as good with messages of 16 bits there, so that a training may choose them."""
         return False
 
 
@@ -99,9 +98,8 @@ class PhaseEstimator(Estimator):
     def is_complex(self) -> bool:
         """Whether it nudges by complex betas, which only holomorphic networks follow."""
 
-    @property
-    def sixteen_bits(self) -> bool:
-        return self.form is difference
+    def sixteen_bits(self, landscape: Landscape) -> bool:
+        return self._form(landscape) is difference
 
     @abstractmethod
     def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt: ...

@@ -38,8 +38,7 @@ class InfinitesimalNudge(Estimator):
     response: Solver = ConjugateGradients(6)  # noqa: RUF009 - frozen
     damping: float = 0.25
 
-    @property
-    def sixteen_bits(self) -> bool:
+    def sixteen_bits(self, landscape: Landscape) -> bool:
         return True
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:

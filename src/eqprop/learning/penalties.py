@@ -74,9 +74,8 @@ class Penalised(Estimator):
 
     estimator: Estimator
 
-    @property
-    def sixteen_bits(self) -> bool:
-        return self.estimator.sixteen_bits
+    def sixteen_bits(self, landscape: Landscape) -> bool:
+        return self.estimator.sixteen_bits(landscape)
 
     def generators(self) -> Iterable[torch.Generator]:
         return self.estimator.generators()

@@ -59,8 +59,7 @@ class Backpropagation(Estimator):
     is weak (Xie & Seung 2003).
     """
 
-    @property
-    def sixteen_bits(self) -> bool:
+    def sixteen_bits(self, landscape: Landscape) -> bool:
         return True  # autograd, as of any feedforward network
 
     def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop.energy.couplings import SeparateFeedback
+from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import length
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
@@ -58,7 +59,11 @@ class Run:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise InputError(f"epochs {self.epochs}: a run has at least one.")
-        self.model.network.landscape(next(iter(self.train.epoch(0)))[0])  # an image size that does not fit shows here
+        self.first()  # an image size that does not fit shows here
+
+    def first(self) -> Landscape:
+        """What the first batch settles in."""
+        return self.model.network.landscape(next(iter(self.train.epoch(0)))[0])
 
     @property
     def chosen_by(self) -> Literal["validation", "test"]:
@@ -209,14 +214,18 @@ class Trainer:
     def _check_finite(self, loss: Tensor, record: Record) -> None:
         """Before the optimiser touches a weight, so that the last checkpoint stays good."""
         residuals = [s.residual.max() for s in (record.free, record.nudged) if s is not None]
-        if bool(torch.stack([loss.detach(), *residuals]).isfinite().all()):
+        gradients = {name: p.grad for name, p in self.run.model.named_parameters() if p.grad is not None}
+        sizes = [gradient.abs().max() for gradient in gradients.values()]
+        if bool(torch.stack([loss.detach(), *residuals, *sizes]).isfinite().all()):
             return
         settled = record.nudged if record.nudged is not None and bool(loss.isfinite()) else record.free
         assert settled is not None
+        wild = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
         raise NotSettledError(
             f"epoch {self.progress.epoch + 1}, batch {self.progress.index + 1}: "
             f"the loss is {float(loss.detach()):g} and node {settled.worst_node()!r} "
-            f"changed by {float(settled.residual.max()):g} in its last sweep. Lower the "
+            f"changed by {float(settled.residual.max()):g} in its last sweep; gradients that are not finite: "
+            f"{', '.join(wild) or 'none'}. Lower the "
             f"learning rates or beta, or clip the gradient; the last good weights are in {self.folder}."
         )
 

@@ -1,22 +1,47 @@
-"""What a machine is good at."""
+"""The precision of messages, and what a machine is good at."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
+
+
+class Messages16(MixedPrecision):
+    """bfloat16 in messages, by autocast, and nowhere else.
+
+    Fabric's own would also cast what a step is given; states, sums and weights of examples have the data's precision.
+    """
+
+    def __init__(self, device: str):
+        super().__init__("bf16-mixed", device)
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def message_precision(precision: str, device: str) -> Precision:
+    """``precision``: 32 or bf16; ``device``: its type."""
+    return Messages16(device) if precision == "bf16" else Precision()
+
+
+def chosen_device(device: str) -> str:
+    """``auto`` is a GPU where PyTorch has one of CUDA's."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def faster_in_16_bits(device: str) -> bool:
     """Whether bfloat16 messages are at least a fifth faster here: a convolution is timed both ways.
 
-    ``device``: as for ``--device``. A machine without units for it emulates bfloat16, slowly.
+    ``device``: cpu or cuda. A machine without units for it emulates bfloat16, slowly.
     Draws no random number: what is measured must not change what is trained.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu":
-        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     full, half = (seconds(torch.ones(8, 64, 16, 16), dtype) for dtype in (torch.float32, torch.bfloat16))
     return half < 0.8 * full
 
