@@ -61,9 +61,21 @@ BUGS = {
     ),
     "dropout without its rescaling": (
         "energy/network.py",
-        "scale = self.masks[name] / (1 - self.nodes[name].dropout)",
+        "scale = self.masks[name] / self._kept(name)",
         "scale = self.masks[name]",
         NETWORK,
+    ),
+    "an inner product in which dropout does not count": (
+        "energy/network.py",
+        "flat(a[name] * b[name]) / self._kept(name)",
+        "flat(a[name] * b[name])",
+        "learning/test_infinitesimal.py::test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out",
+    ),
+    "16 bits in more than the messages": (
+        "training/precision.py",
+        "    def convert_input(self, data: Any) -> Any:\n        return data\n",
+        "",
+        "training/test_loop.py::test_16_bits_are_those_of_messages_alone",
     ),
     "nodes of a sweep all see the old state": (
         "settling/sweeps.py",
