@@ -134,12 +134,7 @@ def train(arguments: Sequence[str]) -> int:
     about["session"]["precision"] = chosen_precision(how, run)
     fabric = start(about["session"])
     if fabric.is_global_zero:
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(
-                f"The folder {str(folder)!r} cannot be made ({checkpoint.first_line(error)}): --out names another."
-            ) from error
+        checkpoint.make_folder(folder)
         checkpoint.write_text_atomic(folder / "run.json", json.dumps(about, indent=1))
     return fit(trainer_of(run, folder, fabric, about), about)
 

@@ -147,7 +147,7 @@ def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
         (["train", "mine.py:nose"], "'noise'"),
         (["train", "--out", "taken"], "exists"),
         (["train", "--device", "warp", "--out", "new"], "warp"),
-        (["train", "--out", "taken/precious/new"], "cannot be made"),
+        (["train", "--out", "taken/precious/new"], "Cannot make the folder 'taken/precious/new'"),
         (["resume", "nowhere"], "nowhere"),
         (["evaluate", "taken"], "taken"),
         (["fly"], "fly"),

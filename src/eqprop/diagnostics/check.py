@@ -42,7 +42,7 @@ from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.solvers import FixedPoint, Solver, UntilRest
 from eqprop.settling.starts import FromState
 from eqprop.settling.sweeps import Sweep, alternating
-from eqprop.training.checkpoint import first_line, write_text_atomic
+from eqprop.training.checkpoint import make_folder, write_text_atomic
 from eqprop.training.loop import Run
 
 Say = Callable[[Any], None]
@@ -138,12 +138,7 @@ def check(
     x, y = batch_of(run, images)
     network, own = run.model.network, run.model.estimator
     beta = nudge or beta_of(own)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Cannot make the folder {str(folder)!r} ({first_line(error)}): --out names another."
-        ) from error
+    make_folder(folder, exist_ok=True)
     comparison = compare(network, x, y, {"recipe's own": own} | standard(network, x, own, beta))
     say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient, each at its own rest"))
     say(comparison.phases("How the phases went: the change in the last sweep, and where"))

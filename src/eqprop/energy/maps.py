@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from eqprop.energy.attached import Attached
 from eqprop.energy.holomorphic import linearly
 from eqprop.energy.pooling import Attach, AveragePool, Carried, MaxPool, Pairs, Pool, Transform
 from eqprop.errors import InputError
@@ -165,11 +164,11 @@ class Convolution(Map):
                 z = pull(post.to(bits))
                 return torch.ops.aten.convolution_backward(z, pre.to(bits), weight, None, *geometry)[1]
 
-            def slope(each: Tensor) -> Tensor:
+            def backward(each: Tensor) -> tuple[Tensor]:
                 parts = [part(pre, over(each, post) * post).to(self.weight) for pre, post in pairs]
-                return torch.stack(parts).sum(0)
+                return (torch.stack(parts).sum(0),)
 
-            return Attached.apply(known, self.weight, slope)
+            return Attached.apply(known, backward, self.weight)
 
         return attach
 
@@ -208,20 +207,6 @@ class ModuleMap(Map):
 
     def forward(self, pre: Tensor) -> Tensor:
         return self.module(pre)
-
-
-class Attached(torch.autograd.Function):
-    """A value that is known, with its derivative by one tensor: ``slope`` of the gradient that comes in."""
-
-    @staticmethod
-    def forward(ctx: Any, known: Tensor, parameter: Tensor, slope: Transform) -> Tensor:
-        ctx.slope = slope
-        return known.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        return None, ctx.slope(gradient), None
 
 
 def initial_weight(*shape: int) -> nn.Parameter:

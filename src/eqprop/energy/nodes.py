@@ -21,14 +21,9 @@ def take(state: State, examples: Tensor) -> State:
     return {node: value[examples] for node, value in state.items()}
 
 
-def inner(a: State, b: State) -> Tensor:
-    """<a, b> over all of ``a``'s nodes, (batch,)."""
-    return torch.stack([flat(a[node] * b[node]) for node in a]).sum(0)
-
-
 def length(state: State) -> Tensor:
-    """sqrt(<s, s>), (batch,)"""
-    return inner(state, state).sqrt()
+    """Of all nodes together, (batch,)."""
+    return torch.stack([flat(value.square()) for value in state.values()]).sum(0).sqrt()
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from eqprop.energy.attached import Attached
 from eqprop.energy.losses import LinearForce, Target
 from eqprop.energy.network import Landscape, Network
 from eqprop.errors import InputError
@@ -152,19 +151,3 @@ def attach(
         return learnt.gradients if x.requires_grad else (None, *learnt.gradients)
 
     return Attached.apply(value, learn, x, *parameters)
-
-
-class Attached(torch.autograd.Function):
-    """Gives a value a derivative that is found by settling, not by a graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, learn: Callable[[Tensor], tuple[Tensor | None, ...]], *inputs: Tensor
-    ) -> Tensor:
-        ctx.learn = learn
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *ctx.learn(gradient)

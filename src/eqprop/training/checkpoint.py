@@ -26,6 +26,16 @@ from eqprop.errors import InputError
 FORMAT = 1
 
 
+def make_folder(folder: Path, exist_ok: bool = False) -> None:
+    """With its parents. Raises InputError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        raise InputError(
+            f"Cannot make the folder {str(folder)!r} ({first_line(error)}): --out names another."
+        ) from error
+
+
 def write_text_atomic(path: Path, text: str) -> None:
     """Replace the file at ``path`` by ``text`` (UTF-8) in one step. Raises OSError."""
     with _replacing(path) as temporary:
