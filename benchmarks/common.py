@@ -1,4 +1,4 @@
-"""What the benchmarks share: the seed paper's network, clocks, the machine, and tables."""
+"""What the benchmarks share: the network of Laborieux et al. (2021), clocks, the machine, and tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def paper_network(width: float = 1.0, layers: int = 4) -> ep.Network:
-    """The seed paper's CIFAR-10 network; ``width`` scales its channels, ``layers`` leaves out the last ones."""
+    """The CIFAR-10 network of Laborieux et al. (2021); ``width`` scales its channels, ``layers`` leaves out the last
+    ones.
+    """
     channels = [int(width * c) for c in (128, 256, 512, 512)]
     stack = [ep.ConvLayer(c, padding=0 if c is channels[3] and i == 3 else 1) for i, c in enumerate(channels)]
     loss = partial(ep.ReadoutCrossEntropy, classes=10)
@@ -46,10 +48,10 @@ def images(data: str, count: int) -> tuple[Tensor, Tensor]:
 
 def load(network: ep.Network, checkpoint: str) -> None:
     """The weights of a run's checkpoint, a safetensors file."""
-    load_weights(ep.Equilibrium(network, ep.InfinitesimalNudge(ep.FixedPoint(1))), load_file(checkpoint))
+    load_weights(ep.Equilibrium(network, ep.InfinitesimalNudge(ep.FixedSweeps(1))), load_file(checkpoint))
 
 
-def gradients(model: ep.Equilibrium, precision: str, x: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], ep.Settled]:
+def gradients(model: ep.Equilibrium, precision: str, x: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], ep.Solution]:
     """What a model's step gives its weight tensors, from the input on; and the free phase that it read."""
     record = ep.Record()
     with bits(precision):
@@ -59,7 +61,7 @@ def gradients(model: ep.Equilibrium, precision: str, x: Tensor, y: Tensor) -> tu
     return found, record.free
 
 
-def exact_weight_gradients(network: ep.Network, state: ep.State, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def exact_weight_gradients(network: ep.Network, state: ep.energy.State, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """The exact gradient of each weight tensor at the equilibrium that ``state`` settles to, in float64."""
     return weights(exact_gradients(network, state, x, y).items())
 

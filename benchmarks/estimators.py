@@ -23,8 +23,8 @@ from eqprop.diagnostics import compare, implicit
 from eqprop.recipes import mnist
 from eqprop.training.data import load_images
 
-FAR = ep.FromFeedforward(ep.UntilRest(1e-10, 2000))
-NUDGED = ep.UntilRest(1e-12, 2000)
+FAR = ep.FromFeedforward(ep.UntilConverged(1e-10, 2000))
+NUDGED = ep.UntilConverged(1e-12, 2000)
 Shape = tuple[int, int, int]
 Side = tuple[str, Callable[[Shape], ep.Network], ep.Estimator]
 """(what it is, its network, its estimator)"""
@@ -42,7 +42,7 @@ def random(shape: Shape) -> ep.Network:
     return mnist.random_feedback(shape, 10, feedback_gain=0.1)
 
 
-def phases(stencil: ep.Stencil, **more: Any) -> ep.EquilibriumPropagation:
+def phases(stencil: ep.learning.Stencil, **more: Any) -> ep.EquilibriumPropagation:
     return ep.EquilibriumPropagation(stencil, FAR, NUDGED, **more)
 
 
@@ -50,25 +50,32 @@ def sides() -> Iterator[Side]:
     for beta in (0.1, 0.4):
         yield f"one-sided EP, beta {beta}", plain, phases(ep.one_sided(beta))
         yield f"symmetric EP, beta {beta}", plain, phases(ep.symmetric(beta))
-        yield f"five-point EP, beta {beta}", plain, phases(ep.five_point(beta))
+        yield f"five-point EP, beta {beta}", plain, phases(ep.learning.five_point(beta))
         for points in (4, 6):
             name = f"holomorphic EP, {points} points, beta {beta}"
-            yield name, plain, phases(ep.holomorphic(beta, points))
-    yield "turning nudge, 32 points, beta 0.4", plain, ep.TurningNudge(0.4, 32, FAR, ep.FixedPoint(1), turns=2)
-    yield "infinitesimal nudge", plain, ep.InfinitesimalNudge(FAR, ep.ConjugateGradients(100, 1e-12), 0.0)
-    continual = ep.ContinualEP(ep.symmetric(0.1), FAR, ep.FixedPoint(30), 1e-4)
+            yield name, plain, phases(ep.learning.holomorphic(beta, points))
+    yield (
+        "turning nudge, 32 points, beta 0.4",
+        plain,
+        ep.learning.OscillatingNudge(0.4, 32, FAR, ep.FixedSweeps(1), turns=2),
+    )
+    yield "infinitesimal nudge", plain, ep.InfinitesimalNudge(FAR, ep.settling.ConjugateGradients(100, 1e-12), 0.0)
+    continual = ep.learning.ContinualEP(ep.symmetric(0.1), FAR, ep.FixedSweeps(30), 1e-4)
     yield "continual EP, beta 0.1, rate 1e-4", plain, continual
-    agnostic = ep.AgnosticEP(ep.symmetric(0.1), FAR, ep.FixedPoint(30), 1e-4)
+    agnostic = ep.learning.AgnosticEP(ep.symmetric(0.1), FAR, ep.FixedSweeps(30), 1e-4)
     yield "agnostic EP, beta 0.1, epsilon 1e-4", plain, agnostic
-    yield "coupled learning, beta ±0.1", plain, phases(ep.symmetric(0.1), teacher=ep.clamp)
+    yield "coupled learning, beta ±0.1", plain, phases(ep.symmetric(0.1), teacher=ep.learning.clamp)
     clamped = ep.one_sided(1.0)
     for name, network in (("gain 1", plain), ("gain 0.1", weak)):
-        yield f"contrastive Hebbian, {name}", network, phases(clamped, teacher=ep.clamp)
-        for rule, what in ((ep.clamped_presynaptic, "clamped"), (ep.generalised_recirculation, "free")):
-            yield f"{what} presynaptic, {name}", network, phases(clamped, teacher=ep.clamp, rule=rule)
-    yield "contrastive Hebbian, random feedback 0.1", random, phases(clamped, teacher=ep.clamp)
-    yield "dual propagation, beta 0.1", plain, ep.DualPropagation(0.1)
-    yield "backpropagation through time, 5 of 60", plain, ep.BackpropagationThroughTime(ep.FixedPoint(60), 5)
+        yield f"contrastive Hebbian, {name}", network, phases(clamped, teacher=ep.learning.clamp)
+        for rule, what in (
+            (ep.learning.clamped_presynaptic, "clamped"),
+            (ep.learning.generalised_recirculation, "free"),
+        ):
+            yield f"{what} presynaptic, {name}", network, phases(clamped, teacher=ep.learning.clamp, rule=rule)
+    yield "contrastive Hebbian, random feedback 0.1", random, phases(clamped, teacher=ep.learning.clamp)
+    yield "dual propagation, beta 0.1", plain, ep.learning.DualPropagation(0.1)
+    yield "backpropagation through time, 5 of 60", plain, ep.BackpropagationThroughTime(ep.FixedSweeps(60), 5)
 
 
 def tables(options: argparse.Namespace) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from eqprop.recipes.small import small_network
 ORDERS = {
     "synchronous": ep.synchronous,
     "alternating": ep.alternating,
-    "forward": ep.forward_order,
-    "backward": ep.backward_order,
+    "forward": ep.settling.forward_order,
+    "backward": ep.settling.backward_order,
 }
 COUNTS = (2, 4, 8, 16)
 Side = tuple[str, int, str, ep.Estimator]
@@ -35,14 +35,14 @@ Side = tuple[str, int, str, ep.Estimator]
 
 
 def free_sides() -> Iterator[Side]:
-    response = ep.ConjugateGradients(30, 1e-6)
+    response = ep.settling.ConjugateGradients(30, 1e-6)
     for count in COUNTS:
         for name, order in ORDERS.items():
-            yield name, count, "float32", ep.InfinitesimalNudge(ep.FixedPoint(count, order), response, 0.0)
+            yield name, count, "float32", ep.InfinitesimalNudge(ep.FixedSweeps(count, order), response, 0.0)
         for precision in ("float32", "bfloat16"):
-            start = ep.FromFeedforward(ep.FixedPoint(count))
+            start = ep.FromFeedforward(ep.FixedSweeps(count))
             yield "alternating from feedforward", count, precision, ep.InfinitesimalNudge(start, response, 0.0)
-            never = ep.UntilRest(1e-30, count, measure=ep.relative_change, over_relaxation=1.5)
+            never = ep.UntilConverged(1e-30, count, norm=ep.settling.relative_norm, over_relaxation=1.5)
             yield (
                 "the same, over-relaxed",
                 count,
@@ -51,26 +51,29 @@ def free_sides() -> Iterator[Side]:
             )
 
 
-def nudged_sides(rest: ep.State) -> Iterator[Side]:
-    free = ep.FromState(rest, ep.UntilRest(1e-4, 5000))
+def nudged_sides(rest: ep.energy.State) -> Iterator[Side]:
+    free = ep.settling.FromState(rest, ep.UntilConverged(1e-4, 5000))
     for count in COUNTS:
         for precision in ("float32", "bfloat16"):
             for damping in (0.0, 0.25):
                 name = "conjugate gradients" + (f", damping {damping}" if damping else "")
-                solver = ep.ConjugateGradients(count, 0.0)
+                solver = ep.settling.ConjugateGradients(count, 0.0)
                 yield name, count, precision, ep.InfinitesimalNudge(free, solver, damping)
-            sweeps = ep.FixedPoint(count)
+            sweeps = ep.FixedSweeps(count)
             yield "infinitesimal, sweeps", count, precision, ep.InfinitesimalNudge(free, sweeps, 0.0)
-            for form, name in ((ep.difference, "difference"), (ep.ordinary, "ordinary")):
+            for form, name in ((ep.learning.forms.displacements, "difference"), (ep.learning.forms.states, "ordinary")):
                 estimator = ep.EquilibriumPropagation(ep.one_sided(0.001), free, sweeps, form=form)
                 yield f"one-sided 0.001, {name}", count, precision, estimator
             for beta in (0.01, 0.5):
-                for form, name in ((ep.difference, "difference"), (ep.ordinary, "ordinary")):
+                for form, name in (
+                    (ep.learning.forms.displacements, "difference"),
+                    (ep.learning.forms.states, "ordinary"),
+                ):
                     estimator = ep.EquilibriumPropagation(ep.symmetric(beta), free, sweeps, form=form)
                     yield f"symmetric {beta}, {name}", 2 * count, precision, estimator
 
 
-Exact = Callable[[ep.State], tuple[torch.Tensor, ...]]
+Exact = Callable[[ep.energy.State], tuple[torch.Tensor, ...]]
 """A free state -> the gradient to hold an estimate against."""
 
 
@@ -97,10 +100,10 @@ def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, e
 def phases(network: ep.Network, x: torch.Tensor, y: torch.Tensor, repeats: int) -> Iterator[tuple[str, list[Row]]]:
     with torch.no_grad():
         scene = network.landscape(x)
-        rest = ep.UntilRest(1e-6, 5000)(scene, scene.rest()).state
+        rest = ep.UntilConverged(1e-6, 5000)(scene, scene.zeros()).state
     at_rest = exact_weight_gradients(network, rest, x, y)
 
-    def own(state: ep.State) -> tuple[torch.Tensor, ...]:
+    def own(state: ep.energy.State) -> tuple[torch.Tensor, ...]:
         return exact_weight_gradients(network, state, x, y)
 
     yield "free", [measure(network, x, y, side, own, repeats) for side in free_sides()]

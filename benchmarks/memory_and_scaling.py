@@ -31,7 +31,7 @@ from eqprop.recipes.setting import fast
 def peak(method: str, sweeps: int) -> int:
     """MiB of this process after one step."""
     torch.manual_seed(0)
-    free = ep.FixedPoint(sweeps)
+    free = ep.FixedSweeps(sweeps)
     estimator: ep.Estimator = ep.BackpropagationThroughTime(free, sweeps)
     if method == "equilibrium propagation":
         estimator = ep.EquilibriumPropagation(ep.symmetric(0.5), free, free)

@@ -4,12 +4,12 @@
     python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --epochs 1 --precision bf16 --recipes cifar10-small
         small_estimators.py:undamped small_estimators.py:one_sided small_estimators.py:one_sided_ordinary
         small_estimators.py:symmetric
-    python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --precision 32 --recipes small_estimators.py:seed_schedule
+    python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --precision 32 --recipes small_estimators.py:paper_schedule
 
 Those of the first command have nudged phases of two sweeps or iterations, as ``cifar10-small`` has: accuracy at equal
 cost. Sweeps go from the output backwards, so that each reaches every layer; ``symmetric`` has two such phases.
-``seed_schedule`` is there for accuracy, not for time: it stands in for ``cifar10-small-seed-schedule``. How close their
-gradients are, on initial and on trained weights, and how close the schedule is to nudged phases that settle:
+``paper_schedule`` is there for accuracy, not for time: it stands in for ``cifar10-small-paper-schedule``. How close
+their gradients are, on initial and on trained weights, and how close the schedule is to nudged phases that settle:
 
     python small_estimators.py --data CIFAR10 [--weights RUN/last-....safetensors ...]
 """
@@ -25,60 +25,60 @@ import torch
 from common import Row, gradients, images, load, machine, show, write
 
 import eqprop as ep
-from eqprop.recipes.small import cifar10_small, cifar10_small_seed_schedule
-from eqprop.training.loop import Run
+from eqprop.recipes.small import cifar10_small, cifar10_small_paper_schedule
+from eqprop.training.loop import Experiment
 
-SWEEPS = ep.FixedPoint(2, ep.backward_order)
+SWEEPS = ep.FixedSweeps(2, ep.settling.backward_order)
 
 
-def undamped(**common: Any) -> Run:
+def undamped(**common: Any) -> Experiment:
     """Conjugate gradients on the exact response."""
     return cifar10_small(damping=0.0, **common)
 
 
-def one_sided(**common: Any) -> Run:
+def one_sided(**common: Any) -> Experiment:
     """A small finite nudge, in difference form."""
-    return finite(cifar10_small(**common), ep.one_sided(0.01), ep.difference)
+    return finite(cifar10_small(**common), ep.one_sided(0.01), ep.learning.forms.displacements)
 
 
-def one_sided_ordinary(**common: Any) -> Run:
+def one_sided_ordinary(**common: Any) -> Experiment:
     """The same nudge in the ordinary form."""
-    return finite(cifar10_small(**common), ep.one_sided(0.01), ep.ordinary)
+    return finite(cifar10_small(**common), ep.one_sided(0.01), ep.learning.forms.states)
 
 
-def symmetric(**common: Any) -> Run:
-    """The seed paper's nudges and form."""
-    return finite(cifar10_small(**common), ep.symmetric(1.0), ep.ordinary)
+def symmetric(**common: Any) -> Experiment:
+    """Nudges and form of Laborieux et al. (2021)."""
+    return finite(cifar10_small(**common), ep.symmetric(1.0), ep.learning.forms.states)
 
 
-def seed_schedule(**common: Any) -> Run:
-    """``cifar10-small-seed-schedule``, but an image that has come to rest in its free phase is swept no more."""
-    run = cifar10_small_seed_schedule(**common)
+def paper_schedule(**common: Any) -> Experiment:
+    """``cifar10-small-paper-schedule``, but an image that has come to rest in its free phase is swept no more."""
+    run = cifar10_small_paper_schedule(**common)
     assert isinstance(run.model.estimator, ep.EquilibriumPropagation)
     free = run.model.estimator.free
-    assert isinstance(free, ep.FixedPoint)
-    run.model.estimator = replace(run.model.estimator, free=ep.UntilRest(1e-4, free.sweeps, free.sweep))
+    assert isinstance(free, ep.FixedSweeps)
+    run.model.estimator = replace(run.model.estimator, free=ep.UntilConverged(1e-4, free.n, free.sweep))
     return run
 
 
-def finite(run: Run, stencil: ep.Stencil, form: ep.Form) -> Run:
+def finite(run: Experiment, stencil: ep.learning.Stencil, form: ep.learning.Form) -> Experiment:
     assert isinstance(run.model.estimator, ep.InfinitesimalNudge)
     run.model.estimator = ep.EquilibriumPropagation(stencil, run.model.estimator.free, SWEEPS, form=form)
     return run
 
 
 def tables(options: argparse.Namespace) -> dict[str, Any]:
-    """The gradient of the seed schedule against that of its stand-in, and of nudged phases that settle."""
+    """The gradient of the paper schedule against that of its stand-in, and of nudged phases that settle."""
     rows: list[Row] = []
     x, y = images(options.data, options.images)
-    stand_in = seed_schedule(data=options.data).model.estimator
+    stand_in = paper_schedule(data=options.data).model.estimator
     for source in ("", *options.weights):
         torch.manual_seed(0)
-        run = cifar10_small_seed_schedule(data=options.data)
+        run = cifar10_small_paper_schedule(data=options.data)
         if source:
             load(run.model.network, source)
         assert isinstance(run.model.estimator, ep.EquilibriumPropagation)
-        longer = replace(run.model.estimator, nudged=ep.FixedPoint(300, ep.synchronous))
+        longer = replace(run.model.estimator, nudged=ep.FixedSweeps(300, ep.synchronous))
         letter, found, settled = (
             gradients(ep.Equilibrium(run.model.network, each), "float32", x, y)
             for each in (run.model.estimator, stand_in, longer)
@@ -96,8 +96,8 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
                 ),
             }
         )
-    show(f"the seed schedule's gradient in its worst layer; {options.images} images", rows)
-    return {"seed_schedule": rows}
+    show(f"the paper schedule's gradient in its worst layer; {options.images} images", rows)
+    return {"paper_schedule": rows}
 
 
 def parser() -> argparse.ArgumentParser:

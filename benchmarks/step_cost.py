@@ -1,4 +1,5 @@
-"""One training step of the seed paper's CIFAR-10 network: the seed's way, backpropagation, and this library's ways.
+"""One training step of the CIFAR-10 network of Laborieux et al. (2021): the paper schedule, backpropagation, and this
+library's ways.
 
     python benchmarks/step_cost.py [--batch 32] [--repeats 3] [--check 8] [--weights RUN/best-....safetensors]
 
@@ -7,8 +8,8 @@ the gradients, without the optimiser. The seed's way (autograd of the energy, fl
 is timed on ``--seed_sweeps`` sweeps of each phase and scaled up, since all its sweeps cost the same.
 
 The quality of each estimate is its cosine, layer by layer, with the exact gradient at the equilibrium that it found:
-settled on from its own free state in float64, by implicit differentiation, on ``--check`` images. For the seed's way
-all its sweeps are done, on ``--seed_check`` images (0: leave it out; it takes minutes).
+settled on from its own free state in float64, by implicit differentiation, on ``--check`` images. For the paper
+schedule all its sweeps are done, on ``--paper_check`` images (0: leave it out; it takes minutes).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from eqprop.recipes.setting import fast
 from eqprop.training.memory import keep_freed_memory
 
 T1, T2, BETA = 250, 25, 1.0
-SEED = "seed schedule, float32"
+PAPER = "paper schedule, float32"
 TRAINS = "as cifar10-ce-fast trains: damped, with its penalty, bfloat16"
 
 
@@ -51,22 +52,22 @@ class Seed(ep.Estimator):
     def __init__(self, free: int = T1, nudged: int = T2):
         self.free, self.nudged = free, nudged
 
-    def sweep(self, landscape: ep.Landscape, state: ep.State) -> ep.State:
+    def sweep(self, landscape: ep.energy.Landscape, state: ep.energy.State) -> ep.energy.State:
         with torch.enable_grad():
             leaves = {node: value.detach().requires_grad_() for node, value in state.items()}
             energies = [t.energy(*(leaves[n] for n in t.nodes)).sum() for t in landscape.terms.values()]
             slopes = torch.autograd.grad(sum(energies, torch.zeros(())), list(leaves.values()))
         return {
-            node: landscape.nodes[node].activation.response(-slope)  # type: ignore[union-attr]
+            node: landscape.nodes[node].unit.response(-slope)  # type: ignore[union-attr]
             for node, slope in zip(leaves, slopes, strict=True)
         }
 
-    def __call__(self, landscape: ep.Landscape) -> Any:
+    def __call__(self, landscape: ep.energy.Landscape) -> Any:
         solver = ep.EquilibriumPropagation(
             ep.symmetric(BETA),
-            ep.FixedPoint(self.free, self.sweep),
-            ep.FixedPoint(self.nudged, self.sweep),
-            form=ep.ordinary,
+            ep.FixedSweeps(self.free, self.sweep),
+            ep.FixedSweeps(self.nudged, self.sweep),
+            form=ep.learning.forms.states,
             stacked=False,
         )
         return solver(landscape)
@@ -83,7 +84,7 @@ class Feedforward(nn.Module):
         terms = self.network.terms
         below = self.network.input
         for name, node in self.network.free.items():
-            x = node.activation.response(terms[f"{below}_{name}"].map(x) + terms[f"{name}_bias"].bias)  # type: ignore[union-attr, operator]
+            x = node.unit.response(terms[f"{below}_{name}"].map(x) + terms[f"{name}_bias"].bias)  # type: ignore[union-attr, operator]
             below = name
         return self.network.loss(y, x).mean()  # type: ignore[misc]
 
@@ -105,7 +106,9 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
 
     sides: dict[str, tuple[str, ep.Estimator]] = {}
     if not options.quick:
-        finite = ep.EquilibriumPropagation(ep.symmetric(0.1), ep.FixedPoint(60), ep.FixedPoint(15), form=ep.ordinary)
+        finite = ep.EquilibriumPropagation(
+            ep.symmetric(0.1), ep.FixedSweeps(60), ep.FixedSweeps(15), form=ep.learning.forms.states
+        )
         sides["symmetric(0.1), ordinary, 60 + 15"] = ("float32", finite)
     for tolerance in options.tolerances:
         for precision in ("float32", "bfloat16"):
@@ -113,10 +116,10 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
         sides[f"the same, damped, to {tolerance:g}, bfloat16"] = ("bfloat16", fast(tolerance, 60, 4, 0.25))
     plain = fast(options.tolerances[0], 60, 4, 0.0)
     assert isinstance(plain.free, ep.FromFeedforward)
-    assert isinstance(plain.free.solver, ep.UntilRest)
+    assert isinstance(plain.free.solver, ep.UntilConverged)
     plain = replace(plain, free=ep.FromFeedforward(replace(plain.free.solver, over_relaxation=1.0)))
     sides[f"the same, not over-relaxed, to {options.tolerances[0]:g}, bfloat16"] = ("bfloat16", plain)
-    sides[TRAINS] = ("bfloat16", ep.SlownessPenalty(fast(options.tolerances[0], 60, 4, 0.25), 1.0))
+    sides[TRAINS] = ("bfloat16", ep.learning.RayleighPenalty(fast(options.tolerances[0], 60, 4, 0.25), 1.0))
     feedforward, short = Feedforward(network), Seed(options.seed_sweeps, options.seed_sweeps)
     scale = (T1 + 2 * T2) / (3 * options.seed_sweeps)
     records: dict[str, ep.Record] = {}
@@ -132,7 +135,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
             loss = ep.Equilibrium(network, estimator).loss(x, y, record=records[name])
         loss.backward()
 
-    steps: dict[str, Callable[[], None]] = {SEED: lambda: step(SEED, short, "float32")}
+    steps: dict[str, Callable[[], None]] = {PAPER: lambda: step(PAPER, short, "float32")}
     for precision in ("float32", "bfloat16"):
         steps[f"backpropagation, {precision}"] = lambda p=precision: backpropagation(p)  # type: ignore[misc]
     for name, (precision, estimator) in sides.items():
@@ -141,20 +144,20 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
         run()
     rounds = [{name: timed(run) for name, run in steps.items()} for _ in range(options.repeats)]
     for times in rounds:
-        times[SEED] *= scale
+        times[PAPER] *= scale
     rows: list[Row] = []
     for name in steps:
         same = "backpropagation, " + ("bfloat16" if "bfloat16" in name else "float32")
         row: Row = {"step": name, "seconds": median(r[name] for r in rounds)}
-        row["seed_over_it"] = median(r[SEED] / r[name] for r in rounds)
+        row["paper_over_it"] = median(r[PAPER] / r[name] for r in rounds)
         row["it_over_backpropagation"] = median(r[name] / r[same] for r in rounds)
         settled = name in sides and records[name].free
         row["free_sweeps"] = float(settled.sweeps.float().mean()) if settled else ""
         row["cosines"] = ""
         if name in sides and name != TRAINS and options.check:
             row["cosines"] = cosines(network, sides[name][1], sides[name][0], x[: options.check], y[: options.check])
-        elif name == SEED and options.seed_check:
-            some = slice(0, options.seed_check)
+        elif name == PAPER and options.paper_check:
+            some = slice(0, options.paper_check)
             row["cosines"] = cosines(network, Seed(), "float32", x[some], y[some])
         rows.append(row)
     show(f"a training step, batch {options.batch}, {'trained' if options.weights else 'initial'} weights", rows)
@@ -167,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--check", type=int, default=8)
     made.add_argument("--seed_sweeps", type=int, default=5)
-    made.add_argument("--seed_check", type=int, default=0)
+    made.add_argument("--paper_check", type=int, default=0)
     made.add_argument("--quick", action="store_true", help="leave finite nudges out, most of the time it takes")
     made.add_argument("--tolerances", type=float, nargs="+", default=[0.04])
     made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; default: noise")

@@ -1,4 +1,4 @@
-"""One synchronous sweep of the seed paper's CIFAR-10 network over the convolutions that it must do.
+"""One synchronous sweep of the CIFAR-10 network of Laborieux et al. (2021) over the convolutions that it must do.
 
     python benchmarks/sweep_cost.py [--batch 32] [--repeats 15]
 
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import eqprop as ep
 
 
-def bare(network: ep.Network, state: ep.State, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
+def bare(network: ep.Network, state: ep.energy.State, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
     """The convolution and the transposed convolution of every synapse between free nodes; and their operations."""
     work, operations = [], 0
     for term in network.terms.values():
@@ -56,9 +56,9 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
         dtype = getattr(torch, precision)
         with bits(precision):
             landscape = network.landscape(x)
-            state = ep.FixedPoint(5, ep.synchronous)(landscape, landscape.rest()).state
+            state = ep.FixedSweeps(5, ep.synchronous)(landscape, landscape.zeros()).state
 
-            def sweep(times: int = 1, landscape: ep.Landscape = landscape) -> None:
+            def sweep(times: int = 1, landscape: ep.energy.Landscape = landscape) -> None:
                 nonlocal state
                 for _ in range(times):
                     state = ep.synchronous(landscape, state)
@@ -80,7 +80,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
                     "share_of_ceiling": operations / whole / (products / ceiling),
                 }
             )
-            state = landscape.rest()
+            state = landscape.zeros()
             for done in (50, 100, 150, 200, 250):
                 seconds = timed(lambda: sweep(50)) / 50
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

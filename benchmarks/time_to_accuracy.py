@@ -1,4 +1,4 @@
-"""Time to accuracy on CIFAR-10's small network: by equilibrium propagation, by backpropagation, by the seed schedule.
+"""Time to accuracy on CIFAR-10's small network: by equilibrium propagation, by backpropagation, by the paper schedule.
 
     python benchmarks/time_to_accuracy.py --data CIFAR10 [--recipes cifar10-small cifar10-small-backpropagation]
         [--seeds 0 1 2] [--out FOLDER] [OPTION OF THE RECIPES ...]

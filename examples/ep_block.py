@@ -11,7 +11,7 @@ def main() -> float:
     torch.manual_seed(0)
     train, test = (load_images("digits", split) for split in ("train", "test"))
     inside = ep.chain((16, 8, 8), [ep.ConvLayer(32), ep.DenseLayer(64)])  # no loss of its own
-    settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedPoint(10), nudged=ep.FixedPoint(5))
+    settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedSweeps(10), nudged=ep.FixedSweeps(5))
     model = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.ReLU(),

@@ -13,7 +13,7 @@ def main() -> float:
     train, test = (load_images("digits", split) for split in ("train", "test"))
     layers = [ep.ConvLayer(32, pool=None), ep.ConvLayer(64)]
     network = ep.chain((1, 8, 8), layers, partial(ep.ReadoutCrossEntropy, classes=10))
-    settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedPoint(10), nudged=ep.FixedPoint(5))
+    settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedSweeps(10), nudged=ep.FixedSweeps(5))
     model = ep.Equilibrium(network, settle)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(5):

@@ -36,7 +36,7 @@ def main() -> float:
         LateralInhibition("hidden", 0.1),
     ]
     network = ep.Network(nodes, couplings, ep.SquaredError("class", (10,)))
-    settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedPoint(12), nudged=ep.FixedPoint(6))
+    settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedSweeps(12), nudged=ep.FixedSweeps(6))
     model = ep.Equilibrium(network, settle)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(10):

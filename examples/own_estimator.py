@@ -20,14 +20,14 @@ class WeightPerturbation(ep.Estimator):
     shakes: int
     size: float = 1e-3
 
-    def __call__(self, landscape: ep.Landscape) -> tuple[ep.Settled, object]:
+    def __call__(self, landscape: ep.energy.Landscape) -> tuple[ep.Solution, object]:
         @torch.no_grad()
-        def learn(cost: ep.Cost, parameters: Sequence[Tensor]) -> ep.Learnt:
+        def learn(cost: ep.learning.Cost, parameters: Sequence[Tensor]) -> ep.learning.GradientEstimate:
             def loss(sizes: float) -> Tensor:
                 for parameter, weight, shake in zip(parameters, weights, shakes, strict=True):
                     parameter.copy_(weight + sizes * shake)
                 shaken = landscape.rebuilt()
-                return cost.values(shaken, self.free(shaken, shaken.rest()).state).mean()
+                return cost.values(shaken, self.free(shaken, shaken.zeros()).state).mean()
 
             weights = [parameter.clone() for parameter in parameters]
             found = [torch.zeros_like(weight) for weight in weights]
@@ -36,9 +36,9 @@ class WeightPerturbation(ep.Estimator):
                 slope = (loss(self.size) - loss(-self.size)) / (2 * self.size)
                 found = [g + slope * shake / self.shakes for g, shake in zip(found, shakes, strict=True)]
             loss(0.0)  # the weights as they were
-            return ep.Learnt(tuple(found))
+            return ep.learning.GradientEstimate(tuple(found))
 
-        return self.free(landscape, landscape.rest()), learn
+        return self.free(landscape, landscape.zeros()), learn
 
 
 def main() -> float:
@@ -46,7 +46,7 @@ def main() -> float:
     images = load_images("digits", "train").take(20)
     x = torch.nn.functional.avg_pool2d(images.pixels / 255, 2).double()  # 4 x 4: few weights need few shakes
     network = ep.chain((1, 4, 4), [ep.DenseLayer(8, ep.tanh), ep.DenseLayer(10, ep.tanh)], ep.SquaredError).double()
-    settle = ep.FixedPoint(15)
+    settle = ep.FixedSweeps(15)
     estimators = {
         "my own, 100 shakes": WeightPerturbation(settle, 100),
         "my own, 1000 shakes": WeightPerturbation(settle, 1000),

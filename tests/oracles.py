@@ -1,4 +1,4 @@
-"""The numeric answers of the seed authors' own program, as networks of this package."""
+"""The numeric answers of the program of Laborieux et al. (2021), as networks of this package."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import eqprop as ep
 
 FOLDER = Path(__file__).parents[2] / "shared" / "oracle"
 ACTIVATIONS = {
-    "my_hard_sig": ep.half_hard_sigmoid,
+    "my_hard_sig": ep.energy.half_hard_sigmoid,
     "hard_sigmoid": ep.hard_sigmoid,
     "mysig": ep.sigmoid,
     "tanh": ep.tanh,
-    "ctrd_hard_sig": ep.centred_hard_sigmoid,
+    "ctrd_hard_sig": ep.energy.centred_hard_sigmoid,
 }
 POOLS = {"m": ep.MaxPool(2), "a": ep.AveragePool(2), "i": None}
 
@@ -53,7 +53,7 @@ class Oracle:
         if c.get("softmax"):
             out = partial(ep.ReadoutCrossEntropy, classes=c["fc"][-1])
         elif c["loss"] == "ce":
-            layers[-1] = ep.DenseLayer(layers[-1].units, ep.linear)
+            layers[-1] = ep.DenseLayer(layers[-1].units, ep.identity)
             out = ep.CrossEntropy
         return ep.chain(shape, layers, out, separate_feedback=self.separate)
 
@@ -91,14 +91,16 @@ class Oracle:
 
     def estimator(self, kind: str) -> ep.Estimator:
         c = self.config
-        free = ep.FixedPoint(c["T1"], ep.synchronous)
+        free = ep.FixedSweeps(c["T1"], ep.synchronous)
         if kind == "bptt":
             return ep.BackpropagationThroughTime(free, c["T2"])
         stencil = {"symmetric": ep.symmetric, "onesided": ep.one_sided}[c["estimator"]](c["beta"])
         rule = ep.contrastive
         if self.separate:
-            rule = ep.kolen_pollack if c["same_update"] else ep.vector_field
-        return ep.EquilibriumPropagation(stencil, free, ep.FixedPoint(c["T2"], ep.synchronous), rule, ep.ordinary)
+            rule = ep.learning.kolen_pollack if c["same_update"] else ep.vector_field
+        return ep.EquilibriumPropagation(
+            stencil, free, ep.FixedSweeps(c["T2"], ep.synchronous), rule, ep.learning.forms.states
+        )
 
 
 def files() -> list[Path]:

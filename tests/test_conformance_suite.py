@@ -53,12 +53,12 @@ class Mixing(ep.Coupling):
 
 COUPLINGS = {
     "drive": lambda: synapse(drive=lambda self, node, *s: 1.01 * ep.Coupling.drive(self, node, *s)),
-    "given another term": lambda: synapse(given=lambda self, data: self if data else doubled()),
+    "given another term": lambda: synapse(clamp=lambda self, data: self if data else doubled()),
     "held at half": lambda: synapse(
-        given=lambda self, data: Field("b", 0.5 * self.map(data["a"])) if "a" in data else self
+        clamp=lambda self, data: Field("b", 0.5 * self.map(data["a"])) if "a" in data else self
     ),
-    "taken": lambda: synapse(taken=lambda self, examples: doubled(), given=lambda self, data: self),
-    "change": lambda: synapse(change=lambda self, s, m: -(self.map(m[0]) * s[1]).sum(1)),
+    "select": lambda: synapse(select=lambda self, examples: doubled(), clamp=lambda self, data: self),
+    "change": lambda: synapse(contrast_difference=lambda self, s, m: -(self.map(m[0]) * s[1]).sum(1)),
     "tangent": lambda: synapse(tangent=lambda self, *s: doubled()),
     "bilinear": lambda: type("Claims", (Quartic,), {"bilinear": True})(),
     "mixing": Mixing,
@@ -74,20 +74,28 @@ def test_couplings(make):
 
 
 MAPS = {
-    "pull": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(pull=lambda post: 2 * post @ self.weight)},
-    "push": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(push=lambda change: 2 * self(change))},
-    "value": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(value=2 * self(pre))},
-    "taken": {"carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(taken=lambda examples: self.carry(pre))},
+    "pull": {
+        "linearize": lambda self, pre: ep.Dense.linearize(self, pre)._replace(vjp=lambda post: 2 * post @ self.weight)
+    },
+    "push": {
+        "linearize": lambda self, pre: ep.Dense.linearize(self, pre)._replace(jvp=lambda change: 2 * self(change))
+    },
+    "value": {"linearize": lambda self, pre: ep.Dense.linearize(self, pre)._replace(value=2 * self(pre))},
+    "select": {
+        "linearize": lambda self, pre: ep.Dense.linearize(self, pre)._replace(
+            select=lambda examples: self.linearize(pre)
+        )
+    },
     "holomorphic": {
-        "carry": lambda self, pre: ep.Dense.carry(self, pre)._replace(
-            push=lambda change: ep.Dense.forward(self, change.conj())
+        "linearize": lambda self, pre: ep.Dense.linearize(self, pre)._replace(
+            jvp=lambda change: ep.Dense.forward(self, change.conj())
         )
     },
     "transpose": {"transpose": lambda self, pre, post: post @ self.weight.T},  # fits, as the map is square
     "linear": {
         "forward": lambda self, pre: torch.tanh(F.linear(pre, self.weight)),
-        "carry": lambda self, pre: bent(self, pre),
-        "transpose": lambda self, pre, post: bent(self, pre).pull(post),
+        "linearize": lambda self, pre: bent(self, pre),
+        "transpose": lambda self, pre, post: bent(self, pre).vjp(post),
     },
 }
 
@@ -95,11 +103,11 @@ MAPS = {
 def bent(self, pre):
     value = torch.tanh(F.linear(pre, self.weight))
     slope = 1 - value.square()
-    return ep.Dense.carry(self, pre)._replace(
+    return ep.Dense.linearize(self, pre)._replace(
         value=value,
-        push=lambda d: slope * F.linear(d, self.weight),
-        pull=lambda post: (slope * post) @ self.weight,
-        taken=lambda examples: bent(self, pre[examples]),
+        jvp=lambda d: slope * F.linear(d, self.weight),
+        vjp=lambda post: (slope * post) @ self.weight,
+        select=lambda examples: bent(self, pre[examples]),
     )
 
 
@@ -135,15 +143,15 @@ ACTIVATIONS = {
     },
     "needlessly without potential": {
         "response": lambda self, drive: drive,
-        "potential": lambda self, s: ep.smooth_clip.potential(s),
+        "potential": lambda self, s: ep.energy.smooth_clip.potential(s),
     },
 }
 
 
 @pytest.mark.parametrize("methods", ACTIVATIONS.values(), ids=ACTIVATIONS.keys())
-def test_activations(methods):
+def test_units(methods):
     with pytest.raises(AssertionError, match=r"falls|not the minimum|disagree|has a potential"):
-        testing.check_activation(type("Wrong", (ep.Activation,), methods)())
+        testing.check_unit(type("Wrong", (ep.Unit,), methods)())
 
 
 def loss(**overrides):
@@ -197,12 +205,12 @@ def test_sweeps(sweep):
 
 class Flatters(ep.Solver):
     def __call__(self, landscape, start):
-        settled = ep.FixedPoint(1)(landscape, start)
+        settled = ep.FixedSweeps(1)(landscape, start)
         return settled._replace(change={node: 0 * value for node, value in settled.change.items()})
 
 
 def test_solvers():
-    testing.check_solver(ep.FixedPoint(1), network())
+    testing.check_solver(ep.FixedSweeps(1), network())
     with torch.no_grad(), pytest.raises(AssertionError, match="would still move"):
         testing.check_solver(Flatters(), network())
 

@@ -26,7 +26,7 @@ BUGS = {
     "nodes of a sweep do not see those before them": (
         "settling/sweeps.py",
         "state = state | landscape.relax(state, group)",
-        "state = {**state, **landscape.relax(landscape.rest(), group)}",
+        "state = {**state, **landscape.relax(landscape.zeros(), group)}",
         SETTLING,
     ),
     "nudge the wrong way": (
@@ -43,20 +43,20 @@ BUGS = {
     ),
     "a response that forgets one colour": (
         "settling/conjugate_gradients.py",
-        "along = along | hearing(free, speaking).relax(along, others)",
+        "along = along | incident(free, frontier).relax(along, others)",
         "along = along | {n: start[n] for n in others}",
         "learning/test_infinitesimal.py::test_it_equals_the_exact_gradient",
     ),
     "a contrast without its product of displacements": (
         "energy/couplings.py",
-        "linearly(carried.push, pre_move) * (post + post_move)",
-        "linearly(carried.push, pre_move) * post",
+        "linearly(carried.jvp, pre_move) * (post + post_move)",
+        "linearly(carried.jvp, pre_move) * post",
         f"{GRADIENTS}::test_the_two_forms_agree",
     ),
     "a residual that flatters": (
         "settling/solvers.py",
-        "(after[node] - before[node]).abs().amax(within(after[node]))",
-        "(after[node] - before[node]).abs().amin(within(after[node]))",
+        "(after[node] - before[node]).abs().amax(example_dims(after[node]))",
+        "(after[node] - before[node]).abs().amin(example_dims(after[node]))",
         f"{SOLVERS}::test_the_residual_is_the_last_sweeps_largest_change",
     ),
     "dropout without its rescaling": (
@@ -67,8 +67,8 @@ BUGS = {
     ),
     "an inner product in which dropout does not count": (
         "energy/network.py",
-        "flat(a[name] * b[name]) / self._kept(name)",
-        "flat(a[name] * b[name])",
+        "sum_per_example(a[name] * b[name]) / self._kept(name)",
+        "sum_per_example(a[name] * b[name])",
         "learning/test_infinitesimal.py::test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out",
     ),
     "16 bits in more than the messages": (
@@ -115,7 +115,7 @@ BUGS = {
     ),
     "examples that came to rest out of their order": (
         "settling/solvers.py",
-        "joined([part for _, part in done]).taken(order)",
+        "joined([part for _, part in done]).select(order)",
         "joined([part for _, part in done])",
         f"{SOLVERS}::test_until_rest_goes_on_with_what_moves_and_returns_every_example_in_its_place",
     ),
@@ -127,7 +127,7 @@ BUGS = {
     ),
     "units over-relaxed out of their range": (
         "energy/network.py",
-        ".clamp_(activation.low, activation.high)",
+        ".clamp_(unit.low, unit.high)",
         "",
         "settling/test_over_relaxation.py::test_no_factor_below_2_climbs_the_energy_of_clipped_units",
     ),
@@ -139,7 +139,7 @@ BUGS = {
     ),
     "examples that all count the same to a kernel": (
         "energy/maps.py",
-        "part(pre, over(each, post) * post)",
+        "part(pre, expand_like(each, post) * post)",
         "part(pre, post)",
         "energy/test_conformance.py::test_convolutions",
     ),

@@ -43,8 +43,8 @@ BUGS = {
     ),
     "nudged phases start from rest": (
         "learning/estimators.py",
-        "cost, betas, take(start, every.repeat(len(betas))))",
-        "cost, betas, take(landscape.rest(), every.repeat(len(betas))))",
+        "cost, betas, select(start, every.repeat(len(betas))))",
+        "cost, betas, select(landscape.zeros(), every.repeat(len(betas))))",
         f"{EQUILIBRIUM}::test_nudged_phases_start_from_the_free_state",
     ),
     "a clamp that yields to its drive": (
@@ -108,7 +108,7 @@ BUGS = {
         f"{HOLOMORPHIC}::test_the_turning_nudge_is_the_holomorphic_estimate_where_each_step_settles",
     ),
     "a turning nudge that resets the state": (
-        "learning/turning.py",
+        "learning/oscillating.py",
         "at = settled.state",
         "at = self._form(landscape).start(free.state) if settled else at",
         f"{HOLOMORPHIC}::test_the_error_of_a_lagging_state_falls_with_the_square_of_the_steps",
@@ -143,9 +143,9 @@ BUGS = {
         "low = drives[node] - (1 - self.alpha) * pushes[node]",
         "learning/test_dual.py::test_it_is_its_equations_written_out",
     ),
-    "silenced units count as asymmetry": (
+    "silenced units count as jacobian_asymmetry": (
         "learning/penalties.py",
-        "linear.visible({node: linear.drive(by, node) for node in linear.nodes})",
+        "linear.masked({node: linear.drive(by, node) for node in linear.nodes})",
         "{node: linear.drive(by, node) for node in linear.nodes}",
         "learning/test_penalties.py::test_nor_has_one_whose_units_are_silenced",
     ),
@@ -153,7 +153,7 @@ BUGS = {
         "learning/penalties.py",
         "return -coupled / own",
         "return coupled / own",
-        "learning/test_slowness.py::test_it_is_the_rayleigh_quotient_of_the_sweep",
+        "learning/test_rayleigh_penalty.py::test_it_is_the_rayleigh_quotient_of_the_sweep",
     ),
 }
 

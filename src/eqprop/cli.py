@@ -24,10 +24,10 @@ from rich.table import Table
 from eqprop.errors import EqpropError, InputError
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.recipes import DEFAULT, RECIPES, find
-from eqprop.settling.solvers import UntilRest
+from eqprop.settling.solvers import UntilConverged
 from eqprop.settling.starts import FromFeedforward
 from eqprop.training import checkpoint
-from eqprop.training.loop import Run, Trainer, evaluate, load_weights
+from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights
 from eqprop.training.memory import keep_freed_memory
 from eqprop.training.precision import chosen_device, faster_in_16_bits, message_precision
 from eqprop.training.report import Files, History, Report
@@ -163,7 +163,7 @@ def evaluate_run(arguments: Sequence[str]) -> int:
     run = build(about)
     if options.settled:
         # Nothing learns here, so that any estimator's network settles in this one's free phase.
-        run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilRest(options.settled, LONG)))
+        run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilConverged(options.settled, LONG)))
     tensors, state = checkpoint.load(folder, options.checkpoint)
     load_weights(run.model, tensors)
     how = about["session"]
@@ -236,18 +236,18 @@ def start(how: dict[str, Any]) -> Fabric:
     return fabric
 
 
-def build(about: dict[str, Any]) -> Run:
+def build(about: dict[str, Any]) -> Experiment:
     options = about["options"]
     if threads := about["session"]["threads"]:
         torch.set_num_threads(threads)
     torch.manual_seed(options.get("seed", 0))
     run = find(about["recipe"])(**options)
-    if not isinstance(run, Run):
+    if not isinstance(run, Experiment):
         raise InputError(f"The recipe {about['recipe']!r} returned {type(run).__name__}: it must return a Run.")
     return run
 
 
-def chosen_precision(how: dict[str, Any], run: Run) -> str:
+def chosen_precision(how: dict[str, Any], run: Experiment) -> str:
     if how["precision"] != "auto":
         return how["precision"]
     if "LOCAL_RANK" not in os.environ:  # workers take what the first process found
@@ -266,7 +266,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def trainer_of(run: Run, folder: Path, fabric: Fabric, about: dict[str, Any]) -> Trainer:
+def trainer_of(run: Experiment, folder: Path, fabric: Fabric, about: dict[str, Any]) -> Trainer:
     how = about["session"]
     return Trainer(run, folder, fabric, Terminal(folder), how["checkpoint_seconds"], how["residual_limit"])
 

@@ -14,11 +14,11 @@ from typing import ParamSpec
 import torch
 from torch import Tensor
 
-from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Tangent
 from eqprop.energy.losses import Loss, Target
-from eqprop.energy.maps import Map, flat, within
+from eqprop.energy.maps import Map, example_dims, sum_per_example
 from eqprop.energy.network import Landscape, Network
+from eqprop.energy.units import Unit
 from eqprop.errors import InputError
 from eqprop.settling.solvers import Solver
 from eqprop.settling.sweeps import Sweep
@@ -37,7 +37,7 @@ def repeatable(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 
 @repeatable
-def check_activation(activation: Activation, low: float = -3.0, high: float = 3.0) -> None:
+def check_unit(activation: Unit, low: float = -3.0, high: float = 3.0) -> None:
     """``response(a)`` minimises ``potential(s) - a s`` over the responses there are, and rises with a.
 
     One that falls somewhere minimises no potential, and is held to the rest if ``potential`` says so by an InputError.
@@ -70,11 +70,11 @@ def check_activation(activation: Activation, low: float = -3.0, high: float = 3.
 
 @repeatable
 def check_map(map: Map, batch: int = 2) -> None:
-    """``carry`` states the value, the derivative and its transpose; ``transpose`` and ``linear`` agree with it."""
+    """``linearize`` states the value, the derivative and its transpose; ``transpose`` and ``linear`` agree with it."""
     map = map.double()
     pre, step = (torch.randn(batch, *map.in_shape, dtype=torch.float64) for _ in range(2))
     post = torch.randn(batch, *map.out_shape, dtype=torch.float64)
-    carried = map.carry(pre)
+    carried = map.linearize(pre)
     value, push, pull = carried[:3]
     close(value, map(pre), f"{map}: carry and forward")
     assert value.shape == post.shape, f"{map}: out_shape says {map.out_shape}, the value is {tuple(value.shape)}."
@@ -87,19 +87,19 @@ def check_map(map: Map, batch: int = 2) -> None:
     for found, expected in zip(map.jvp(pre, step), (value, pushed), strict=True):
         close(found, expected, f"{map}: jvp and the derivative of forward")
     some = torch.tensor([*range(batch), 0])
-    taken = carried.taken(some)
+    taken = carried.select(some)
     for name, found, whole in (
         ("value", taken.value, value),
-        ("push", taken.push(step[some]), pushed),
-        ("pull", taken.pull(post[some]), derived),
+        ("push", taken.jvp(step[some]), pushed),
+        ("pull", taken.vjp(post[some]), derived),
     ):
         close(found, whole[some], f"{map}: the {name} of carry, some examples taken")
-    if carried.attach is not None:
+    if carried.bilinear_derivative is not None:
         parameters, known, counts = list(map.parameters()), torch.randn(batch), torch.randn(batch)
         pairs = [(pre, post), (step, post.flip(0))]
-        attached = carried.attach(known, pairs)
+        attached = carried.bilinear_derivative(known, pairs)
         close(attached, known, f"{map}: attach and what is known")
-        sums = torch.stack([flat(push(p) * q) for p, q in pairs]).sum(0)
+        sums = torch.stack([sum_per_example(push(p) * q) for p, q in pairs]).sum(0)
         both = (torch.autograd.grad((counts * each).sum(), parameters) for each in (attached, sums))
         for found, expected in zip(*both, strict=True):
             close(found, expected, f"{map}: the derivative that attach gives and that of push")
@@ -109,8 +109,8 @@ def check_map(map: Map, batch: int = 2) -> None:
     if map.holomorphic:
         check_holomorphic(map.forward, pre, what=f"{map}: forward")
         check_holomorphic(map.transpose, pre, post, what=f"{map}: transpose")
-        check_holomorphic(lambda z, d: map.carry(z).push(d), pre, step, what=f"{map}: the push of carry")
-        check_holomorphic(lambda z, d: map.carry(z).pull(d), pre, post, what=f"{map}: the pull of carry")
+        check_holomorphic(lambda z, d: map.linearize(z).jvp(d), pre, step, what=f"{map}: the push of carry")
+        check_holomorphic(lambda z, d: map.linearize(z).vjp(d), pre, post, what=f"{map}: the pull of carry")
 
 
 @repeatable
@@ -126,9 +126,9 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
         close(coupling.drive(node, *states), derived, f"{coupling}: drive and -grad potential at {node!r}")
         one = coupling.drive(node, *(s[:1] for s in states))
         close(one, derived[:1], f"{coupling}: the drive on {node!r} of one example and of a batch")
-    bound = coupling.given({})
+    bound = coupling.clamp({})
     every, some = torch.arange(batch), torch.tensor([*range(batch), 0, batch - 1])
-    for seen, examples in ((bound, every), (bound.taken(some), some)):
+    for seen, examples in ((bound, every), (bound.select(some), some)):
         at = [s[examples] for s in states]
         for node in coupling.nodes:
             for _ in range(2):  # what is remembered must not go stale
@@ -138,7 +138,7 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
             close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: after a change in place, {node!r}")
     moves = [1e-5 * torch.randn_like(s) for s in states]  # too small to make another unit a pool's winner
     whole = coupling.contrast(*(s + m for s, m in zip(states, moves, strict=True))) - coupling.contrast(*states)
-    close(coupling.change(states, moves), whole, f"{coupling}: change and two contrasts")
+    close(coupling.contrast_difference(states, moves), whole, f"{coupling}: change and two contrasts")
     done = Coupling.work(coupling, states, moves)
     close(coupling.work(states, moves), done, f"{coupling}: work and <drive, move>")
     bound_done = bound.work(states, moves)
@@ -155,7 +155,7 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
     for node in coupling.nodes:
         expected = Tangent(coupling, tuple(states)).drive(node, *steps)
         close(tangent.drive(node, *steps), expected, f"{coupling}: the tangent's drive on {node!r}")
-        taken = tangent.taken(some).drive(node, *(s[some] for s in steps))
+        taken = tangent.select(some).drive(node, *(s[some] for s in steps))
         close(taken, expected[some], f"{coupling}: the tangent's drive on {node!r}, some examples taken")
         if coupling.bilinear:
             at = [s + (1.0 if n == node else 0.0) for n, s in zip(coupling.nodes, states, strict=True)]
@@ -163,7 +163,7 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
                 close(coupling.drive(node, *at), coupling.drive(node, *states), f"{coupling}: bilinear, at {node!r}")
     if coupling.holomorphic:
         check_holomorphic(coupling.contrast, *states, what=f"{coupling}: contrast")
-        check_holomorphic(lambda *m: coupling.change(states, m), *steps, what=f"{coupling}: change")
+        check_holomorphic(lambda *m: coupling.contrast_difference(states, m), *steps, what=f"{coupling}: change")
         for node in coupling.nodes:
             for name, found in (("potential", coupling.potential), ("drive", coupling.drive), ("drive", bound.drive)):
                 check_holomorphic(partial(found, node), *states, what=f"{coupling}: {name} of {node!r}")
@@ -171,13 +171,13 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
     for i, node in enumerate(coupling.nodes if len(coupling.nodes) > 1 else ()):
         others = [s for j, s in enumerate(states) if j != i]
         try:
-            held = coupling.given({node: states[i]})
+            held = coupling.clamp({node: states[i]})
         except ValueError:  # a term that cannot be held says so
             continue
         for other in held.nodes:
             expected = coupling.drive(other, *states)
             close(held.drive(other, *others), expected, f"{coupling}: with {node!r} held")
-            taken = held.taken(some).drive(other, *(s[some] for s in others))
+            taken = held.select(some).drive(other, *(s[some] for s in others))
             close(taken, expected[some], f"{coupling}: with {node!r} held, some examples taken")
 
 
@@ -247,7 +247,7 @@ def check_sweep(sweep: Sweep, network: Network, batch: int = 3) -> None:
         if state is not new and set(new) != set(before):
             raise AssertionError(f"the sweep returned nodes {list(new)} for {list(before)}.")
         state = new
-    start = landscape.rest()
+    start = landscape.zeros()
     sweep(landscape, start)
     for node, value in start.items():
         assert not value.any(), f"the sweep changed its input at {node!r}."
@@ -262,7 +262,7 @@ def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
     settled = solver(landscape, start)
     assert settled.residual.shape == settled.sweeps.shape == (batch,), "residual and sweeps are one number an example."
     for node, value in settled.state.items():
-        gap = (landscape.relax(settled.state, [node])[node] - value).abs().amax(within(value))
+        gap = (landscape.relax(settled.state, [node])[node] - value).abs().amax(example_dims(value))
         assert bool((gap <= 10 * settled.residual + 1e-12).all()), (
             f"{solver}: {node!r} would still move by {float(gap.max()):.1e}; the residual says "
             f"{float(settled.residual.max()):.1e}."
@@ -272,7 +272,7 @@ def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
 def begin(network: Network, batch: int) -> tuple[Landscape, dict[str, Tensor]]:
     network = network.double()
     landscape = network.landscape(torch.randn(batch, *network.nodes[network.input].shape, dtype=torch.float64))
-    return landscape, landscape.rest()
+    return landscape, landscape.zeros()
 
 
 def close(found: Tensor, expected: Tensor, what: str) -> None:

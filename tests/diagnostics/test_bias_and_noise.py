@@ -13,14 +13,14 @@ from eqprop.diagnostics.bias import fit
 from eqprop.diagnostics.gradients import estimate, joined
 from eqprop.diagnostics.suggestion import noise_curve
 
-FAR = ep.UntilRest(1e-13, 3000)
-FAMILIES = {"one-sided": (ep.one_sided, 1), "symmetric": (ep.symmetric, 2), "five-point": (ep.five_point, 4)}
+FAR = ep.UntilConverged(1e-13, 3000)
+FAMILIES = {"one-sided": (ep.one_sided, 1), "symmetric": (ep.symmetric, 2), "five-point": (ep.learning.five_point, 4)}
 
 
 def small(seed=0):
     """Dense 10-20-20-5, tanh below a linear output, squared error, weights scaled by fan-in; and a batch of 8."""
     torch.manual_seed(seed)
-    layers = [ep.DenseLayer(20, ep.tanh), ep.DenseLayer(20, ep.tanh), ep.DenseLayer(5, ep.linear)]
+    layers = [ep.DenseLayer(20, ep.tanh), ep.DenseLayer(20, ep.tanh), ep.DenseLayer(5, ep.identity)]
     network = ep.chain((10,), layers, ep.SquaredError).double()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -66,8 +66,8 @@ def test_the_smooth_twin_has_the_orders_that_the_network_lacks():
     layers = [ep.ConvLayer(4, activation=ep.hard_sigmoid), ep.ConvLayer(4, pool=None), ep.DenseLayer(5)]
     network = ep.chain((1, 6, 6), layers, partial(ep.ReadoutCrossEntropy, classes=3))
     twin = diagnostics.smooth(network)
-    assert [node.activation for node in twin.free.values()] == [ep.sigmoid, ep.half_sigmoid, ep.half_sigmoid]
-    assert twin.couplings["input_layer1"].map.pool == ep.SoftPool(2)
+    assert [node.unit for node in twin.free.values()] == [ep.sigmoid, ep.energy.half_sigmoid, ep.energy.half_sigmoid]
+    assert twin.couplings["input_layer1"].map.pool == ep.energy.SoftPool(2)
     assert network.couplings["input_layer1"].map.pool == ep.MaxPool(2)
     for name, value in network.state_dict().items():
         assert torch.equal(twin.state_dict()[name], value)
@@ -90,7 +90,7 @@ def test_a_soft_pool_above_a_free_node_is_no_longer_bilinear():
 
 def test_what_has_no_smooth_twin_says_so():
     with pytest.raises(ep.InputError, match="no smooth counterpart"):
-        diagnostics.smooth(ep.chain((3,), [ep.DenseLayer(2, ep.centred_hard_sigmoid)]))
+        diagnostics.smooth(ep.chain((3,), [ep.DenseLayer(2, ep.energy.centred_hard_sigmoid)]))
     with pytest.raises(ep.InputError, match="windows that touch"):
         diagnostics.smooth(ep.chain((1, 6, 6), [ep.ConvLayer(2, pool=ep.MaxPool(3, 2))]))
 
@@ -122,7 +122,7 @@ def test_the_suggested_beta_is_nearly_the_best_of_a_grid(name, read_noise):
     errors = []
     torch.manual_seed(5)
     for beta in betas:
-        noisy = ep.EquilibriumPropagation(stencil(beta), FAR, FAR, ep.Noisy(ep.contrastive, read_noise))
+        noisy = ep.EquilibriumPropagation(stencil(beta), FAR, FAR, ep.learning.Noisy(ep.contrastive, read_noise))
         runs = [joined(estimate(network, noisy, x, y).gradients) - exact for _ in range(6)]
         errors.append(math.sqrt(sum(float(run.square().sum()) for run in runs) / 6) / float(exact.norm()))
     assert errors[0] < 1.5 * min(errors)

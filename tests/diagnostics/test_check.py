@@ -16,20 +16,23 @@ RECIPE = """
 import torch
 import eqprop as ep
 from eqprop.training.data import Batches, Crop, Images, Normalise
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 
-def tiny(beta: float = 0.2, separate: bool = False, seed: int = 0) -> Run:
+def tiny(beta: float = 0.2, separate: bool = False, seed: int = 0) -> Experiment:
     g = torch.Generator().manual_seed(1)
     images = Images(torch.randint(0, 256, (30, 1, 4, 4), generator=g, dtype=torch.uint8), torch.arange(30) % 3, 3)
     layers = [ep.ConvLayer(3, pool=None), ep.ConvLayer(4)]
     network = ep.chain((1, 4, 4), layers, lambda n, s: ep.ReadoutCrossEntropy(n, s, 3), separate_feedback=separate)
-    sweeps = ep.FixedPoint(10)
-    rule = ep.kolen_pollack if separate else ep.contrastive
-    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.RandomSign(beta), sweeps, sweeps, rule, ep.ordinary))
+    sweeps = ep.FixedSweeps(10)
+    rule = ep.learning.kolen_pollack if separate else ep.contrastive
+    coin = ep.learning.RandomSign(beta)
+    estimator = ep.EquilibriumPropagation(coin, sweeps, sweeps, rule, ep.learning.forms.states)
+    model = ep.Equilibrium(network, estimator)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
     plain = Normalise((0.0,), (1.0,))
-    return Run(model, optimizer, Batches(images, 10, plain, (Crop(1),)), Batches(images, 20, plain, shuffle=False), 1)
+    train = Batches(images, 10, plain, (Crop(1),))
+    return Experiment(model, optimizer, train, Batches(images, 20, plain, shuffle=False), 1)
 """
 PICTURES = {"through_time", "bias", "distance", "convergence", "angles", "noise"}
 
@@ -134,17 +137,19 @@ def test_a_folder_that_cannot_be_made_is_one_line(recipe, capsys):
 
 
 def test_standard_estimators_keep_the_runs_own_solvers():
-    own = ep.EquilibriumPropagation(ep.symmetric(0.5), ep.FixedPoint(7), ep.FixedPoint(3), form=ep.ordinary)
+    own = ep.EquilibriumPropagation(
+        ep.symmetric(0.5), ep.FixedSweeps(7), ep.FixedSweeps(3), form=ep.learning.forms.states
+    )
     network, x = ep.chain((4,), [ep.DenseLayer(3, ep.tanh)], ep.SquaredError), torch.randn(2, 4)
     found = standard(network, x, own, 0.2)
     for name, make in STENCILS.items():
         each = found[f"{name} 0.2"]
         assert (each.free, each.nudged, each.form, each.nudging) == (own.free, own.nudged, own.form, make(0.2))
     assert found["truncated BPTT 3"].free == own.free
-    fast = ep.InfinitesimalNudge(ep.FromFeedforward(ep.UntilRest(1e-3, 50)))
+    fast = ep.InfinitesimalNudge(ep.FromFeedforward(ep.UntilConverged(1e-3, 50)))
     assert standard(network, x, fast, 0.1)["symmetric 0.1"].free == fast.free
     apart = ep.chain((4,), [ep.DenseLayer(3), ep.DenseLayer(2)], ep.SquaredError, separate_feedback=True)
-    assert isinstance(standard(apart, x, own, 0.1)["infinitesimal"].response, ep.FixedPoint)
+    assert isinstance(standard(apart, x, own, 0.1)["infinitesimal"].response, ep.FixedSweeps)
 
 
 def test_angles_start_at_right_angles_and_kolen_pollack_brings_them_down():

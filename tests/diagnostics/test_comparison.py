@@ -13,7 +13,7 @@ import eqprop as ep
 from eqprop import diagnostics
 from eqprop.diagnostics.switching import crossed_corners, switched_winners
 
-FAR = ep.UntilRest(1e-13, 5000)
+FAR = ep.UntilConverged(1e-13, 5000)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,9 @@ class Changed(ep.Estimator):
 
     def __call__(self, landscape):
         settled, learn = self.estimator(landscape)
-        return settled, lambda cost, parameters: ep.Learnt(tuple(map(self.change, learn(cost, parameters).gradients)))
+        return settled, lambda cost, parameters: ep.learning.GradientEstimate(
+            tuple(map(self.change, learn(cost, parameters).gradients))
+        )
 
 
 class Spoiling(ep.Estimator):
@@ -55,7 +57,7 @@ class Spoiling(ep.Estimator):
                 parameter.mul_(2)
             raise RuntimeError("half way")
 
-        return FAR(landscape, landscape.rest()), learn
+        return FAR(landscape, landscape.zeros()), learn
 
 
 def test_the_reference_agrees_with_itself():
@@ -74,7 +76,7 @@ def test_the_reference_agrees_with_itself():
 def test_finite_differences_implicit_and_unrolled_gradients_agree():
     references = {
         "finite differences": diagnostics.FiniteDifferences(),
-        "unrolled": ep.BackpropagationThroughTime(ep.FixedPoint(300), 300),
+        "unrolled": ep.BackpropagationThroughTime(ep.FixedSweeps(300), 300),
     }
     found = diagnostics.compare(network(), *batch(), {"exact": ep.ImplicitDifferentiation(FAR)}, references)
     assert {row.reference for row in found.rows} == set(references)
@@ -86,7 +88,8 @@ def test_the_reference_is_taken_at_the_estimators_own_equilibrium():
     net = bistable()
     x, y = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     settle = {
-        name: ep.UntilRest(1e-13, 100, order) for name, order in (("a", ep.forward_order), ("b", ep.backward_order))
+        name: ep.UntilConverged(1e-13, 100, order)
+        for name, order in (("a", ep.settling.forward_order), ("b", ep.settling.backward_order))
     }
     estimators = {
         name: ep.EquilibriumPropagation(ep.symmetric(1e-3), solver, solver) for name, solver in settle.items()
@@ -113,7 +116,7 @@ def bistable():
 
 
 def test_orders_show_as_errors():
-    stencils = {"one-sided": ep.one_sided, "symmetric": ep.symmetric, "five-point": ep.five_point}
+    stencils = {"one-sided": ep.one_sided, "symmetric": ep.symmetric, "five-point": ep.learning.five_point}
     estimators = {f"{name} {beta}": nudging(make(beta)) for name, make in stencils.items() for beta in (0.2, 0.1)}
     found = diagnostics.compare(network(), *batch(), estimators)
     for name, make in stencils.items():
@@ -195,7 +198,7 @@ def test_a_reference_that_fails_is_told_in_its_own_row():
 
 
 def test_a_network_without_rest_has_no_exact_gradient():
-    nodes = {"x": ep.Node((1,)), "a": ep.Node((1,), ep.linear), "b": ep.Node((1,), ep.linear)}
+    nodes = {"x": ep.Node((1,)), "a": ep.Node((1,), ep.identity), "b": ep.Node((1,), ep.identity)}
     net = ep.Network(
         nodes,
         [ep.Synapse("x", "a", ep.Dense((1,), (1,))), ep.Synapse("a", "b", ep.Dense((1,), (1,)))],
@@ -203,7 +206,7 @@ def test_a_network_without_rest_has_no_exact_gradient():
     )
     with torch.no_grad():
         net.couplings["a_b"].map.weight.fill_(1.5)  # runs away, slowly
-    few = ep.FixedPoint(3)
+    few = ep.FixedSweeps(3)
     found = diagnostics.compare(
         net, torch.ones(1, 1), torch.ones(1, 1), {"ep": ep.EquilibriumPropagation(ep.symmetric(0.1), few, few)}
     )
@@ -214,9 +217,9 @@ def test_no_trace_is_left():
     net = network(pool=ep.MaxPool(2)).float().train()
     net.couplings["layer1_bias"].eval()
     x, y = (t.float() if t.is_floating_point() else t for t in batch())
-    coin = ep.RandomSign(0.1)
-    noisy = nudging(coin, rule=ep.Noisy(ep.contrastive, 0.01))
-    short = ep.FixedPoint(20)
+    coin = ep.learning.RandomSign(0.1)
+    noisy = nudging(coin, rule=ep.learning.Noisy(ep.contrastive, 0.01))
+    short = ep.FixedSweeps(20)
     estimators = {
         "noisy": noisy,
         "exact": ep.ImplicitDifferentiation(short),
@@ -243,7 +246,7 @@ def test_dropout_is_left_out_and_the_order_of_estimators_does_not_matter():
     layers = [ep.DenseLayer(6, ep.tanh, dropout=0.5), ep.DenseLayer(3, ep.tanh)]
     net = ep.chain((4,), layers, ep.SquaredError).double().train()
     x, y = torch.randn(3, 4, dtype=torch.float64), torch.arange(3)
-    noisy = nudging(ep.symmetric(0.1), rule=ep.Noisy(ep.contrastive, 0.01))
+    noisy = nudging(ep.symmetric(0.1), rule=ep.learning.Noisy(ep.contrastive, 0.01))
     one = diagnostics.compare(net, x, y, {"exact": ep.ImplicitDifferentiation(FAR), "noisy": noisy})
     two = diagnostics.compare(net, x, y, {"noisy": noisy})
     assert one.of("exact").error < 1e-8
@@ -251,13 +254,13 @@ def test_dropout_is_left_out_and_the_order_of_estimators_does_not_matter():
 
 
 def test_settling_is_reported_node_by_node():
-    free, nudged = ep.FixedPoint(4), ep.FixedPoint(3)
-    estimator = ep.EquilibriumPropagation(ep.five_point(0.1), free, nudged)
+    free, nudged = ep.FixedSweeps(4), ep.FixedSweeps(3)
+    estimator = ep.EquilibriumPropagation(ep.learning.five_point(0.1), free, nudged)
     net, (x, y) = network(), batch()
     found = diagnostics.compare(net, x, y, {"ep": estimator, "exact": ep.ImplicitDifferentiation(FAR)})
     went = found.settling["ep"]
     with torch.no_grad():
-        change = free(net.landscape(x), net.landscape(x).rest()).change
+        change = free(net.landscape(x), net.landscape(x).zeros()).change
     assert went.free_residual == {node: float(each.max()) for node, each in change.items()}
     assert set(went.nudged_residual) == {"layer1", "layer2"}
     assert (went.free_sweeps, went.nudged_sweeps) == (4, 12)
@@ -295,9 +298,9 @@ def test_switched_winners_and_crossed_corners_are_counted():
 def test_a_strong_nudge_switches_more_than_a_weak_one(separate):
     layers = [ep.ConvLayer(3, pool=None, activation=ep.hard_sigmoid), ep.ConvLayer(3, activation=ep.hard_sigmoid)]
     net = ep.chain((1, 4, 4), layers, partial(ep.ReadoutCrossEntropy, classes=3), separate).double()
-    settle = ep.FixedPoint(30)
+    settle = ep.FixedSweeps(30)
     estimators = {
-        f"{beta}": ep.EquilibriumPropagation(ep.symmetric(beta), settle, settle, form=ep.ordinary)
+        f"{beta}": ep.EquilibriumPropagation(ep.symmetric(beta), settle, settle, form=ep.learning.forms.states)
         for beta in (1e-6, 3.0)
     }
     found = diagnostics.compare(net, *batch(20), estimators, lambda network, *rest: dict(network.named_parameters()))
@@ -354,8 +357,8 @@ def test_read_noise_shows_in_the_gradient_as_noise_over_beta():
     """Its standard deviation is proportional to read_noise / (beta sqrt(reads)), in both forms."""
     net, (x, y) = network(), batch()
 
-    def spread(read_noise, reads, beta, form=ep.difference):
-        estimator = nudging(ep.symmetric(beta), rule=ep.Noisy(ep.contrastive, read_noise, reads), form=form)
+    def spread(read_noise, reads, beta, form=ep.learning.forms.displacements):
+        estimator = nudging(ep.symmetric(beta), rule=ep.learning.Noisy(ep.contrastive, read_noise, reads), form=form)
         torch.manual_seed(1)
         found = [
             torch.cat(
@@ -372,7 +375,7 @@ def test_read_noise_shows_in_the_gradient_as_noise_over_beta():
     assert spread(2e-3, 1, 0.1) / base == pytest.approx(2, rel=0.02)
     assert spread(1e-3, 4, 0.1) / base == pytest.approx(0.5, rel=0.02)
     assert spread(1e-3, 1, 0.05) / base == pytest.approx(2, rel=0.05)
-    assert spread(1e-3, 1, 0.1, ep.ordinary) / base == pytest.approx(1, rel=0.02)
+    assert spread(1e-3, 1, 0.1, ep.learning.forms.states) / base == pytest.approx(1, rel=0.02)
     for bad in ({"read_noise": -1.0}, {"read_noise": math.inf}, {"read_noise": 0.1, "reads": 0}):
         with pytest.raises(ep.InputError, match="read_noise"):
-            ep.Noisy(ep.contrastive, **bad)
+            ep.learning.Noisy(ep.contrastive, **bad)

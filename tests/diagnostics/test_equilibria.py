@@ -50,7 +50,7 @@ def test_rivals_have_two_and_what_never_rests_is_left_out():
 
 def test_only_the_given_orders_are_tried():
     x = torch.zeros(1, 1)
-    assert diagnostics.equilibria(rivals(-2.0), x, {"forward": ep.forward_order}).counts == (1,)
+    assert diagnostics.equilibria(rivals(-2.0), x, {"forward": ep.settling.forward_order}).counts == (1,)
     assert diagnostics.equilibria(rivals(-2.0), x, {"synchronous": ep.synchronous}, most=100).counts == (
         1,
     )  # from feedforward

@@ -56,14 +56,14 @@ def test_lower_layers_wait_for_the_error_to_come_down():
 
 
 @pytest.mark.parametrize(
-    "make", [chain, partial(chain, ep.half_hard_sigmoid, ep.MaxPool(2)), partial(chain, separate=True)]
+    "make", [chain, partial(chain, ep.energy.half_hard_sigmoid, ep.MaxPool(2)), partial(chain, separate=True)]
 )
 def test_partial_sums_are_those_of_truncated_backpropagation(make):
     """One pass through leaves of each sweep's own, against one run of the reference for every K."""
     network = make()
     found = diagnostics.through_time(network, *DATA, beta=0.1, sweeps=SWEEPS, free=20)
     for k in range(1, SWEEPS + 1):
-        right = estimate(network, ep.BackpropagationThroughTime(ep.FixedPoint(20, ep.synchronous), k), *DATA).gradients
+        right = estimate(network, ep.BackpropagationThroughTime(ep.FixedSweeps(20, ep.synchronous), k), *DATA).gradients
         for name, sums in found.exact.items():
             torch.testing.assert_close(sums[k - 1], right[name], rtol=1e-9, atol=1e-14)
     assert set(found.exact) == {name for name in right if not name.startswith("loss.")}
@@ -73,11 +73,11 @@ def test_partial_sums_are_those_of_truncated_backpropagation(make):
 def test_partial_sums_are_one_sided_estimates(rule):
     network = chain(separate=True)
     found = diagnostics.through_time(network, *DATA, beta=0.2, sweeps=5, free=20, rule=rule)
-    free = ep.FixedPoint(20, ep.synchronous)
+    free = ep.FixedSweeps(20, ep.synchronous)
     for k in range(1, 6):
         for beta, sums in ((0.2, found.plus), (-0.2, found.minus)):
             estimator = ep.EquilibriumPropagation(
-                ep.one_sided(beta), free, ep.FixedPoint(k, ep.synchronous), rule, ep.ordinary
+                ep.one_sided(beta), free, ep.FixedSweeps(k, ep.synchronous), rule, ep.learning.forms.states
             )
             right = estimate(network, estimator, *DATA).gradients
             for name, each in sums.items():

@@ -6,15 +6,16 @@ from torch import nn
 
 import eqprop as ep
 from eqprop import testing
-from eqprop.energy.couplings import Field, Held
+from eqprop.energy.couplings import Clamped, Field
 from eqprop.energy.losses import LinearForce, Nudge
 from eqprop.energy.maps import ModuleMap
 
 ACTIVATIONS = [
-    ep.linear, ep.hard_sigmoid, ep.half_hard_sigmoid, ep.centred_hard_sigmoid, ep.sigmoid, ep.half_sigmoid, ep.tanh,
-    ep.Clip(0.7, -1.0, 2.0), ep.Sigmoid(3.0, 0.1),
+    ep.identity, ep.hard_sigmoid, ep.energy.half_hard_sigmoid, ep.energy.centred_hard_sigmoid, ep.sigmoid,
+    ep.energy.half_sigmoid, ep.tanh,
+    ep.energy.Clip(0.7, -1.0, 2.0), ep.energy.Sigmoid(3.0, 0.1),
 ]  # fmt: skip
-WITHOUT_POTENTIAL = [ep.smooth_clip, ep.SmoothClip(3.0)]
+WITHOUT_POTENTIAL = [ep.energy.smooth_clip, ep.energy.SmoothClip(3.0)]
 
 CONVOLUTIONS = [
     {"kernel": 1},
@@ -28,14 +29,14 @@ CONVOLUTIONS = [
     {"kernel": 3, "padding": 1, "pool": ep.MaxPool(2, 3)},
     {"kernel": 3, "padding": 1, "pool": ep.AveragePool(2)},
     {"kernel": 2, "stride": 2, "pool": ep.AveragePool(3, 1)},
-    {"kernel": 3, "padding": 1, "pool": ep.SoftPool(2)},
-    {"kernel": 2, "groups": 4, "pool": ep.SoftPool(3)},
+    {"kernel": 3, "padding": 1, "pool": ep.energy.SoftPool(2)},
+    {"kernel": 2, "groups": 4, "pool": ep.energy.SoftPool(3)},
 ]
 
 
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, *WITHOUT_POTENTIAL], ids=str)
-def test_activations(activation):
-    testing.check_activation(activation)
+def test_units(activation):
+    testing.check_unit(activation)
 
 
 @pytest.mark.parametrize("size", [(4, 7, 7), (4, 8, 9)])
@@ -81,19 +82,22 @@ def couplings():
     yield ep.Synapse("a", "b", ep.Dense(IMAGE, UNITS), feedback_gain=0.3), {"a": IMAGE, "b": UNITS}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED)), {"a": IMAGE, "b": (3, 3, 3)}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED), feedback_gain=0.3), {"a": IMAGE, "b": (3, 3, 3)}
-    yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, pool=ep.SoftPool(2))), {"a": IMAGE, "b": (3, 2, 2)}
+    yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, pool=ep.energy.SoftPool(2))), {"a": IMAGE, "b": (3, 2, 2)}
     module = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
     yield ep.Synapse("a", "b", module), {"a": IMAGE, "b": UNITS}
-    for pool in (ep.MaxPool(2), ep.AveragePool(2), ep.SoftPool(2)):
+    for pool in (ep.MaxPool(2), ep.AveragePool(2), ep.energy.SoftPool(2)):
         up, down = (ep.Convolution(IMAGE, 3, **POOLED | {"pool": pool}) for _ in range(2))
-        yield ep.SeparateFeedback("a", "b", up, down), {"a": IMAGE, "b": (3, 3, 3)}
-    yield ep.SeparateFeedback("a", "b", *(ep.Dense(IMAGE, UNITS) for _ in range(2)), 0.3), {"a": IMAGE, "b": UNITS}
+        yield ep.energy.SeparateFeedback("a", "b", up, down), {"a": IMAGE, "b": (3, 3, 3)}
+    yield (
+        ep.energy.SeparateFeedback("a", "b", *(ep.Dense(IMAGE, UNITS) for _ in range(2)), 0.3),
+        {"a": IMAGE, "b": UNITS},
+    )
     yield ep.Bias("a", IMAGE, 9), {"a": IMAGE}
     yield ep.Bias("a", UNITS), {"a": UNITS}
     yield Field("a", torch.randn(3, *UNITS, dtype=torch.float64)), {"a": UNITS}
     yield Inhibition(), {"a": UNITS}
     yield ThreeBody(), {"a": UNITS, "b": UNITS, "c": UNITS}
-    yield Held(ThreeBody(), {"b": torch.randn(3, *UNITS, dtype=torch.float64)}), {"a": UNITS, "c": UNITS}
+    yield Clamped(ThreeBody(), {"b": torch.randn(3, *UNITS, dtype=torch.float64)}), {"a": UNITS, "c": UNITS}
     scale = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     yield Nudge(ep.SquaredError("a", UNITS), torch.tensor([0, 4, 2]), scale), {"a": UNITS}
 
@@ -107,7 +111,7 @@ CASES = list(couplings())
 def test_couplings(coupling, shapes):
     nodes = {name: ep.Node(shape, ep.tanh) for name, shape in shapes.items()}
     coupling.bind(nodes)
-    if isinstance(coupling, Field | Held | Nudge):  # these belong to one batch: its size is theirs
+    if isinstance(coupling, Field | Clamped | Nudge):  # these belong to one batch: its size is theirs
         for node in coupling.nodes:
             states = [torch.randn(3, *shapes[n], dtype=torch.float64) for n in coupling.nodes]
             testing.close(coupling.drive(node, *states), ep.Coupling.drive(coupling, node, *states), str(coupling))
@@ -127,7 +131,7 @@ LABELS = torch.tensor([0, 4, 2])
         (ep.ReadoutCrossEntropy("a", IMAGE, 6), LABELS, {"a": IMAGE}),
         (LinearForce("a"), torch.randn(3, 5, dtype=torch.float64), {"a": UNITS}),
         (
-            ep.WeightedSum(
+            ep.energy.WeightedSum(
                 [ep.SquaredError("a", UNITS), ep.CrossEntropy("b", UNITS), ep.CrossEntropy("a", UNITS)], [1, 2, -1]
             ),
             LABELS,
@@ -160,7 +164,7 @@ def test_the_suite_notices_a_wrong_plug_in():
     with pytest.raises(AssertionError, match=r"pull|transpose"):
         testing.check_map(Crooked((3,), (4,)))
 
-    class Bent(ep.Activation):
+    class Bent(ep.Unit):
         def response(self, drive):
             return drive
 
@@ -168,4 +172,4 @@ def test_the_suite_notices_a_wrong_plug_in():
             return state.square()
 
     with pytest.raises(AssertionError, match="not the minimum"):
-        testing.check_activation(Bent())
+        testing.check_unit(Bent())

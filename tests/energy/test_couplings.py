@@ -23,7 +23,7 @@ def states(count, batch=3):
 def test_a_term_of_three_nodes_is_the_same_with_any_of_them_held(held):
     term = ThreeBody()
     whole = dict(zip("abc", states(3), strict=True))
-    part = term.given({n: whole[n] for n in held})
+    part = term.clamp({n: whole[n] for n in held})
     assert part.nodes == tuple(n for n in "abc" if n not in held)
     left = [whole[n] for n in part.nodes]
     torch.testing.assert_close(part.energy(*left), term.energy(*whole.values()))
@@ -31,17 +31,17 @@ def test_a_term_of_three_nodes_is_the_same_with_any_of_them_held(held):
     for node in part.nodes:
         torch.testing.assert_close(part.potential(node, *left), term.potential(node, *whole.values()))
         torch.testing.assert_close(part.drive(node, *left), term.drive(node, *whole.values()))
-        twice = part.taken(torch.arange(3).repeat(2)).drive(node, *(torch.cat([s, s]) for s in left))
+        twice = part.select(torch.arange(3).repeat(2)).drive(node, *(torch.cat([s, s]) for s in left))
         torch.testing.assert_close(twice, torch.cat([term.drive(node, *whole.values())] * 2))
 
 
 def test_a_synapse_whose_pre_is_held_differs_from_its_field_by_nothing():
     synapse = ep.Synapse("a", "b", ep.Dense(UNITS, UNITS)).double()
     a, b = states(2)
-    field = synapse.given({"a": a})
+    field = synapse.clamp({"a": a})
     torch.testing.assert_close(field.energy(b), synapse.energy(a, b))
     torch.testing.assert_close(field.drive("b", b), synapse.drive("b", a, b))
-    torch.testing.assert_close(synapse.given({"b": b}).energy(a), synapse.energy(a, b))
+    torch.testing.assert_close(synapse.clamp({"b": b}).energy(a), synapse.energy(a, b))
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.3, 1.0])
@@ -59,7 +59,7 @@ def test_feedback_gain_scales_what_goes_back_and_nothing_else(gain):
 def test_separate_feedback_is_a_synapse_where_both_maps_are_one():
     up, down = ep.Dense(UNITS, UNITS).double(), ep.Dense(UNITS, UNITS).double()
     down.load_state_dict(up.state_dict())
-    apart, tied = ep.SeparateFeedback("a", "b", up, down), ep.Synapse("a", "b", up)
+    apart, tied = ep.energy.SeparateFeedback("a", "b", up, down), ep.Synapse("a", "b", up)
     for coupling in (apart, tied):
         coupling.bind(NODES)
     a, b = states(2)
@@ -68,7 +68,7 @@ def test_separate_feedback_is_a_synapse_where_both_maps_are_one():
     torch.testing.assert_close(apart.contrast(a, b), 2 * tied.contrast(a, b))
     assert [name for name, *_ in apart.pairs()] == ["weight"]
     with pytest.raises(ep.InputError, match="held at data"):
-        apart.given({"a": a})
+        apart.clamp({"a": a})
 
 
 def test_lateral_inhibition_is_that_of_its_closed_form():
@@ -89,7 +89,7 @@ LOSSES = [
     ep.SquaredError("a", UNITS),
     ep.CrossEntropy("a", UNITS),
     ep.ReadoutCrossEntropy("a", UNITS, 5),
-    ep.WeightedSum([ep.SquaredError("a", UNITS), ep.CrossEntropy("a", UNITS)], [0.5, -2.0]),
+    ep.energy.WeightedSum([ep.SquaredError("a", UNITS), ep.CrossEntropy("a", UNITS)], [0.5, -2.0]),
 ]
 
 

@@ -18,7 +18,7 @@ pools = st.one_of(
     st.none(),
     st.builds(ep.MaxPool, small, st.one_of(st.none(), small)),
     st.builds(ep.AveragePool, small, st.one_of(st.none(), small)),
-    st.builds(ep.SoftPool, small),
+    st.builds(ep.energy.SoftPool, small),
 )
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
 
@@ -41,14 +41,19 @@ def test_convolutions_of_every_geometry(size, kernel, stride, padding, dilation,
         z = F.max_pool2d(z, pool.size, pool.step)
     elif isinstance(pool, ep.AveragePool):
         z = F.avg_pool2d(z, pool.size, pool.step)
-    elif isinstance(pool, ep.SoftPool):
+    elif isinstance(pool, ep.energy.SoftPool):
         columns = F.unfold(z, pool.size, stride=pool.size).unflatten(1, (8, -1))
         z = (columns.softmax(2) * columns).sum(2).view(2, *conv.out_shape)
     torch.testing.assert_close(conv(x), z)
 
 
 @QUICK
-@given(kernel=st.integers(1, 6), stride=small, size=st.integers(1, 6), pool=st.sampled_from([ep.MaxPool, ep.SoftPool]))
+@given(
+    kernel=st.integers(1, 6),
+    stride=small,
+    size=st.integers(1, 6),
+    pool=st.sampled_from([ep.MaxPool, ep.energy.SoftPool]),
+)
 def test_what_does_not_fit_is_refused_and_nothing_else_is(kernel, stride, size, pool):
     reaches = (size - kernel) // stride + 1 if size >= kernel else 0
     if reaches >= 2:
@@ -89,7 +94,7 @@ def test_a_convolution_and_the_module_that_says_the_same_agree_in_both_direction
 
 
 def test_max_pools_tie_goes_to_one_winner():
-    value, push, pull = ep.MaxPool(2).carry(torch.zeros(1, 1, 4, 4))[:3]
+    value, push, pull = ep.MaxPool(2).linearize(torch.zeros(1, 1, 4, 4))[:3]
     post = torch.ones(1, 1, 2, 2)
     assert pull(post).sum() == 4
     assert set(pull(post).flatten().tolist()) == {0.0, 1.0}
@@ -100,7 +105,7 @@ def test_max_pools_tie_goes_to_one_winner():
 def test_a_pull_carries_the_graph_of_the_weights():
     """What learning differentiates through: d/dW <transpose(pre, post), v> = d/dW <J(pre) v, post>."""
     torch.manual_seed(0)
-    for pool in (None, ep.MaxPool(3, 2), ep.AveragePool(2), ep.SoftPool(2)):
+    for pool in (None, ep.MaxPool(3, 2), ep.AveragePool(2), ep.energy.SoftPool(2)):
         conv = ep.Convolution((2, 7, 7), 3, 3, padding=1, pool=pool).double()
         pre, v = torch.randn(2, 2, 2, 7, 7, dtype=torch.float64)
         post = torch.randn(2, *conv.out_shape, dtype=torch.float64)

@@ -25,7 +25,7 @@ def synapse(pre="x", post="a", shapes=NODES):
         (lambda: ep.Network(NODES, [synapse(), ep.Synapse("a", "b", ep.Dense((5,), (2,)))]), r"\(5,\)"),
         (lambda: ep.Network(NODES, [synapse(), synapse("a", "b")], ep.SquaredError("b", (3,))), r"\(3,\)"),
         (lambda: ep.Network(NODES, [synapse(), synapse("a", "b")], ep.SquaredError("x", (3,))), "held at the data"),
-        (lambda: ep.Network({"a": NODES["a"]}, []), "without activation"),
+        (lambda: ep.Network({"a": NODES["a"]}, []), "without unit"),
         (lambda: ep.Network(NODES, [synapse(), ep.Synapse("a", "b", torch.nn.Linear(9, 2))]), "does not accept"),
         (lambda: ep.chain((1, 4, 4), [ep.ConvLayer(2), ep.ConvLayer(2, kernel=5, padding=0)]), "layer2.*does not fit"),
         (lambda: ep.chain((4,), [ep.ConvLayer(2)]), "channels, height, width"),
@@ -34,7 +34,7 @@ def synapse(pre="x", post="a", shapes=NODES):
         (lambda: ep.Convolution((3, 8, 8), 4, groups=2), "groups 2"),
         (lambda: ep.Node((0,)), "no units"),
         (lambda: ep.Node((2,), dropout=1.0), "dropout 1.0"),
-        (lambda: ep.parameter_groups(ep.chain((4,), [ep.DenseLayer(2)]), [0.1, 0.2]), "2 learning rates"),
+        (lambda: ep.models.parameter_groups(ep.chain((4,), [ep.DenseLayer(2)]), [0.1, 0.2]), "2 learning rates"),
     ],
 )
 def test_errors_name_the_thing(make, says):
@@ -55,7 +55,7 @@ def test_errors_name_the_thing(make, says):
     ],
 )
 def test_data_that_do_not_fit_are_refused(x, y, says):
-    free = ep.FixedPoint(1)
+    free = ep.FixedSweeps(1)
     network = ep.chain((4,), [ep.DenseLayer(3)], ep.SquaredError)
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), free, free))
     with pytest.raises(ep.InputError, match=says):
@@ -91,7 +91,7 @@ def test_dropout_silences_units_and_stays_an_energy():
     assert abs(float(masks["layer1"].mean()) - 0.6) < 0.03
     scene = network.landscape(torch.randn(200, 4, dtype=torch.float64), masks)
     with torch.no_grad():
-        state = ep.FixedPoint(200)(scene, scene.rest()).state
+        state = ep.FixedSweeps(200)(scene, scene.zeros()).state
     assert not state["layer1"][masks["layer1"] == 0].any()
     leaves = {node: value.clone().requires_grad_() for node, value in state.items()}
     slopes = torch.autograd.grad(scene.energy(leaves).sum(), list(leaves.values()))
@@ -102,7 +102,7 @@ def test_dropout_learns_the_gradient_of_what_it_settled():
     layers = [ep.DenseLayer(9, ep.tanh, dropout=0.4), ep.DenseLayer(3, ep.tanh)]
     torch.manual_seed(0)
     network = ep.chain((4,), layers, ep.SquaredError).double()
-    x, y, settle = torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 3, ep.FixedPoint(300)
+    x, y, settle = torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 3, ep.FixedSweeps(300)
     found = []
     for estimator in (
         ep.ImplicitDifferentiation(settle),
@@ -122,10 +122,10 @@ def test_dropout_learns_the_gradient_of_what_it_settled():
 
 
 def test_a_network_is_an_ordinary_module():
-    settle = ep.FixedPoint(5)
+    settle = ep.FixedSweeps(5)
     model = ep.Equilibrium(
         ep.chain((1, 6, 6), [ep.ConvLayer(2)], lambda n, s: ep.ReadoutCrossEntropy(n, s, 3)),
-        ep.EquilibriumPropagation(ep.RandomSign(0.1), settle, settle),
+        ep.EquilibriumPropagation(ep.learning.RandomSign(0.1), settle, settle),
     )
     twin = copy.deepcopy(model)
     twin.load_state_dict(model.state_dict())
@@ -138,7 +138,7 @@ def test_a_network_is_an_ordinary_module():
     assert all(p.grad.dtype == torch.float64 for p in model.parameters())
     with torch.no_grad():
         assert not model(x.double()).requires_grad
-    assert len(ep.parameter_groups(model.network, [0.1, 0.2])) == 2
+    assert len(ep.models.parameter_groups(model.network, [0.1, 0.2])) == 2
 
 
 def test_some_examples_rebuilt_carry_the_graph_of_their_own_data():
@@ -151,13 +151,13 @@ def test_some_examples_rebuilt_carry_the_graph_of_their_own_data():
         scene = network.landscape(x)
     state = {name: torch.rand(4, *node.shape, dtype=torch.float64) for name, node in network.free.items()}
     wanted = [x, *network.parameters()]
-    few, all_of_them = scene.taken(rows).rebuilt(), scene.rebuilt().taken(rows)
-    assert len(few.rest()["layer1"]) == 3
-    found = [torch.autograd.grad(each.taken(again).energy(state).sum(), wanted) for each in (few, all_of_them)]
+    few, all_of_them = scene.select(rows).rebuilt(), scene.rebuilt().select(rows)
+    assert len(few.zeros()["layer1"]) == 3
+    found = [torch.autograd.grad(each.select(again).energy(state).sum(), wanted) for each in (few, all_of_them)]
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
         assert one.any()
-    other = scene.plus("more", ep.Bias("layer2", (3,)).double()).taken(rows)  # terms that are held, not built
+    other = scene.plus("more", ep.Bias("layer2", (3,)).double()).select(rows)  # terms that are held, not built
     torch.testing.assert_close(
-        other.rebuilt().taken(again).energy(state), other.taken(again).energy(state), rtol=0, atol=1e-14
+        other.rebuilt().select(again).energy(state), other.select(again).energy(state), rtol=0, atol=1e-14
     )

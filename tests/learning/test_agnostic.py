@@ -8,7 +8,7 @@ from test_gradients import NETWORKS, data, dense, double, gradients, relative  #
 
 import eqprop as ep
 
-FREE, SWEEPS = ep.UntilRest(1e-14, 1000), ep.FixedPoint(60)
+FREE, SWEEPS = ep.UntilConverged(1e-14, 1000), ep.FixedSweeps(60)
 STENCILS = {"optimistic": ep.one_sided(0.2), "pessimistic": ep.one_sided(-0.2), "centred": ep.symmetric(0.1)}
 
 
@@ -18,9 +18,10 @@ def test_it_tends_to_the_stencils_estimate(name, stencil):
     """Linearly in epsilon."""
     network = NETWORKS[name]()
     x, y = data(network)
-    exact = gradients(network, ep.EquilibriumPropagation(stencil, FREE, SWEEPS, form=ep.ordinary), x, y)
+    exact = gradients(network, ep.EquilibriumPropagation(stencil, FREE, SWEEPS, form=ep.learning.forms.states), x, y)
     big, small = (
-        relative(gradients(network, ep.AgnosticEP(stencil, FREE, SWEEPS, e), x, y), exact) for e in (4e-4, 2e-4)
+        relative(gradients(network, ep.learning.AgnosticEP(stencil, FREE, SWEEPS, e), x, y), exact)
+        for e in (4e-4, 2e-4)
     )
     assert small < 5e-3
     assert big / small == pytest.approx(2, abs=0.05)
@@ -40,13 +41,13 @@ def test_gradient_descent_lands_where_the_knobs_hold_the_parameters_in_balance(n
         scene, loss = network.landscape(x), network.loss
         nudged = scene.plus("nudge", ep.energy.losses.Nudge(loss, y, torch.full((5,), beta)))
         with torch.no_grad():
-            state = FREE(nudged, scene.rest()).state
+            state = FREE(nudged, scene.zeros()).state
         energy = scene.energy(state) + beta * loss(y, *(state[node] for node in loss.nodes))
         slopes = torch.autograd.grad(energy.mean(), parameters)
         return torch.cat([(p + epsilon * s).detach().flatten() for p, s in zip(parameters, slopes, strict=True)])
 
     before = knobs(low)
-    ep.Equilibrium(network, ep.AgnosticEP(stencil, FREE, ep.FixedPoint(200), epsilon)).loss(x, y).backward()
+    ep.Equilibrium(network, ep.learning.AgnosticEP(stencil, FREE, ep.FixedSweeps(200), epsilon)).loss(x, y).backward()
     start = torch.cat([p.detach().flatten() for p in parameters])
     torch.optim.SGD(parameters, lr=epsilon * (high - low)).step()
     moved = torch.cat([p.detach().flatten() for p in parameters]) - start
@@ -57,8 +58,8 @@ def test_optimistically_it_is_continual_equilibrium_propagation():
     """Where the energy is linear in the parameters, the sum of the sweeps' differences is that of the two ends."""
     network = dense(loss=ep.SquaredError)
     x, y = data(network)
-    agnostic = ep.AgnosticEP(ep.one_sided(0.2), FREE, ep.FixedPoint(7), 0.1)
-    continual = ep.ContinualEP(ep.one_sided(0.2), FREE, ep.FixedPoint(7), 0.1 * 0.2)
+    agnostic = ep.learning.AgnosticEP(ep.one_sided(0.2), FREE, ep.FixedSweeps(7), 0.1)
+    continual = ep.learning.ContinualEP(ep.one_sided(0.2), FREE, ep.FixedSweeps(7), 0.1 * 0.2)
     assert relative(gradients(network, agnostic, x, y), gradients(network, continual, x, y)) < 1e-12
 
 
@@ -67,7 +68,9 @@ def test_at_an_epsilon_that_trains_it_descends(stencil):
     network, epsilon = dense(loss=ep.SquaredError), 0.1
     x, y = data(network)
     exact = gradients(network, ep.ImplicitDifferentiation(FREE), x, y)
-    model = ep.Equilibrium(network, ep.AgnosticEP(stencil, ep.UntilRest(1e-8, 400), ep.FixedPoint(12), epsilon))
+    model = ep.Equilibrium(
+        network, ep.learning.AgnosticEP(stencil, ep.UntilConverged(1e-8, 400), ep.FixedSweeps(12), epsilon)
+    )
     found = gradients(network, model.estimator, x, y)
     assert float(torch.nn.functional.cosine_similarity(found, exact, 0)) > 0.9
     optimiser, losses = torch.optim.SGD(network.parameters(), lr=0.2 * epsilon), []
@@ -86,8 +89,8 @@ def test_weights_data_and_a_loss_downstream_go_through_it():
     x, y = torch.randn(5, 6, requires_grad=True), torch.arange(5) % 4
     weight, found, stencil = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0]), [], ep.symmetric(0.1)
     for estimator in (
-        ep.EquilibriumPropagation(stencil, FREE, SWEEPS, form=ep.ordinary),
-        ep.AgnosticEP(stencil, FREE, SWEEPS, 1e-6),
+        ep.EquilibriumPropagation(stencil, FREE, SWEEPS, form=ep.learning.forms.states),
+        ep.learning.AgnosticEP(stencil, FREE, SWEEPS, 1e-6),
     ):
         model = ep.Equilibrium(network, estimator)
         loss = model.loss(x, y, weight) + torch.nn.functional.cross_entropy(model(x), y)
@@ -100,7 +103,7 @@ def test_parameters_are_put_back_and_the_phases_recorded():
     x, y = data(network)
     before = [(p.data_ptr(), p.detach().clone()) for p in network.parameters()]
     for stencil, phases in ((ep.one_sided(0.2), 1), (ep.symmetric(0.1), 2)):
-        estimator = ep.AgnosticEP(stencil, FREE, ep.FixedPoint(6), 0.1)
+        estimator = ep.learning.AgnosticEP(stencil, FREE, ep.FixedSweeps(6), 0.1)
         ep.Equilibrium(network, estimator).loss(x, y, record=record).backward()
         assert record.nudged.sweeps.tolist() == [6] * 5 * phases
     for parameter, (place, bits) in zip(network.parameters(), before, strict=True):
@@ -110,13 +113,13 @@ def test_parameters_are_put_back_and_the_phases_recorded():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ep.InputError, match="two phases of real nudges"):
-        ep.AgnosticEP(ep.five_point(0.1), FREE, SWEEPS, 0.1)
+        ep.learning.AgnosticEP(ep.learning.five_point(0.1), FREE, SWEEPS, 0.1)
     with pytest.raises(ep.InputError, match="two phases of real nudges"):
-        ep.AgnosticEP(ep.holomorphic(0.1, 3), FREE, SWEEPS, 0.1)
+        ep.learning.AgnosticEP(ep.learning.holomorphic(0.1, 3), FREE, SWEEPS, 0.1)
     with pytest.raises(ep.InputError, match="epsilon 0"):
-        ep.AgnosticEP(ep.symmetric(0.1), FREE, SWEEPS, 0.0)
+        ep.learning.AgnosticEP(ep.symmetric(0.1), FREE, SWEEPS, 0.0)
     layers = [ep.DenseLayer(4, ep.tanh), ep.DenseLayer(4, ep.tanh)]
     for without_energy in ({"separate_feedback": True}, {"feedback_gain": 0.5}):
         network = ep.chain((6,), layers, ep.SquaredError, **without_energy)
         with pytest.raises(ep.InputError, match="no energy"):
-            gradients(network, ep.AgnosticEP(ep.symmetric(0.1), FREE, SWEEPS, 0.1), *data(network))
+            gradients(network, ep.learning.AgnosticEP(ep.symmetric(0.1), FREE, SWEEPS, 0.1), *data(network))

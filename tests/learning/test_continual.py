@@ -7,7 +7,7 @@ from test_gradients import NETWORKS, SETTLE, data, dense, double, gradients, nud
 import eqprop as ep
 from eqprop.learning.moving import moving
 
-SWEEPS = ep.FixedPoint(8)
+SWEEPS = ep.FixedSweeps(8)
 
 
 def small():
@@ -39,12 +39,12 @@ def written_out(parameters, x, y, stencil, sweeps, rate):
     return w1, w2, b1, b2
 
 
-@pytest.mark.parametrize("stencil", [ep.one_sided(0.3), ep.symmetric(0.3), ep.five_point(0.2)], ids=repr)
+@pytest.mark.parametrize("stencil", [ep.one_sided(0.3), ep.symmetric(0.3), ep.learning.five_point(0.2)], ids=repr)
 def test_a_step_of_gradient_descent_ends_where_the_weights_written_out_do(stencil):
     """Not a limit: at a large rate, and with phases that go on from each other's weights."""
     network, parameters = small()
     x, y = torch.randn(5, 3), torch.randn(5, 2)
-    estimator = ep.ContinualEP(stencil, SETTLE, ep.FixedPoint(6, ep.synchronous), 0.1)
+    estimator = ep.learning.ContinualEP(stencil, SETTLE, ep.FixedSweeps(6, ep.synchronous), 0.1)
     expected = written_out(parameters, x, y, stencil, 6, 0.1)
     ep.Equilibrium(network, estimator).loss(x, y).backward()
     torch.optim.SGD(parameters, lr=0.1).step()
@@ -53,16 +53,17 @@ def test_a_step_of_gradient_descent_ends_where_the_weights_written_out_do(stenci
 
 
 @pytest.mark.parametrize(
-    "stencil", [ep.one_sided(0.2), ep.symmetric(0.2), ep.five_point(0.1)], ids=lambda s: len(s.betas)
+    "stencil", [ep.one_sided(0.2), ep.symmetric(0.2), ep.learning.five_point(0.1)], ids=lambda s: len(s.betas)
 )
 @pytest.mark.parametrize("name", ["dense", "dense mse", "max", "soft", "separate", "skip"])
 def test_it_tends_to_equilibrium_propagation(name, stencil):
     """Linearly in the rate, each phase with its own weight: phases of another scale would stay apart."""
     network = NETWORKS[name]()
     x, y = data(network)
-    exact = gradients(network, ep.EquilibriumPropagation(stencil, SETTLE, SWEEPS, form=ep.ordinary), x, y)
+    exact = gradients(network, ep.EquilibriumPropagation(stencil, SETTLE, SWEEPS, form=ep.learning.forms.states), x, y)
     big, small = (
-        relative(gradients(network, ep.ContinualEP(stencil, SETTLE, SWEEPS, r), x, y), exact) for r in (2e-4, 1e-4)
+        relative(gradients(network, ep.learning.ContinualEP(stencil, SETTLE, SWEEPS, r), x, y), exact)
+        for r in (2e-4, 1e-4)
     )
     assert small < 5e-3
     assert big / small == pytest.approx(2, abs=0.05)
@@ -73,7 +74,7 @@ def test_both_sides_of_a_symmetric_stencil_count_alike():
     network = dense(loss=ep.SquaredError)
     x, y = data(network)
     exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
-    found = gradients(network, ep.ContinualEP(ep.symmetric(0.02), SETTLE, ep.FixedPoint(30), 1e-6), x, y)
+    found = gradients(network, ep.learning.ContinualEP(ep.symmetric(0.02), SETTLE, ep.FixedSweeps(30), 1e-6), x, y)
     assert float(found @ exact / exact.square().sum()) == pytest.approx(1, abs=1e-3)
     assert relative(found, exact) < 1e-3
 
@@ -83,7 +84,9 @@ def test_with_the_vector_field_rule_it_serves_separate_feedback():
     x, y = data(network)
     stencil = ep.symmetric(1e-3)
     exact = gradients(network, ep.EquilibriumPropagation(stencil, SETTLE, SETTLE, ep.vector_field), x, y)
-    found = gradients(network, ep.ContinualEP(stencil, SETTLE, ep.FixedPoint(40), 1e-8, ep.vector_field), x, y)
+    found = gradients(
+        network, ep.learning.ContinualEP(stencil, SETTLE, ep.FixedSweeps(40), 1e-8, ep.vector_field), x, y
+    )
     assert relative(found, exact) < 1e-3
 
 
@@ -91,7 +94,9 @@ def test_at_a_rate_that_trains_it_is_still_a_good_gradient():
     network = dense(loss=ep.SquaredError)
     x, y = data(network)
     exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
-    model = ep.Equilibrium(network, ep.ContinualEP(ep.symmetric(0.25), ep.UntilRest(1e-9, 400), SWEEPS, 0.05))
+    model = ep.Equilibrium(
+        network, ep.learning.ContinualEP(ep.symmetric(0.25), ep.UntilConverged(1e-9, 400), SWEEPS, 0.05)
+    )
     found = gradients(network, model.estimator, x, y)
     assert float(torch.nn.functional.cosine_similarity(found, exact, 0)) > 0.995
     optimiser, losses = torch.optim.SGD(network.parameters(), lr=0.05), []
@@ -122,7 +127,7 @@ def test_every_parameter_is_put_back(loss):
     network = dense(loss=loss)
     x, y = data(network)
     before = [(p.data_ptr(), p.detach().clone(), p._version) for p in network.parameters()]
-    value = ep.Equilibrium(network, ep.ContinualEP(ep.symmetric(0.2), SETTLE, SWEEPS, 0.02)).loss(x, y)
+    value = ep.Equilibrium(network, ep.learning.ContinualEP(ep.symmetric(0.2), SETTLE, SWEEPS, 0.02)).loss(x, y)
     if loss is Failing:
         with pytest.raises(RuntimeError, match="no force left"):
             value.backward()
@@ -138,7 +143,7 @@ def test_what_others_saved_for_their_backward_pass_stays_good():
     """A penalty on the weights, whose backward pass comes after this one's."""
     network = dense()
     x, y = data(network)
-    estimator = ep.ContinualEP(ep.symmetric(0.2), SETTLE, SWEEPS, 0.01)
+    estimator = ep.learning.ContinualEP(ep.symmetric(0.2), SETTLE, SWEEPS, 0.01)
     alone = gradients(network, estimator, x, y)
     penalty = sum(p.square().sum() for p in network.parameters())
     loss = penalty + ep.Equilibrium(network, estimator).loss(x, y)
@@ -152,7 +157,10 @@ def test_weights_data_and_a_loss_downstream_go_through_it():
     x, y = torch.randn(5, 6, requires_grad=True), torch.arange(5) % 4
     weight, found = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0]), []
     stencil = ep.symmetric(0.1)
-    for estimator in (nudging(stencil, form=ep.ordinary), ep.ContinualEP(stencil, SETTLE, ep.FixedPoint(60), 1e-6)):
+    for estimator in (
+        nudging(stencil, form=ep.learning.forms.states),
+        ep.learning.ContinualEP(stencil, SETTLE, ep.FixedSweeps(60), 1e-6),
+    ):
         model = ep.Equilibrium(network, estimator)
         loss = model.loss(x, y, weight) + torch.nn.functional.cross_entropy(model(x), y)
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, [x, *network.parameters()])]))
@@ -166,7 +174,7 @@ def test_in_16_bits_the_sweeps_feel_the_weights_that_moved():
     x, y = data(network)
     found = {}
     for name, rate, enabled in (("moving", 0.05, False), ("16 bits", 0.05, True), ("still", 1e-8, False)):
-        model = ep.Equilibrium(network, ep.ContinualEP(ep.one_sided(0.5), ep.FixedPoint(30), SWEEPS, rate))
+        model = ep.Equilibrium(network, ep.learning.ContinualEP(ep.one_sided(0.5), ep.FixedSweeps(30), SWEEPS, rate))
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss = model.loss(x, y)
             found[name] = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
@@ -196,12 +204,12 @@ def test_nor_after_an_error():
 def test_record_and_generator():
     network = dense()
     (x, y), record = data(network), ep.Record()
-    coin = ep.RandomSign(0.1, seed=3)
-    estimator = ep.ContinualEP(coin, SETTLE, SWEEPS, 1e-3)
+    coin = ep.learning.RandomSign(0.1, seed=3)
+    estimator = ep.learning.ContinualEP(coin, SETTLE, SWEEPS, 1e-3)
     assert list(estimator.generators()) == [coin.generator]
     ep.Equilibrium(network, estimator).loss(x, y, record=record).backward()
-    assert record.nudged.sweeps.tolist() == [SWEEPS.sweeps] * 5
-    ep.Equilibrium(network, ep.ContinualEP(ep.symmetric(0.1), SETTLE, SWEEPS, 1e-3)).loss(
+    assert record.nudged.sweeps.tolist() == [SWEEPS.n] * 5
+    ep.Equilibrium(network, ep.learning.ContinualEP(ep.symmetric(0.1), SETTLE, SWEEPS, 1e-3)).loss(
         x, y, record=record
     ).backward()
     assert {node: len(value) for node, value in record.nudged.state.items()} == dict.fromkeys(network.free, 10)
@@ -210,4 +218,4 @@ def test_record_and_generator():
 @pytest.mark.parametrize("rate", [0.0, -0.1, float("inf"), float("nan")])
 def test_rates_that_cannot_be(rate):
     with pytest.raises(ep.InputError, match="rate"):
-        ep.ContinualEP(ep.symmetric(0.1), SETTLE, SWEEPS, rate)
+        ep.learning.ContinualEP(ep.symmetric(0.1), SETTLE, SWEEPS, rate)

@@ -15,15 +15,17 @@ import eqprop as ep
 from eqprop import testing
 from eqprop.learning.teachers import Towards
 
-REST = ep.UntilRest(1e-12, 5000)
+REST = ep.UntilConverged(1e-12, 5000)
 SEEDS = (0, 1, 2)
 CHL = ep.one_sided(1.0)
-LOGISTIC = ep.Sigmoid(1.0, 0.0)
-HALVES = [ep.generalised_recirculation, ep.clamped_presynaptic, ep.mean_presynaptic]
-FORMS = pytest.mark.parametrize("form", [ep.difference, ep.ordinary], ids=["difference", "ordinary"])
+LOGISTIC = ep.energy.Sigmoid(1.0, 0.0)
+HALVES = [ep.learning.generalised_recirculation, ep.learning.clamped_presynaptic, ep.learning.mean_presynaptic]
+FORMS = pytest.mark.parametrize(
+    "form", [ep.learning.forms.displacements, ep.learning.forms.states], ids=["difference", "ordinary"]
+)
 
 
-def network(gain=1.0, output=ep.linear, loss=ep.SquaredError, separate=False, seed=0):
+def network(gain=1.0, output=ep.identity, loss=ep.SquaredError, separate=False, seed=0):
     torch.manual_seed(seed)
     layers = [ep.DenseLayer(20, ep.tanh), ep.DenseLayer(20, ep.tanh), ep.DenseLayer(5, output)]
     return ep.chain((10,), layers, loss, separate, gain)
@@ -38,7 +40,16 @@ def learning(net):
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
 
 
-def estimate(net, x, y, stencil=CHL, rule=ep.contrastive, teacher=ep.clamp, form=ep.difference, solver=REST):
+def estimate(
+    net,
+    x,
+    y,
+    stencil=CHL,
+    rule=ep.contrastive,
+    teacher=ep.learning.clamp,
+    form=ep.learning.forms.displacements,
+    solver=REST,
+):
     model = ep.Equilibrium(net, ep.EquilibriumPropagation(stencil, solver, solver, rule, form, teacher))
     wanted = learning(net)
     return dict(zip(wanted, torch.autograd.grad(model.loss(x, y), list(wanted.values())), strict=True))
@@ -50,7 +61,7 @@ def backpropagation(net, x, y, loss):
     for name in net.free:
         synapse = net.couplings[f"{below}_{name}"]
         up = getattr(synapse, "feedforward", synapse)
-        state = net.nodes[name].activation.response(up.map(state) + net.couplings[f"{name}_bias"].bias)
+        state = net.nodes[name].unit.response(up.map(state) + net.couplings[f"{name}_bias"].bias)
         below = name
     wanted = learning(net)
     return dict(zip(wanted, torch.autograd.grad(loss(state, y).mean(), list(wanted.values())), strict=True))
@@ -133,7 +144,7 @@ def test_clamped_logistic_outputs_learn_cross_entropy_and_not_squared_error(seed
 @pytest.mark.parametrize("slope", [1.0, 4.0])
 def test_a_steeper_logistic_output_learns_cross_entropy_over_its_slope(slope):
     x, y = examples()
-    net = network(1e-4, ep.Sigmoid(slope, 0.2), ep.BinaryCrossEntropy)
+    net = network(1e-4, ep.energy.Sigmoid(slope, 0.2), ep.BinaryCrossEntropy)
     exact = backpropagation(net, x, y, cross_entropy)
     assert relative(slope * whole(estimate(net, x, y)), whole(exact)) < 1e-3
 
@@ -160,7 +171,7 @@ def test_an_infinite_nudge_is_a_clamp(seed):
     clamped = whole(estimate(net, x, y))
     angles, sizes = [], []
     for beta in (1e2, 1e3, 1e4):
-        found = whole(estimate(net, x, y, ep.positive(beta), teacher=ep.soft_clamp))
+        found = whole(estimate(net, x, y, ep.learning.positive(beta), teacher=ep.learning.soft_clamp))
         angles.append(angle(found, clamped))
         sizes.append(float((beta * found).norm() / clamped.norm()))
     assert angles[1] <= 0.05
@@ -176,7 +187,8 @@ def test_the_soft_clamp_of_a_linear_output_is_the_force_of_its_squared_error(for
     x, y = examples()
     net = network()
     soft, pushed = (
-        estimate(net, x, y, ep.one_sided(beta), teacher=teacher, form=form) for teacher in (ep.soft_clamp, ep.force)
+        estimate(net, x, y, ep.one_sided(beta), teacher=teacher, form=form)
+        for teacher in (ep.learning.soft_clamp, ep.learning.force)
     )
     assert relative(whole(soft), whole(pushed)) < 1e-9
 
@@ -184,7 +196,7 @@ def test_the_soft_clamp_of_a_linear_output_is_the_force_of_its_squared_error(for
 def test_the_soft_clamp_of_other_outputs_mixes_response_and_target():
     x, y = examples()
     net, beta, record = network(0.5, output=ep.tanh), 0.7, ep.Record()
-    estimator = ep.EquilibriumPropagation(ep.one_sided(beta), REST, REST, teacher=ep.soft_clamp)
+    estimator = ep.EquilibriumPropagation(ep.one_sided(beta), REST, REST, teacher=ep.learning.soft_clamp)
     ep.Equilibrium(net, estimator).loss(x, y, record=record).backward()
     state, scene = record.nudged.state, net.landscape(x)
     response = scene.relax(state, ["layer3"])["layer3"]
@@ -201,23 +213,27 @@ def test_the_soft_clamp_of_other_outputs_mixes_response_and_target():
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("gain", [1.0, 0.3])
 @pytest.mark.parametrize(
-    ("stencil", "order"), [(ep.positive, 1), (ep.negative, 1), (ep.centred, 2)], ids=["positive", "negative", "centred"]
+    ("stencil", "order"),
+    [(ep.learning.positive, 1), (ep.learning.negative, 1), (ep.learning.centred, 2)],
+    ids=["positive", "negative", "centred"],
 )
 def test_one_sided_errors_fall_like_beta_and_centred_ones_like_its_square(stencil, order, gain, seed):
     x, y = examples(seed)
     net = network(gain, seed=seed)
     model = ep.Equilibrium(net, ep.ImplicitDifferentiation(REST, 1e-13))
     exact = torch.cat([g.flatten() for g in torch.autograd.grad(model.loss(x, y), list(net.parameters()))])
-    big, small = (relative(whole(estimate(net, x, y, stencil(b), teacher=ep.force)), exact) for b in (1e-2, 1e-3))
+    big, small = (
+        relative(whole(estimate(net, x, y, stencil(b), teacher=ep.learning.force)), exact) for b in (1e-2, 1e-3)
+    )
     assert math.log10(big / small) == pytest.approx(order, abs=0.1)
 
 
 def test_the_names_of_both_conventions():
-    assert ep.positive(0.2) == ep.optimistic(0.2) == ep.one_sided(0.2)
-    assert ep.negative(0.2) == ep.pessimistic(0.2) == ep.one_sided(-0.2)
-    assert ep.centred(0.2) == ep.symmetric(0.2)
-    assert ep.negative(0.2).betas == (0.0, -0.2)
-    assert ep.negative(0.2).weights == (5.0, -5.0)
+    assert ep.learning.positive(0.2) == ep.learning.optimistic(0.2) == ep.one_sided(0.2)
+    assert ep.learning.negative(0.2) == ep.learning.pessimistic(0.2) == ep.one_sided(-0.2)
+    assert ep.learning.centred(0.2) == ep.symmetric(0.2)
+    assert ep.learning.negative(0.2).betas == (0.0, -0.2)
+    assert ep.learning.negative(0.2).weights == (5.0, -5.0)
 
 
 # Coupled learning
@@ -228,7 +244,7 @@ def test_coupled_learning_holds_the_output_on_the_way_to_the_target(form):
     x, y = examples()
     for beta in (1.0, 0.3, -0.5):
         net, record = network(), ep.Record()
-        estimator = ep.EquilibriumPropagation(ep.one_sided(beta), REST, REST, form=form, teacher=ep.clamp)
+        estimator = ep.EquilibriumPropagation(ep.one_sided(beta), REST, REST, form=form, teacher=ep.learning.clamp)
         ep.Equilibrium(net, estimator).loss(x, y, record=record).backward()
         free, held = record.free.state["layer3"], record.nudged.state["layer3"]
         torch.testing.assert_close(held, (1 - beta) * free + beta * y, rtol=0, atol=1e-14)
@@ -239,7 +255,7 @@ def test_the_product_rule_of_hebb_at_both_ends():
     x, y = examples()
     gain = 0.2
     net, record = network(gain), ep.Record()
-    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.clamp))
+    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.learning.clamp))
     model.loss(x, y, record=record).backward()
     free, held = ({"input": x} | settled.state for settled in (record.free, record.nudged))
     for k, (pre, post) in enumerate([("input", "layer1"), ("layer1", "layer2"), ("layer2", "layer3")], start=1):
@@ -255,14 +271,14 @@ def test_each_half_reads_its_own_presynaptic_activity(rule, form):
     """Written out; with the mean activity at both ends in turn, the halves make up the product rule."""
     x, y = examples()
     net, record = network(0.2), ep.Record()
-    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, rule, form, ep.clamp))
+    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, rule, form, ep.learning.clamp))
     model.loss(x, y, record=record).backward()
     free, held = ({"input": x} | settled.state for settled in (record.free, record.nudged))
     for k, (pre, post) in enumerate([("input", "layer1"), ("layer1", "layer2"), ("layer2", "layer3")], start=1):
         read = torch.lerp(free[pre], held[pre], rule.presynaptic)
         expected = 0.2 ** (k - 3) * (free[post] - held[post]).T @ read / 8
         assert relative(net.couplings[f"{pre}_{post}"].map.weight.grad, expected) < 1e-9
-        if rule is ep.mean_presynaptic:
+        if rule is ep.learning.mean_presynaptic:
             other = 0.2 ** (k - 3) * (free[post] + held[post]).T @ (free[pre] - held[pre]) / 16
             product = estimate(net, x, y)[f"couplings.{pre}_{post}.map.weight"]
             assert relative(expected + other, product) < 1e-9
@@ -277,7 +293,7 @@ def test_small_displacements_are_equilibrium_propagation_of_a_steeper_error(sten
     (x, y), net = examples(batch=1), network()
     scene = net.landscape(x)
     with torch.no_grad():
-        rest = REST(scene, scene.rest()).state
+        rest = REST(scene, scene.zeros()).state
     sizes = [value.shape[1] for value in rest.values()]
 
     def response(flat):
@@ -289,17 +305,19 @@ def test_small_displacements_are_equilibrium_propagation_of_a_steeper_error(sten
     links = torch.func.jacrev(response)(at).detach()
     moved = torch.linalg.solve(torch.eye(45) - slope @ links, slope)[-5:, -5:]  # d output / d force on it
     target = rest["layer3"] + torch.linalg.solve(moved, (y - rest["layer3"]).T).T
-    pushed = estimate(net, x, target, ep.symmetric(1e-4), teacher=ep.force)
+    pushed = estimate(net, x, target, ep.symmetric(1e-4), teacher=ep.learning.force)
     held = estimate(net, x, y, stencil(1e-4))
     assert relative(whole(held), whole(pushed)) < (1e-3 if stencil is ep.one_sided else 1e-6)
-    assert relative(whole(held), whole(estimate(net, x, y, ep.symmetric(1e-4), teacher=ep.force))) > 0.1
+    assert relative(whole(held), whole(estimate(net, x, y, ep.symmetric(1e-4), teacher=ep.learning.force))) > 0.1
 
 
 def test_with_weak_feedback_small_displacements_and_forces_are_the_same():
     x, y = examples()
     for gain in (1e-2, 1e-3):
         net = network(gain)
-        held, pushed = (estimate(net, x, y, ep.symmetric(1e-3), teacher=t) for t in (ep.clamp, ep.force))
+        held, pushed = (
+            estimate(net, x, y, ep.symmetric(1e-3), teacher=t) for t in (ep.learning.clamp, ep.learning.force)
+        )
         assert relative(whole(held), whole(pushed)) < gain
 
 
@@ -322,7 +340,7 @@ def test_gains_of_their_own_on_every_synapse_and_a_shared_map(rule):
     assert net.landscape(x).amplification(("c",)) == pytest.approx({"a": 10.0, "b": 2.0, "c": 1.0})
     model = ep.Equilibrium(net, ep.ImplicitDifferentiation(REST))
     exact = torch.cat([g.flatten() for g in torch.autograd.grad(model.loss(x, y), list(net.parameters()))])
-    assert relative(whole(estimate(net, x, y, ep.symmetric(1e-3), rule, ep.force)), exact) < 1e-5
+    assert relative(whole(estimate(net, x, y, ep.symmetric(1e-3), rule, ep.learning.force)), exact) < 1e-5
 
 
 @pytest.mark.parametrize("rule", [ep.contrastive, ep.vector_field])
@@ -332,7 +350,7 @@ def test_a_loss_below_the_top_reaches_up_and_down(rule):
     x, y = examples()[0], torch.randn(8, 20)
     model = ep.Equilibrium(net, ep.ImplicitDifferentiation(REST))
     exact = torch.cat([g.flatten() for g in torch.autograd.grad(model.loss(x, y), list(net.parameters()))])
-    assert relative(whole(estimate(net, x, y, ep.symmetric(1e-3), rule, ep.force)), exact) < 1e-5
+    assert relative(whole(estimate(net, x, y, ep.symmetric(1e-3), rule, ep.learning.force)), exact) < 1e-5
 
 
 def bypass(gain_of_the_jump):
@@ -349,7 +367,7 @@ def test_two_ways_need_the_same_gain():
     net = bypass(0.25)
     model = ep.Equilibrium(net, ep.ImplicitDifferentiation(REST))
     exact = torch.cat([g.flatten() for g in torch.autograd.grad(model.loss(x, y), list(net.parameters()))])
-    assert relative(whole(estimate(net, x, y, ep.symmetric(1e-3), teacher=ep.force)), exact) < 1e-5
+    assert relative(whole(estimate(net, x, y, ep.symmetric(1e-3), teacher=ep.learning.force)), exact) < 1e-5
     with pytest.raises(ep.InputError, match=r"two ways from c to '.*same product on every way"):
         estimate(bypass(0.5), x, y)
     with pytest.raises(ep.InputError, match="'layer2_layer3' has feedback gain 0"):
@@ -363,12 +381,12 @@ def test_random_feedback_trains_the_forward_weights_alone_and_lowers_the_loss():
     """Detorakis et al. (2019)."""
     x, y = examples()
     net = network(0.1, separate=True)
-    fixed = [t.feedback for t in net.terms.values() if isinstance(t, ep.SeparateFeedback)]
+    fixed = [t.feedback for t in net.terms.values() if isinstance(t, ep.energy.SeparateFeedback)]
     for feedback in fixed:
         feedback.requires_grad_(False)
     before = [p.clone() for feedback in fixed for p in feedback.parameters()]
-    few = ep.FixedPoint(8)
-    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, few, few, teacher=ep.clamp))
+    few = ep.FixedSweeps(8)
+    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, few, few, teacher=ep.learning.clamp))
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
     for _ in range(100):
@@ -383,7 +401,7 @@ def test_random_feedback_trains_the_forward_weights_alone_and_lowers_the_loss():
         assert torch.equal(old, new)
         assert new.grad is None
     assert all(p.grad is not None for p in learning(net).values())
-    for rule in (ep.contrastive, ep.kolen_pollack, ep.vector_field, *HALVES):
+    for rule in (ep.contrastive, ep.learning.kolen_pollack, ep.vector_field, *HALVES):
         assert estimate(net, x, y, rule=rule).keys() == learning(net).keys()
 
 
@@ -392,7 +410,7 @@ def test_feedback_that_is_the_transpose_makes_the_tied_network(rule):
     x, y = examples()
     apart, tied = network(0.3, separate=True), network(0.3)
     for term in apart.terms.values():
-        if isinstance(term, ep.SeparateFeedback):
+        if isinstance(term, ep.energy.SeparateFeedback):
             term.feedback.requires_grad_(False)
             for _, up, down in term.pairs():
                 down.data.copy_(up)
@@ -415,7 +433,7 @@ def test_clamped_and_forced_convolutions_with_winners_and_silenced_units(form):
         layers = [
             ep.ConvLayer(3, activation=ep.tanh),
             ep.ConvLayer(4, pool=None, activation=ep.tanh, dropout=0.3),
-            ep.DenseLayer(4, ep.linear, dropout=dropout),
+            ep.DenseLayer(4, ep.identity, dropout=dropout),
         ]
         net = shrunk(ep.chain((2, 6, 6), layers, ep.SquaredError, feedback_gain=1e-4))
         masks = net.draw_masks(5)
@@ -424,20 +442,21 @@ def test_clamped_and_forced_convolutions_with_winners_and_silenced_units(form):
 
     net, _ = silenced_network(0.0)
     held, pushed = (
-        whole(estimate(net, x, y, ep.symmetric(1e-3), teacher=teacher, form=form)) for teacher in (ep.clamp, ep.force)
+        whole(estimate(net, x, y, ep.symmetric(1e-3), teacher=teacher, form=form))
+        for teacher in (ep.learning.clamp, ep.learning.force)
     )
     assert relative(held, pushed) < 1e-3
     net, masks = silenced_network(0.4)
     record, silenced = ep.Record(), masks["layer3"] == 0
     assert silenced.any()
-    estimator = ep.EquilibriumPropagation(CHL, REST, REST, form=form, teacher=ep.clamp)
+    estimator = ep.EquilibriumPropagation(CHL, REST, REST, form=form, teacher=ep.learning.clamp)
     ep.Equilibrium(net, estimator).loss(x, y, record=record).backward()
-    seen = net.landscape(x, masks).visible(record.nudged.state)["layer3"]
+    seen = net.landscape(x, masks).masked(record.nudged.state)["layer3"]
     torch.testing.assert_close(seen[~silenced], F.one_hot(y, 4).double()[~silenced], rtol=0, atol=1e-12)
     assert not seen[silenced].any()
 
 
-@pytest.mark.parametrize("teacher", [ep.clamp, ep.soft_clamp], ids=["clamp", "soft"])
+@pytest.mark.parametrize("teacher", [ep.learning.clamp, ep.learning.soft_clamp], ids=["clamp", "soft"])
 @pytest.mark.parametrize("make", [lambda: conv(ep.MaxPool(2)), dense, skip], ids=["conv", "dense", "skip"])
 def test_forms_solvers_and_stacking_agree(make, teacher):
     base = make()
@@ -446,7 +465,7 @@ def test_forms_solvers_and_stacking_agree(make, teacher):
     x, y = data(net)
     beta = 1e-4  # no winner switches
     whole_batch = whole(estimate(net, x, y, ep.symmetric(beta), teacher=teacher))
-    for other in ({"form": ep.ordinary}, {"solver": ep.FixedPoint(150, ep.synchronous)}):
+    for other in ({"form": ep.learning.forms.states}, {"solver": ep.FixedSweeps(150, ep.synchronous)}):
         assert relative(whole(estimate(net, x, y, ep.symmetric(beta), teacher=teacher, **other)), whole_batch) < 1e-7
     estimator = ep.EquilibriumPropagation(ep.symmetric(beta), REST, REST, teacher=teacher, stacked=False)
     apart = torch.autograd.grad(ep.Equilibrium(net, estimator).loss(x, y), list(net.parameters()))
@@ -460,8 +479,8 @@ def test_the_difference_form_keeps_what_weak_feedback_leaves_of_float32():
     exact = backpropagation(net, x, y, squared)
     net = net.float()
     errors = []
-    for form in (ep.difference, ep.ordinary):
-        found = estimate(net, x.float(), y.float(), form=form, solver=ep.FixedPoint(20))
+    for form in (ep.learning.forms.displacements, ep.learning.forms.states):
+        found = estimate(net, x.float(), y.float(), form=form, solver=ep.FixedSweeps(20))
         errors.append(worst(relative, {name: value.double() for name, value in found.items()}, exact))
     assert errors[0] < 5e-3
     assert errors[1] > 2e-2
@@ -470,7 +489,7 @@ def test_the_difference_form_keeps_what_weak_feedback_leaves_of_float32():
 def test_weights_of_examples_scale_their_own_clamp():
     x, y = examples(batch=3)
     net, record = network(), ep.Record()
-    estimator = ep.EquilibriumPropagation(ep.one_sided(0.5), REST, REST, teacher=ep.clamp)
+    estimator = ep.EquilibriumPropagation(ep.one_sided(0.5), REST, REST, teacher=ep.learning.clamp)
     weight = torch.tensor([1.0, 0.0, -2.0])
     ep.Equilibrium(net, estimator).loss(x, y, weight, record).backward()
     free, held = record.free.state["layer3"], record.nudged.state["layer3"]
@@ -479,16 +498,16 @@ def test_weights_of_examples_scale_their_own_clamp():
 
 def test_targets_for_several_nodes_and_losses_further_on():
     base = network()
-    loss = ep.WeightedSum([ep.SquaredError("layer3", (5,)), ep.SquaredError("layer1", (20,))], [1.0, 0.25])
+    loss = ep.energy.WeightedSum([ep.SquaredError("layer3", (5,)), ep.SquaredError("layer1", (20,))], [1.0, 0.25])
     net, record = ep.Network(base.nodes, base.terms, loss), ep.Record()
     (x, y), z = examples(), torch.rand(8, 20)
-    estimator = ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.clamp)
+    estimator = ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.learning.clamp)
     ep.Equilibrium(net, estimator).loss(x, (y, z), record=record).backward()
     free, held = record.free.state, record.nudged.state
     torch.testing.assert_close(held["layer3"], y)
     torch.testing.assert_close(held["layer1"], free["layer1"] + 0.25 * (z - free["layer1"]))
     net = network(1e-4)
-    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.clamp))
+    model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.learning.clamp))
     gradients = torch.autograd.grad(squared(model(x), y).mean(), list(net.parameters()))
     expected = whole(estimate(net, x, y))
     assert relative(torch.cat([g.flatten() for g in gradients]), expected) < 1e-9
@@ -497,21 +516,21 @@ def test_targets_for_several_nodes_and_losses_further_on():
 def test_the_data_receive_the_gradient_of_backpropagation():
     (x, y), net = examples(), network(1e-4)
     leaf = x.clone().requires_grad_()
-    ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.clamp)).loss(leaf, y).backward()
+    ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.learning.clamp)).loss(leaf, y).backward()
     found = leaf.grad.clone()
     leaf.grad = None
     state = leaf
     for k, pre in enumerate(("input", "layer1", "layer2"), start=1):
         drive = net.couplings[f"{pre}_layer{k}"].map(state) + net.couplings[f"layer{k}_bias"].bias
-        state = net.nodes[f"layer{k}"].activation.response(drive)
+        state = net.nodes[f"layer{k}"].unit.response(drive)
     squared(state, y).mean().backward()
     assert relative(found, leaf.grad) < 1e-3
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.4, 1.6])
-@pytest.mark.parametrize("activation", [ep.linear, ep.tanh, ep.hard_sigmoid, LOGISTIC], ids=str)
+@pytest.mark.parametrize("activation", [ep.identity, ep.tanh, ep.hard_sigmoid, LOGISTIC], ids=str)
 def test_what_a_taught_node_does_is_an_activation(activation, keep):
-    testing.check_activation(Towards(activation, torch.tensor(keep), torch.tensor(0.3)))
+    testing.check_unit(Towards(activation, torch.tensor(keep), torch.tensor(0.3)))
 
 
 def test_what_cannot_be_held_says_so():
@@ -519,7 +538,7 @@ def test_what_cannot_be_held_says_so():
     with pytest.raises(ep.InputError, match=r"ReadoutCrossEntropy does not say where to hold 'layer3'.*`force`"):
         estimate(dense(), *data(dense()))
     with pytest.raises(ep.InputError, match=r"soft_clamp divides by 1 \+ beta.*-1\.5"):
-        estimate(network(), x, y, ep.one_sided(-1.5), teacher=ep.soft_clamp)
+        estimate(network(), x, y, ep.one_sided(-1.5), teacher=ep.learning.soft_clamp)
     with pytest.raises(ep.InputError, match=r"units leave \[0, 1\]"):
         network(loss=ep.BinaryCrossEntropy)
     net = network(output=LOGISTIC, loss=ep.BinaryCrossEntropy)
@@ -528,4 +547,4 @@ def test_what_cannot_be_held_says_so():
     with pytest.raises(ep.InputError, match="BinaryCrossEntropy wants int64 labels"):
         estimate(net, x, y[:, :3])
     with pytest.raises(ep.InputError, match="silently never learn"):
-        estimate(network(separate=True), x, y, rule=ep.generalised_recirculation)
+        estimate(network(separate=True), x, y, rule=ep.learning.generalised_recirculation)

@@ -35,7 +35,7 @@ def test_it_is_its_equations_written_out(alpha, passes):
             m2 = alpha * up2 + (1 - alpha) * down2
         e1, e2 = (down1 - up1) / (5 * beta), (down2 - up2) / (5 * beta)
     record = ep.Record()
-    loss = ep.Equilibrium(network, ep.DualPropagation(beta, alpha, passes)).loss(x, y, weight, record)
+    loss = ep.Equilibrium(network, ep.learning.DualPropagation(beta, alpha, passes)).loss(x, y, weight, record)
     found = torch.autograd.grad(loss, parameters)
     for each, answer in zip(found, (e1.T @ x, e2.T @ m1, e1.sum(0), e2.sum(0)), strict=True):
         torch.testing.assert_close(each, answer, rtol=1e-9, atol=1e-12)
@@ -49,7 +49,7 @@ def aligned(network):
     """Separate feedback weights become the feedforward ones."""
     with torch.no_grad():
         for term in network.terms.values():
-            for _, up, down in term.pairs() if isinstance(term, ep.SeparateFeedback) else ():
+            for _, up, down in term.pairs() if isinstance(term, ep.energy.SeparateFeedback) else ():
                 down.copy_(up)
     return network
 
@@ -61,7 +61,9 @@ def test_it_tends_to_backpropagation(name, alpha, order):
     network = aligned(NETWORKS[name]())
     x, y = data(network)
     exact = gradients(network, ep.Backpropagation(), x, y)
-    big, small = (relative(gradients(network, ep.DualPropagation(b, alpha), x, y), exact) for b in (0.02, 0.01))
+    big, small = (
+        relative(gradients(network, ep.learning.DualPropagation(b, alpha), x, y), exact) for b in (0.02, 0.01)
+    )
     assert small < 4 * 0.01**order
     assert math.log2(big / small) == pytest.approx(order, abs=0.1)
 
@@ -84,15 +86,15 @@ def test_a_node_hears_its_own_terms_before_it_has_answered():
     network = ep.Network(base.nodes, base.terms | {"own": Own("layer2")}, base.loss)
     x, y = data(network)
     exact = gradients(network, ep.Backpropagation(), x, y)
-    assert relative(gradients(network, ep.DualPropagation(1e-4), x, y), exact) < 1e-8
-    assert gradients(network, ep.DualPropagation(1e-4), x, y).count_nonzero() == len(exact)
+    assert relative(gradients(network, ep.learning.DualPropagation(1e-4), x, y), exact) < 1e-8
+    assert gradients(network, ep.learning.DualPropagation(1e-4), x, y).count_nonzero() == len(exact)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.2])
 def test_a_read_out_learns_at_the_mean(alpha):
     network, record = dense(), ep.Record()
     x, y = data(network)
-    loss = ep.Equilibrium(network, ep.DualPropagation(2.0, alpha)).loss(x, y, record=record)
+    loss = ep.Equilibrium(network, ep.learning.DualPropagation(2.0, alpha)).loss(x, y, record=record)
     readout = list(network.loss.parameters())
     found = torch.autograd.grad(loss, readout)
     up, down = record.nudged.state["layer3"].chunk(2)
@@ -101,7 +103,9 @@ def test_a_read_out_learns_at_the_mean(alpha):
         torch.testing.assert_close(each, answer, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("estimator", [ep.Backpropagation(), ep.DualPropagation(1e-3)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "estimator", [ep.Backpropagation(), ep.learning.DualPropagation(1e-3)], ids=lambda e: type(e).__name__
+)
 def test_it_stands_messages_of_16_bits(estimator):
     network = NETWORKS["average"]()
     x, y = data(network)
@@ -117,7 +121,7 @@ def test_it_stands_messages_of_16_bits(estimator):
 def test_further_passes_come_to_a_fixed_point():
     network = dense(loss=ep.SquaredError)
     x, y = data(network)
-    one, eight, nine = (gradients(network, ep.DualPropagation(0.5, passes=n), x, y) for n in (1, 8, 9))
+    one, eight, nine = (gradients(network, ep.learning.DualPropagation(0.5, passes=n), x, y) for n in (1, 8, 9))
     assert relative(one, nine) > 1e-6
     assert relative(eight, nine) < 1e-9
 
@@ -127,7 +131,7 @@ def test_weights_dropout_data_and_a_loss_downstream_go_through_it():
     network = shrunk(ep.chain((6,), layers, ep.SquaredError))
     x, y = torch.randn(5, 6, requires_grad=True), torch.arange(5) % 4
     weight, found = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0]), []
-    for estimator in (ep.Backpropagation(), ep.DualPropagation(1e-3)):
+    for estimator in (ep.Backpropagation(), ep.learning.DualPropagation(1e-3)):
         torch.manual_seed(3)
         model = ep.Equilibrium(network, estimator).train()
         loss = model.loss(x, y, weight) + F.cross_entropy(model(x), y)
@@ -139,7 +143,7 @@ def test_it_survives_nudges_that_would_drown_a_difference_of_states():
     network = dense()
     x, y = data(network)
     exact = gradients(network, ep.Backpropagation(), x, y)
-    found = gradients(network.float(), ep.DualPropagation(1e-7), x.float(), y)
+    found = gradients(network.float(), ep.learning.DualPropagation(1e-7), x.float(), y)
     assert relative(found.double(), exact) < 1e-5
 
 
@@ -150,7 +154,7 @@ def test_separate_feedback_weights_carry_the_errors_and_do_not_learn():
     names = [name for name, _ in network.named_parameters()]
     found, exact = (
         dict(zip(names, torch.autograd.grad(model.loss(x, y), list(network.parameters())), strict=True))
-        for model in (ep.Equilibrium(network, e) for e in (ep.DualPropagation(1e-4), ep.Backpropagation()))
+        for model in (ep.Equilibrium(network, e) for e in (ep.learning.DualPropagation(1e-4), ep.Backpropagation()))
     )
     last, first = "couplings.layer2_layer3.feedforward.map.weight", "couplings.input_layer1.map.weight"
     assert relative(found[last], exact[last]) < 1e-7
@@ -164,4 +168,4 @@ def test_separate_feedback_weights_carry_the_errors_and_do_not_learn():
 )
 def test_what_cannot_be(arguments, message):
     with pytest.raises(ep.InputError, match=message):
-        ep.DualPropagation(*arguments)
+        ep.learning.DualPropagation(*arguments)

@@ -34,7 +34,7 @@ def test_estimates_undo_the_feedback_gains(rule):
 
 def test_one_linear_layer_is_linear_regression():
     """No hidden node: the gradients are those of 1/2 |Wx + b - y|^2, and a nudge by beta divides them by 1 + beta."""
-    network = ep.chain((6,), [ep.DenseLayer(4, ep.linear)], ep.SquaredError)
+    network = ep.chain((6,), [ep.DenseLayer(4, ep.identity)], ep.SquaredError)
     weight, bias = (p for _, p in sorted(network.named_parameters(), key=lambda item: "bias" in item[0]))
     x, y = torch.randn(5, 6), torch.randn(5, 4)
     expected = torch.autograd.grad(0.5 * (F.linear(x, weight, bias) - y).square().sum(1).mean(), [weight, bias])
@@ -67,7 +67,7 @@ def test_a_loss_in_the_middle_of_the_chain_teaches_what_is_above_it_too():
 
 def test_a_target_for_each_of_several_losses():
     base = dense(loss=None)
-    loss = ep.WeightedSum([ep.CrossEntropy("layer3", (4,)), ep.SquaredError("layer1", (8,))], [0.7, -0.2])
+    loss = ep.energy.WeightedSum([ep.CrossEntropy("layer3", (4,)), ep.SquaredError("layer1", (8,))], [0.7, -0.2])
     network = ep.Network(base.nodes, base.terms, loss)
     x, y = data(network)
     target = (y, torch.randn(5, 8))
@@ -86,7 +86,7 @@ def test_the_data_receive_their_exact_gradient(frozen):
     network.requires_grad_(not frozen)
     x, y = data(network)
     found = []
-    for estimator in (EXACT, CLOSE, ep.InfinitesimalNudge(SETTLE, ep.ConjugateGradients(200, 1e-13), 0.0)):
+    for estimator in (EXACT, CLOSE, ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(200, 1e-13), 0.0)):
         leaf = x.clone().requires_grad_()
         ep.Equilibrium(network, estimator).loss(leaf, y).backward()
         found.append(leaf.grad)
@@ -117,13 +117,15 @@ def test_an_example_of_weight_minus_one_unlearns_in_the_limit(rule):
     assert not nothing.any()
 
 
-@pytest.mark.parametrize("form", [ep.difference, ep.ordinary], ids=["difference", "ordinary"])
+@pytest.mark.parametrize(
+    "form", [ep.learning.forms.displacements, ep.learning.forms.states], ids=["difference", "ordinary"]
+)
 @pytest.mark.parametrize("beta", [1e-3, 1e-5])
 def test_nudged_phases_start_from_the_free_state(form, beta):
     """One nudged sweep moves no unit by more than a multiple of beta; from rest it would move them by the state."""
     network = dense()
     x, y = data(network)
-    estimator = ep.EquilibriumPropagation(ep.symmetric(beta), SETTLE, ep.FixedPoint(1), form=form)
+    estimator = ep.EquilibriumPropagation(ep.symmetric(beta), SETTLE, ep.FixedSweeps(1), form=form)
     record = ep.Record()
     ep.Equilibrium(network, estimator).loss(x, y, record=record).backward()
     for node, value in record.nudged.state.items():
@@ -200,13 +202,13 @@ def test_every_estimator_settles_to_the_same_loss_and_keeps_no_graph_without_gra
     assert all(state.grad_fn is None for state in record.free.state.values())
     expected = F.cross_entropy(network.scores(model.settle(x).state), y)
     torch.testing.assert_close(value, expected)
-    assert int(record.free.sweeps[0]) == SETTLE.sweeps
+    assert int(record.free.sweeps[0]) == SETTLE.n
 
 
 def test_dropout_draws_in_training_alone_and_scales_as_dropout_does():
-    layers = [ep.DenseLayer(400, ep.linear, dropout=0.5), ep.DenseLayer(2, ep.linear)]
+    layers = [ep.DenseLayer(400, ep.identity, dropout=0.5), ep.DenseLayer(2, ep.identity)]
     network = ep.chain((6,), layers, ep.SquaredError, feedback_gain=1e-9)  # without feedback: a feedforward network
-    few = ep.FixedPoint(4)
+    few = ep.FixedSweeps(4)
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), few, few))
     x = torch.randn(1, 6)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import eqprop as ep
 
-SETTLE = ep.FixedPoint(400)
+SETTLE = ep.FixedSweeps(400)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,10 @@ def dense(separate=False, loss=readout):
 
 
 def conv(pool, separate=False):
-    layers = [ep.ConvLayer(3, pool=pool, activation=ep.tanh), ep.ConvLayer(4, pool=None, activation=ep.half_sigmoid)]
+    layers = [
+        ep.ConvLayer(3, pool=pool, activation=ep.tanh),
+        ep.ConvLayer(4, pool=None, activation=ep.energy.half_sigmoid),
+    ]
     return shrunk(ep.chain((2, 6, 6), [*layers, ep.DenseLayer(5, ep.tanh)], readout, separate))
 
 
@@ -45,7 +48,7 @@ def skip():
     edges = [("x", "a"), ("a", "b"), ("b", "c"), ("a", "c"), ("x", "c")]
     couplings = [ep.Synapse(p, q, ep.Dense(nodes[p].shape, nodes[q].shape)) for p, q in edges]
     couplings += [ep.Bias(n, (5,)) for n in ("a", "b", "c")]
-    loss = ep.WeightedSum([ep.SquaredError("c", (5,)), ep.CrossEntropy("b", (5,))], [1.0, 0.3])
+    loss = ep.energy.WeightedSum([ep.SquaredError("c", (5,)), ep.CrossEntropy("b", (5,))], [1.0, 0.3])
     return shrunk(ep.Network(nodes, couplings, loss), 0.5)
 
 
@@ -72,7 +75,7 @@ NETWORKS = {
     "dense": dense,
     "dense mse": lambda: dense(loss=ep.SquaredError),
     "average": lambda: conv(ep.AveragePool(2)),
-    "soft": lambda: conv(ep.SoftPool(2)),
+    "soft": lambda: conv(ep.energy.SoftPool(2)),
     "max": lambda: conv(ep.MaxPool(2)),
     "strided max": lambda: conv(ep.MaxPool(3, 2)),
     "separate": lambda: dense(separate=True),
@@ -134,8 +137,8 @@ def test_the_exact_gradient_is_that_of_the_settled_loss(network):
     assert float(slope) == pytest.approx(float(exact @ direction), rel=1e-5, abs=1e-8)
 
 
-@pytest.mark.parametrize(("stencil", "order"), [(ep.one_sided, 1), (ep.symmetric, 2), (ep.five_point, 4)])
-@pytest.mark.parametrize("make", [dense, lambda: dense(loss=ep.SquaredError), lambda: conv(ep.SoftPool(2))])
+@pytest.mark.parametrize(("stencil", "order"), [(ep.one_sided, 1), (ep.symmetric, 2), (ep.learning.five_point, 4)])
+@pytest.mark.parametrize("make", [dense, lambda: dense(loss=ep.SquaredError), lambda: conv(ep.energy.SoftPool(2))])
 def test_bias_falls_at_the_order_of_the_stencil(make, stencil, order):
     network = make()
     x, y = data(network)
@@ -150,7 +153,7 @@ def test_the_vector_field_rule_follows_the_forward_gradient(make):
     """With or without energy, -<d drive/d theta, ds/dbeta> is exact when feedback is the transpose."""
     network = make()
     for term in network.terms.values():
-        for _, up, down in term.pairs() if isinstance(term, ep.SeparateFeedback) else ():
+        for _, up, down in term.pairs() if isinstance(term, ep.energy.SeparateFeedback) else ():
             down.data.copy_(up.data)
     x, y = data(network)
     found = gradients(network, nudging(ep.symmetric(1e-3), ep.vector_field), x, y)
@@ -168,7 +171,7 @@ def test_kolen_pollack_gives_both_weights_the_mean_of_their_estimates():
         model = ep.Equilibrium(network, nudging(ep.symmetric(0.1), rule))
         return dict(zip(names, torch.autograd.grad(model.loss(x, y), list(network.parameters())), strict=True))
 
-    tied, apart = by_name(ep.kolen_pollack), by_name(ep.contrastive)
+    tied, apart = by_name(ep.learning.kolen_pollack), by_name(ep.contrastive)
     ups = [n for n in names if "feedforward" in n]
     assert ups
     for up in ups:
@@ -178,21 +181,27 @@ def test_kolen_pollack_gives_both_weights_the_mean_of_their_estimates():
         assert relative(apart[up], apart[down]) > 1e-12
 
 
-@pytest.mark.parametrize("form", [ep.difference, ep.ordinary], ids=["difference", "ordinary"])
+@pytest.mark.parametrize(
+    "form", [ep.learning.forms.displacements, ep.learning.forms.states], ids=["difference", "ordinary"]
+)
 def test_stacked_and_in_turn_are_the_same(network, form):
     x, y = data(network)
     together, apart = (
-        gradients(network, nudging(ep.five_point(0.1), form=form, stacked=stacked), x, y) for stacked in (True, False)
+        gradients(network, nudging(ep.learning.five_point(0.1), form=form, stacked=stacked), x, y)
+        for stacked in (True, False)
     )
     assert relative(apart, together) < 1e-12
 
 
-@pytest.mark.parametrize("rule", [ep.contrastive, ep.vector_field, ep.kolen_pollack])
+@pytest.mark.parametrize("rule", [ep.contrastive, ep.vector_field, ep.learning.kolen_pollack])
 def test_the_two_forms_agree(network, rule):
     """Where no pooling winner switches: the nudge is small enough for that here."""
     x, y = data(network)
     beta = 0.3 if not any("Max" in str(getattr(m, "pool", "")) for m in network.modules()) else 1e-4
-    found = [gradients(network, nudging(ep.symmetric(beta), rule, form=f), x, y) for f in (ep.difference, ep.ordinary)]
+    found = [
+        gradients(network, nudging(ep.symmetric(beta), rule, form=f), x, y)
+        for f in (ep.learning.forms.displacements, ep.learning.forms.states)
+    ]
     assert relative(*found) < 1e-9
 
 
@@ -204,22 +213,28 @@ def test_the_difference_form_survives_nudges_that_drown_the_ordinary_one():
     network = network.float()
     errors = {
         form: relative(gradients(network, nudging(ep.one_sided(1e-6), form=form), x.float(), y).double(), exact)
-        for form in (ep.difference, ep.ordinary)
+        for form in (ep.learning.forms.displacements, ep.learning.forms.states)
     }
-    assert errors[ep.difference] < 1e-4
-    assert errors[ep.ordinary] > 1e-2
+    assert errors[ep.learning.forms.displacements] < 1e-4
+    assert errors[ep.learning.forms.states] > 1e-2
 
 
 @pytest.mark.parametrize(
     ("form", "pool", "stands"),
-    [(ep.difference, ep.MaxPool(2), True), (ep.ordinary, ep.MaxPool(2), False), (ep.difference, ep.SoftPool(2), False)],
+    [
+        (ep.learning.forms.displacements, ep.MaxPool(2), True),
+        (ep.learning.forms.states, ep.MaxPool(2), False),
+        (ep.learning.forms.displacements, ep.energy.SoftPool(2), False),
+    ],
 )
 def test_16_bits_are_for_networks_that_the_difference_form_serves(form, pool, stands):
     """A soft pool between nodes leaves none, so that nudges settle in the ordinary form after all."""
     network = ep.chain((1, 6, 6), [ep.ConvLayer(2), ep.ConvLayer(3, pool=pool)], ep.SquaredError)
     estimator = nudging(ep.one_sided(0.01), form=form)
     assert estimator.sixteen_bits(network.landscape(torch.zeros(2, 1, 6, 6))) is stands
-    assert ep.SlownessPenalty(estimator, 1.0).sixteen_bits(network.landscape(torch.zeros(2, 1, 6, 6))) is stands
+    assert (
+        ep.learning.RayleighPenalty(estimator, 1.0).sixteen_bits(network.landscape(torch.zeros(2, 1, 6, 6))) is stands
+    )
 
 
 def test_per_example_weights_are_signed(network):
@@ -229,7 +244,7 @@ def test_per_example_weights_are_signed(network):
     whole = sum(w * gradients(network, exact, x[i : i + 1], y[i : i + 1]) / 5 for i, w in enumerate(weight))
     assert relative(gradients(network, exact, x, y, weight), whole) < 1e-7
     assert relative(gradients(network, nudging(ep.symmetric(1e-4)), x, y, weight), whole) < (
-        0.9 if any(isinstance(t, ep.SeparateFeedback) for t in network.terms.values()) else 1e-4
+        0.9 if any(isinstance(t, ep.energy.SeparateFeedback) for t in network.terms.values()) else 1e-4
     )
 
 
@@ -300,14 +315,14 @@ def test_an_unstable_equilibrium_is_reported():
     for p in network.parameters():
         p.data.mul_(40)
     x, y = data(network)
-    estimator = ep.ImplicitDifferentiation(ep.FixedPoint(1), steps=50)
+    estimator = ep.ImplicitDifferentiation(ep.FixedSweeps(1), steps=50)
     with pytest.raises(ep.NotSettledError, match="settle the free phase further"):
         ep.Equilibrium(network, estimator).loss(x, y).backward()
 
 
 def test_random_sign_is_a_fair_coin_of_its_own():
-    coin = ep.RandomSign(0.1, seed=4)
-    again = ep.RandomSign(0.1, seed=4)
+    coin = ep.learning.RandomSign(0.1, seed=4)
+    again = ep.learning.RandomSign(0.1, seed=4)
     torch.manual_seed(9)
     signs = [coin.draw().betas[1] for _ in range(400)]
     torch.manual_seed(1)
@@ -322,4 +337,4 @@ def test_random_sign_is_a_fair_coin_of_its_own():
 @pytest.mark.parametrize(("betas", "weights"), [((0.0, 0.1), (-5.0, 5.0)), ((0.1,), (10.0,)), ((0.1, 0.1), (5.0, 5.0))])
 def test_a_table_that_is_no_derivative_is_refused(betas, weights):
     with pytest.raises(ep.InputError):
-        ep.Stencil(betas, weights)
+        ep.learning.Stencil(betas, weights)

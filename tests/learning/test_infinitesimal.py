@@ -8,7 +8,7 @@ import eqprop as ep
 from eqprop.settling.displacement import tangent
 
 SYMMETRIC = {name: make for name, make in NETWORKS.items() if "separate" not in name}
-EXACT = {"damping": 0.0, "response": ep.ConjugateGradients(200, 1e-13)}
+EXACT = {"damping": 0.0, "response": ep.settling.ConjugateGradients(200, 1e-13)}
 
 
 @pytest.mark.parametrize("make", SYMMETRIC.values(), ids=SYMMETRIC.keys())
@@ -16,7 +16,7 @@ def test_it_equals_the_exact_gradient(make):
     network = make()
     x, y = data(network)
     exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
-    for response in (ep.ConjugateGradients(200, 1e-13), ep.FixedPoint(400), ep.UntilRest(1e-13, 1000)):
+    for response in (ep.settling.ConjugateGradients(200, 1e-13), ep.FixedSweeps(400), ep.UntilConverged(1e-13, 1000)):
         found = gradients(network, ep.InfinitesimalNudge(SETTLE, response, 0.0), x, y)
         assert relative(found, exact) < 1e-8, response
 
@@ -56,7 +56,7 @@ def test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out(dropo
     network = shrunk(ep.chain((6,), layers, ep.SquaredError))
     x, y = data(network)
     record = ep.Record()
-    nudge = ep.InfinitesimalNudge(SETTLE, ep.ConjugateGradients(200, 1e-9), 0.0)
+    nudge = ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(200, 1e-9), 0.0)
     ep.Equilibrium(network, nudge).train().loss(x, y, record=record).backward()
     assert int(record.nudged.sweeps.max()) <= 9
 
@@ -66,16 +66,16 @@ def test_conjugate_gradients_end_where_relaxation_ends_and_sooner():
     x, _ = data(network)
     with torch.no_grad():
         scene = network.landscape(x)
-        state = SETTLE(scene, scene.rest()).state
+        state = SETTLE(scene, scene.zeros()).state
         force = {"layer3": torch.randn_like(state["layer3"])}
         moved = tangent(scene, state, force)
-        end = ep.FixedPoint(500)(moved, moved.rest()).state
+        end = ep.FixedSweeps(500)(moved, moved.zeros()).state
         gaps = []
-        for solver in (ep.ConjugateGradients(4, 0.0), ep.FixedPoint(4)):
-            found = solver(moved, moved.rest()).state
+        for solver in (ep.settling.ConjugateGradients(4, 0.0), ep.FixedSweeps(4)):
+            found = solver(moved, moved.zeros()).state
             gaps.append(max(float((found[n] - end[n]).abs().max()) for n in end))
         assert gaps[0] < gaps[1]
-        whole = ep.ConjugateGradients(100, 1e-14)(moved, moved.rest())
+        whole = ep.settling.ConjugateGradients(100, 1e-14)(moved, moved.zeros())
     assert not whole.unstable.any()
     for node, value in end.items():
         torch.testing.assert_close(whole.state[node], value, rtol=0, atol=1e-11)
@@ -90,15 +90,15 @@ def test_an_example_at_no_stable_equilibrium_is_reported_and_hurts_no_other():
         for name in ("layer1_bias", "layer2_bias"):
             network.terms[name].bias.zero_()
         scene = network.landscape(torch.tensor([[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]]))
-        state = SETTLE(scene, scene.rest()).state  # zero, a saddle, and a saturated rest
+        state = SETTLE(scene, scene.zeros()).state  # zero, a saddle, and a saturated rest
         force = {"layer2": torch.ones(2, 3)}
         moved = tangent(scene, state, force)
-        settled = ep.ConjugateGradients(50)(moved, moved.rest())
+        settled = ep.settling.ConjugateGradients(50)(moved, moved.zeros())
         second = network.landscape(torch.tensor([[2.0, 2.0, 2.0]]))
         lonely = tangent(second, {n: v[1:] for n, v in state.items()}, {"layer2": torch.ones(1, 3)})
-        alone = ep.ConjugateGradients(50)(lonely, lonely.rest())
+        alone = ep.settling.ConjugateGradients(50)(lonely, lonely.zeros())
         damped = tangent(scene, state, force, damping=4.0)
-        cured = ep.ConjugateGradients(50)(damped, damped.rest())
+        cured = ep.settling.ConjugateGradients(50)(damped, damped.zeros())
     assert settled.unstable.tolist() == [True, False]
     assert all(value.isfinite().all() for value in settled.state.values())
     for node, value in alone.state.items():
@@ -111,4 +111,4 @@ def test_a_landscape_that_is_not_linear_is_refused():
     x, _ = data(network)
     scene = network.landscape(x)
     with pytest.raises(ep.InputError, match="tangent"):
-        ep.ConjugateGradients(3)(scene, scene.rest())
+        ep.settling.ConjugateGradients(3)(scene, scene.zeros())

@@ -12,7 +12,7 @@ import eqprop as ep
 
 def model():
     torch.manual_seed(0)
-    settle = ep.FixedPoint(30)
+    settle = ep.FixedSweeps(30)
     layers = [ep.ConvLayer(3, activation=ep.tanh), ep.DenseLayer(5, ep.tanh)]
     network = ep.chain((1, 6, 6), layers, lambda n, s: ep.ReadoutCrossEntropy(n, s, 3))
     return ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), settle, settle)).double()

@@ -10,11 +10,11 @@ import eqprop as ep
 from eqprop.settling.displacement import tangent
 from eqprop.training.loop import alignment_angles
 
-FREE = ep.FixedPoint(10)  # at rest or not, a penalty is that of the state where the free phase ends
+FREE = ep.FixedSweeps(10)  # at rest or not, a penalty is that of the state where the free phase ends
 
 
 def nudging(stencil):
-    return ep.EquilibriumPropagation(stencil, FREE, ep.FixedPoint(30))
+    return ep.EquilibriumPropagation(stencil, FREE, ep.FixedSweeps(30))
 
 
 def tiny(kind):
@@ -29,7 +29,7 @@ def tiny(kind):
 def settled(network, x):
     with torch.no_grad():
         scene = network.landscape(x)
-        return scene, FREE(scene, scene.rest()).state
+        return scene, FREE(scene, scene.zeros()).state
 
 
 def jacobian(network, x, state):
@@ -64,7 +64,7 @@ def over_a_basis(penalty):
 
 
 def expected(penalty, a, slopes):
-    if penalty is ep.asymmetry:
+    if penalty is ep.learning.jacobian_asymmetry:
         return 0.5 * (a - a.T).square().sum()
     return (slopes[:, None] * a).square().sum()
 
@@ -74,11 +74,13 @@ class Nothing(ep.Estimator):
 
     def __call__(self, landscape):
         with torch.no_grad():
-            free = FREE(landscape, landscape.rest())
-        return free, lambda cost, parameters: ep.Learnt(tuple(torch.zeros_like(p) for p in parameters))
+            free = FREE(landscape, landscape.zeros())
+        return free, lambda cost, parameters: ep.learning.GradientEstimate(
+            tuple(torch.zeros_like(p) for p in parameters)
+        )
 
 
-@pytest.mark.parametrize("penalty", [ep.asymmetry, ep.steepness])
+@pytest.mark.parametrize("penalty", [ep.learning.jacobian_asymmetry, ep.learning.jacobian_norm])
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 def test_its_mean_is_the_norm_of_the_jacobian_and_so_is_its_gradient(kind, penalty):
     network = tiny(kind)
@@ -97,9 +99,9 @@ def test_its_mean_is_the_norm_of_the_jacobian_and_so_is_its_gradient(kind, penal
     with torch.no_grad():
         value = over_a_basis(penalty)(tangent(scene, state, {}), state)
     torch.testing.assert_close(value, torch.stack(norms).detach(), rtol=1e-9, atol=0)
-    estimator = ep.JacobianPenalty(Nothing(), over_a_basis(penalty), 0.3, probes=1)
+    estimator = ep.learning.JacobianPenalty(Nothing(), over_a_basis(penalty), 0.3, probes=1)
     assert relative(gradients(network, estimator, x, y), exact) < 1e-9
-    many = ep.JacobianPenalty(Nothing(), penalty, 0.3, probes=600)
+    many = ep.learning.JacobianPenalty(Nothing(), penalty, 0.3, probes=600)
     assert relative(gradients(network, many, x, y), exact) < 0.1
 
 
@@ -108,7 +110,7 @@ def test_a_network_with_energy_has_no_asymmetry(name):
     network = NETWORKS[name]()
     x, y = data(network)
     estimator = ep.InfinitesimalNudge(FREE)
-    found = gradients(network, ep.JacobianPenalty(estimator, ep.asymmetry, 10.0), x, y)
+    found = gradients(network, ep.learning.JacobianPenalty(estimator, ep.learning.jacobian_asymmetry, 10.0), x, y)
     assert relative(found, gradients(network, estimator, x, y)) < 1e-12
 
 
@@ -116,7 +118,9 @@ def test_nor_has_one_whose_units_are_silenced():
     layers = [ep.DenseLayer(9, ep.tanh, dropout=0.4), ep.DenseLayer(8, ep.tanh), ep.DenseLayer(4, ep.tanh, dropout=0.2)]
     network = shrunk(ep.chain((6,), layers, ep.SquaredError))
     x, y = data(network)
-    model = ep.Equilibrium(network, ep.JacobianPenalty(Nothing(), ep.asymmetry, 10.0)).train()
+    model = ep.Equilibrium(
+        network, ep.learning.JacobianPenalty(Nothing(), ep.learning.jacobian_asymmetry, 10.0)
+    ).train()
     model.loss(x, y).backward()
     assert all(float(p.grad.abs().max()) < 1e-14 for p in network.parameters())
 
@@ -125,7 +129,9 @@ def test_nor_has_one_whose_units_are_silenced():
 def test_it_turns_feedback_weights_towards_the_feedforward_ones(kind):
     network = tiny(kind)
     x, y = data(network)
-    model = ep.Equilibrium(network, ep.JacobianPenalty(Nothing(), ep.asymmetry, 1.0, probes=50))
+    model = ep.Equilibrium(
+        network, ep.learning.JacobianPenalty(Nothing(), ep.learning.jacobian_asymmetry, 1.0, probes=50)
+    )
     before = alignment_angles(model)
     optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
     for _ in range(30):
@@ -142,15 +148,15 @@ def test_a_network_taught_to_be_less_steep_settles_sooner():
     for parameter in network.parameters():
         parameter.data.mul_(2)
     x, y = data(network)
-    rest = ep.UntilRest(1e-6, 1000)
+    rest = ep.UntilConverged(1e-6, 1000)
 
     def sweeps():
         with torch.no_grad():
             scene = network.landscape(x)
-            return float(rest(scene, scene.rest()).sweeps.double().mean())
+            return float(rest(scene, scene.zeros()).sweeps.double().mean())
 
     before = sweeps()
-    model = ep.Equilibrium(network, ep.JacobianPenalty(Nothing(), ep.steepness, 1.0))
+    model = ep.Equilibrium(network, ep.learning.JacobianPenalty(Nothing(), ep.learning.jacobian_norm, 1.0))
     optimiser = torch.optim.SGD(network.parameters(), lr=0.3)
     for _ in range(40):
         optimiser.zero_grad()
@@ -163,11 +169,13 @@ def test_probes_come_from_a_generator_of_its_own():
     network = tiny("dense")
     x, y = data(network)
     y = y % 2
-    coin = ep.RandomSign(0.1)
+    coin = ep.learning.RandomSign(0.1)
     wrapped = ep.EquilibriumPropagation(coin, FREE, FREE)
-    one, same, other = (ep.JacobianPenalty(wrapped, ep.asymmetry, 1.0, seed=s) for s in (4, 4, 5))
+    one, same, other = (
+        ep.learning.JacobianPenalty(wrapped, ep.learning.jacobian_asymmetry, 1.0, seed=s) for s in (4, 4, 5)
+    )
     assert [*one.generators()] == [coin.generator, one.generator]
-    model = ep.Equilibrium(network, ep.JacobianPenalty(Nothing(), ep.asymmetry, 1.0, seed=4))
+    model = ep.Equilibrium(network, ep.learning.JacobianPenalty(Nothing(), ep.learning.jacobian_asymmetry, 1.0, seed=4))
     found = [gradients(network, model.estimator, x, y)]
     twin = copy.deepcopy(model)
     found += [gradients(network, model.estimator, x, y), gradients(network, twin.estimator, x, y)]
@@ -189,7 +197,10 @@ def test_data_and_parameters_of_no_recurrent_term_get_the_other_estimators_gradi
     x, y = torch.randn(5, 3, requires_grad=True), torch.arange(5) % 2
     names = ["x", *(name for name, _ in network.named_parameters())]
     found = []
-    for estimator in (nudging(ep.symmetric(0.1)), ep.JacobianPenalty(nudging(ep.symmetric(0.1)), ep.asymmetry, 1.0)):
+    for estimator in (
+        nudging(ep.symmetric(0.1)),
+        ep.learning.JacobianPenalty(nudging(ep.symmetric(0.1)), ep.learning.jacobian_asymmetry, 1.0),
+    ):
         loss = ep.Equilibrium(network, estimator).loss(x, y)
         found.append(dict(zip(names, torch.autograd.grad(loss, [x, *network.parameters()]), strict=True)))
     assert torch.equal(found[0]["x"], found[1]["x"])
@@ -202,7 +213,9 @@ def test_the_loss_scales_it_and_examples_count_alike():
     x, y = data(network)
 
     def found(scale, weight=None):
-        model = ep.Equilibrium(network, ep.JacobianPenalty(Nothing(), ep.asymmetry, 1.0, seed=2))
+        model = ep.Equilibrium(
+            network, ep.learning.JacobianPenalty(Nothing(), ep.learning.jacobian_asymmetry, 1.0, seed=2)
+        )
         loss = scale * model.loss(x, y % 2, weight)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
 
@@ -213,12 +226,12 @@ def test_the_loss_scales_it_and_examples_count_alike():
 def test_one_node_alone_has_no_jacobian():
     network = ep.chain((3,), [ep.DenseLayer(2, ep.tanh)], ep.SquaredError)
     x, y = torch.randn(4, 3), torch.arange(4) % 2
-    for penalty in (ep.asymmetry, ep.steepness):
-        found = gradients(network, ep.JacobianPenalty(nudging(ep.symmetric(0.1)), penalty, 1.0), x, y)
+    for penalty in (ep.learning.jacobian_asymmetry, ep.learning.jacobian_norm):
+        found = gradients(network, ep.learning.JacobianPenalty(nudging(ep.symmetric(0.1)), penalty, 1.0), x, y)
         assert torch.equal(found, gradients(network, nudging(ep.symmetric(0.1)), x, y))
 
 
 @pytest.mark.parametrize(("strength", "probes"), [(-1.0, 5), (float("nan"), 5), (1.0, 0)])
 def test_what_cannot_be(strength, probes):
     with pytest.raises(ep.InputError, match="probes"):
-        ep.JacobianPenalty(Nothing(), ep.asymmetry, strength, probes)
+        ep.learning.JacobianPenalty(Nothing(), ep.learning.jacobian_asymmetry, strength, probes)

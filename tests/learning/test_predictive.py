@@ -11,8 +11,8 @@ from eqprop.recipes import RECIPES
 from eqprop.training.data import load_images
 
 MNIST = FOLDER.parent / "data" / "mnist"
-SIGMOID = ep.Sigmoid(slope=1, centre=0)
-LEAKY = ep.Leaky(0.1)
+SIGMOID = ep.energy.Sigmoid(slope=1, centre=0)
+LEAKY = ep.settling.Leaky(0.1)
 
 
 def images(source, count):
@@ -36,8 +36,8 @@ def mlp(inputs, hidden):
 
 def luczak(predictor, learnt=10, onset=13, **more):
     """The settings of the multi-layer perceptron."""
-    free, taught = ep.FixedPoint(120, LEAKY), ep.FixedPoint(120 - onset, LEAKY)
-    return ep.PredictiveLearning(free, taught, onset, learnt, predictor, **more)
+    free, taught = ep.FixedSweeps(120, LEAKY), ep.FixedSweeps(120 - onset, LEAKY)
+    return ep.learning.PredictiveLearning(free, taught, onset, learnt, predictor, **more)
 
 
 def update(network, estimator, x, y, weight=None):
@@ -77,7 +77,7 @@ def test_the_update_is_the_papers():
     expected = [regression([free[k][i] for k in (0, 3, 9)], free[-1][i], u, 0.0) for i in range(2)]
     hidden, output = h - expected[0], o - expected[1]
     wanted = (-hidden.T @ x[:u] / u, -hidden.mean(0), -output.T @ h / u, -output.mean(0))
-    found = update(network, luczak(ep.LeastSquares((1, 4, 10), 0.0), u), x, y)
+    found = update(network, luczak(ep.learning.LeastSquares((1, 4, 10), 0.0), u), x, y)
     for (name, value), answer in zip(found.items(), wanted, strict=True):
         assert relative(value, answer) < 1e-6, name
 
@@ -88,13 +88,15 @@ def test_the_predictor_is_ordinary_least_squares(shape, samples):
     path = [torch.rand(30, *shape) for _ in range(samples + 1)]
     if len(shape) == 3:
         path = [state.contiguous(memory_format=torch.channels_last) for state in path]
-    predictor = ep.LeastSquares(tuple(range(1, samples + 1)))
+    predictor = ep.learning.LeastSquares(tuple(range(1, samples + 1)))
     found = predictor([{"a": state} for state in path[:-1]], {"a": path[-1]}, 4)["a"]
     flat = [state.flatten(1) for state in path]
     expected = regression(flat[:-1], flat[-1], 4, -torch.inf).view(4, *shape)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     low, high = 0.3, 0.6
-    clipped = ep.LeastSquares(predictor.samples, low, high)([{"a": s} for s in path[:-1]], {"a": path[-1]}, 4)["a"]
+    clipped = ep.learning.LeastSquares(predictor.samples, low, high)([{"a": s} for s in path[:-1]], {"a": path[-1]}, 4)[
+        "a"
+    ]
     torch.testing.assert_close(clipped, found.clamp(low, high))
     assert bool((clipped != found).any())
 
@@ -103,7 +105,7 @@ def test_a_prediction_does_not_look_at_what_it_predicts():
     path = [torch.rand(30, 6) for _ in range(4)]
     hidden = path[-1].clone()
     hidden[:5] = torch.nan
-    predictor = ep.LeastSquares((1, 2, 3))
+    predictor = ep.learning.LeastSquares((1, 2, 3))
     first, second = (predictor([{"a": s} for s in path[:-1]], {"a": end}, 5)["a"] for end in (path[-1], hidden))
     assert torch.equal(first, second)
 
@@ -117,7 +119,7 @@ def test_units_that_do_not_move_or_move_alike_are_predicted(dtype):
     slow = [end * (1 - 0.999**k) for k in range(1, 13)]
     for path, tolerance in (([*still, still[-1]], 1e-6), ([*slow, end], 1e-4), ([*slow, *slow[-1:] * 3, end], 1e-4)):
         samples = [{"a": state} for state in path[:-1]]
-        found = ep.LeastSquares(tuple(range(1, len(path))))(samples, {"a": path[-1]}, 10)["a"]
+        found = ep.learning.LeastSquares(tuple(range(1, len(path))))(samples, {"a": path[-1]}, 10)["a"]
         assert found.dtype == dtype
         torch.testing.assert_close(found, path[-1][:10], rtol=0, atol=tolerance)
 
@@ -126,19 +128,21 @@ def test_units_that_do_not_move_or_move_alike_are_predicted(dtype):
 def test_all_steps_up_to_the_last_reproduce_the_free_state(make):
     network = make()
     (x, y), record = batch(network, 40), ep.Record()
-    free, taught = ep.FixedPoint(15, LEAKY), ep.FixedPoint(10, LEAKY)
+    free, taught = ep.FixedSweeps(15, LEAKY), ep.FixedSweeps(10, LEAKY)
     settings = {"onset": 5, "learnt": 6}
-    every = ep.LeastSquares(tuple(range(1, 16)))
-    ep.Equilibrium(network, ep.PredictiveLearning(free, taught, **settings, predictor=every)).loss(x, y, None, record)
+    every = ep.learning.LeastSquares(tuple(range(1, 16)))
+    ep.Equilibrium(network, ep.learning.PredictiveLearning(free, taught, **settings, predictor=every)).loss(
+        x, y, None, record
+    )
     with torch.no_grad():
         scene, passed = network.landscape(x), []
         for k in range(1, 16):
-            passed.append(ep.FixedPoint(k, LEAKY)(scene, scene.rest()).state)
+            passed.append(ep.FixedSweeps(k, LEAKY)(scene, scene.zeros()).state)
     for node, value in every(passed, record.free.state, 6).items():
         torch.testing.assert_close(value, record.free.state[node][:6], rtol=0, atol=1e-12)
     found, true = (
-        update(network, ep.PredictiveLearning(free, taught, **settings, predictor=p), x, y)
-        for p in (every, ep.TrueFree())
+        update(network, ep.learning.PredictiveLearning(free, taught, **settings, predictor=p), x, y)
+        for p in (every, ep.learning.FreeStateBaseline())
     )
     for name, value in true.items():
         assert relative(found[name], value) < 1e-9, name
@@ -156,15 +160,17 @@ def batch(network, size):
 
 
 @pytest.mark.parametrize("make", [lambda: dense(loss=ep.SquaredError), lambda: conv_squared()], ids=["dense", "conv"])
-@pytest.mark.parametrize("teacher", [ep.clamp, ep.soft_clamp, ep.force])
-@pytest.mark.parametrize("rule", [ep.clamped_presynaptic, ep.contrastive])
+@pytest.mark.parametrize("teacher", [ep.learning.clamp, ep.learning.soft_clamp, ep.learning.force])
+@pytest.mark.parametrize("rule", [ep.learning.clamped_presynaptic, ep.contrastive])
 def test_with_the_true_free_state_it_is_the_one_sided_contrast(make, teacher, rule):
     """All learnt, and the teacher coming at rest: contrastive Hebbian learning and its delta form; weights too."""
-    network, settle = make(), ep.FixedPoint(300)
+    network, settle = make(), ep.FixedSweeps(300)
     x, y = batch(network, 6)
     weight, beta = torch.linspace(0.5, 1.5, 6), 0.3
-    predictive = ep.PredictiveLearning(settle, settle, 300, 6, ep.TrueFree(), teacher, beta, rule)
-    two = ep.EquilibriumPropagation(ep.one_sided(beta), settle, settle, rule, ep.ordinary, teacher)
+    predictive = ep.learning.PredictiveLearning(
+        settle, settle, 300, 6, ep.learning.FreeStateBaseline(), teacher, beta, rule
+    )
+    two = ep.EquilibriumPropagation(ep.one_sided(beta), settle, settle, rule, ep.learning.forms.states, teacher)
     found, expected = (update(network, estimator, x, y, weight) for estimator in (predictive, two))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
@@ -173,7 +179,9 @@ def test_with_the_true_free_state_it_is_the_one_sided_contrast(make, teacher, ru
 def test_examples_that_are_not_learnt_give_no_gradient():
     network = dense(loss=ep.SquaredError)
     x, y = batch(network, 30)
-    estimator = ep.PredictiveLearning(ep.FixedPoint(40, LEAKY), ep.FixedPoint(30, LEAKY), 9, 4, ep.LeastSquares((2, 8)))
+    estimator = ep.learning.PredictiveLearning(
+        ep.FixedSweeps(40, LEAKY), ep.FixedSweeps(30, LEAKY), 9, 4, ep.learning.LeastSquares((2, 8))
+    )
     x.requires_grad_()
     record = ep.Record()
     ep.Equilibrium(network, estimator).loss(x, y, record=record).backward()
@@ -190,7 +198,7 @@ def test_examples_that_are_not_learnt_give_no_gradient():
 def trained(network, x, y, updates):
     """Made with the true free state, by Adagrad."""
     optimizer = torch.optim.Adagrad(network.parameters(), lr=0.03)
-    model = ep.Equilibrium(network, luczak(ep.TrueFree()))
+    model = ep.Equilibrium(network, luczak(ep.learning.FreeStateBaseline()))
     for chosen in torch.randint(len(x), (updates, 10), generator=torch.Generator().manual_seed(0)):
         optimizer.zero_grad()
         model.loss(x[chosen], y[chosen]).backward()
@@ -208,10 +216,10 @@ def test_twelve_samples_predict_the_update(source):
     network = mlp(x.shape[1], 100)
     for updates in (0, 240):
         trained(network, x, y, updates)
-        true = update(network, luczak(ep.TrueFree()), x[:500], y[:500])
+        true = update(network, luczak(ep.learning.FreeStateBaseline()), x[:500], y[:500])
         cosines = {}
         for samples in (1, 12):
-            predictor = ep.LeastSquares(tuple(range(1, samples + 1)), 0.0)
+            predictor = ep.learning.LeastSquares(tuple(range(1, samples + 1)), 0.0)
             found = update(network, luczak(predictor), x[:500], y[:500])
             cosines[samples] = [
                 F.cosine_similarity(found[n].flatten(), t.flatten(), dim=0).item() for n, t in true.items()
@@ -258,25 +266,27 @@ def test_mnist_error_after_50_and_100_epochs():
 
 
 def test_bad_settings_are_named():
-    free = ep.FixedPoint(20, LEAKY)
+    free = ep.FixedSweeps(20, LEAKY)
     for more, says in (
         ({"onset": 21}, "onset: .* no moment 21"),
         ({"onset": -1}, "no moment -1"),
-        ({"predictor": ep.LeastSquares((1, 30))}, "samples: .* no moment 30"),
+        ({"predictor": ep.learning.LeastSquares((1, 30))}, "samples: .* no moment 30"),
         ({"learnt": 0}, "learnt 0"),
         ({"beta": 0.0}, "beta 0"),
     ):
         with pytest.raises(ep.InputError, match=says):
-            ep.PredictiveLearning(free, free, **({"onset": 5, "learnt": 2, "predictor": ep.TrueFree()} | more))
+            ep.learning.PredictiveLearning(
+                free, free, **({"onset": 5, "learnt": 2, "predictor": ep.learning.FreeStateBaseline()} | more)
+            )
     for samples in ((), (2, 1), (1, 1)):
         with pytest.raises(ep.InputError, match="samples"):
-            ep.LeastSquares(samples)
+            ep.learning.LeastSquares(samples)
     network = dense(loss=ep.SquaredError)
     x, y = batch(network, 16)
     for learnt, predictor, says in (
-        (3, ep.LeastSquares(), "13 examples .* 13 coefficients"),
-        (17, ep.TrueFree(), "17"),
+        (3, ep.learning.LeastSquares(), "13 examples .* 13 coefficients"),
+        (17, ep.learning.FreeStateBaseline(), "17"),
     ):
         with pytest.raises(ep.InputError, match=says):
-            update(network, ep.PredictiveLearning(free, free, 5, learnt, predictor), x, y)
-    update(network, ep.PredictiveLearning(free, free, 5, 2), x, y)  # one more than there are coefficients
+            update(network, ep.learning.PredictiveLearning(free, free, 5, learnt, predictor), x, y)
+    update(network, ep.learning.PredictiveLearning(free, free, 5, 2), x, y)  # one more than there are coefficients

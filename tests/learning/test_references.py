@@ -49,22 +49,24 @@ def linear_loss(parameters, beta=0.0):
     [
         ep.ImplicitDifferentiation(SETTLE),
         ep.BackpropagationThroughTime(SETTLE, 300),
-        ep.InfinitesimalNudge(SETTLE, ep.ConjugateGradients(50, 1e-14), 0.0),
-        nudging(ep.five_point(0.01)),
+        ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(50, 1e-14), 0.0),
+        nudging(ep.learning.five_point(0.01)),
     ],
     ids=lambda e: type(e).__name__,
 )
 def test_a_linear_networks_gradient_is_that_of_its_linear_system(estimator):
-    network, parameters = two_layers(ep.linear)
+    network, parameters = two_layers(ep.identity)
     expected = torch.autograd.grad(linear_loss(parameters)[1], parameters)
     close(found_by(network, estimator, parameters), expected, 1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.7, -0.3])
-@pytest.mark.parametrize("form", [ep.difference, ep.ordinary], ids=["difference", "ordinary"])
+@pytest.mark.parametrize(
+    "form", [ep.learning.forms.displacements, ep.learning.forms.states], ids=["difference", "ordinary"]
+)
 def test_a_large_nudge_of_a_linear_network_is_the_difference_of_two_solved_energies(form, beta):
     """Not a limit: the finite-beta estimate itself, from states that no solver of this package found."""
-    network, parameters = two_layers(ep.linear)
+    network, parameters = two_layers(ep.identity)
     (w1, w2, b1, b2), (x, _) = parameters, data()
 
     def contrast(state):
@@ -86,7 +88,7 @@ def test_truncated_backpropagation_is_that_of_the_loop_written_out(sweeps, last)
             s1, s2 = s1.detach(), s2.detach()
         s1, s2 = torch.tanh(x @ w1.T + b1 + s2 @ w2), torch.tanh(s1 @ w2.T + b2)
     loss = 0.5 * (s2 - y).square().sum(1).mean()
-    estimator = ep.BackpropagationThroughTime(ep.FixedPoint(sweeps, ep.synchronous), last)
+    estimator = ep.BackpropagationThroughTime(ep.FixedSweeps(sweeps, ep.synchronous), last)
     torch.testing.assert_close(ep.Equilibrium(network, estimator).loss(x, y).detach(), loss.detach())
     found = found_by(network, estimator, parameters)
     expected = torch.autograd.grad(loss, parameters, materialize_grads=True)
@@ -97,7 +99,7 @@ def test_truncated_backpropagation_is_that_of_the_loop_written_out(sweeps, last)
 @pytest.mark.parametrize("last", [0, 6])
 def test_a_truncation_beyond_the_phase_is_refused(last):
     with pytest.raises(ep.InputError, match=f"last {last}"):
-        ep.BackpropagationThroughTime(ep.FixedPoint(5), last)
+        ep.BackpropagationThroughTime(ep.FixedSweeps(5), last)
 
 
 def test_implicit_differentiation_is_the_solve_of_its_linear_system():
@@ -106,7 +108,7 @@ def test_implicit_differentiation_is_the_solve_of_its_linear_system():
     (w1, w2, b1, b2), (x, y) = parameters, (v[:1] for v in data())
     with torch.no_grad():
         scene = network.landscape(x)
-        state = SETTLE(scene, scene.rest()).state
+        state = SETTLE(scene, scene.zeros()).state
     at = torch.cat(list(state.values()), 1)[0]
 
     def step(s, w1, w2, b1, b2):
@@ -126,8 +128,8 @@ def test_implicit_differentiation_is_the_solve_of_its_linear_system():
     "estimator",
     [
         ep.ImplicitDifferentiation(SETTLE),
-        nudging(ep.five_point(0.01)),
-        nudging(ep.five_point(0.01), form=ep.ordinary),
+        nudging(ep.learning.five_point(0.01)),
+        nudging(ep.learning.five_point(0.01), form=ep.learning.forms.states),
         ep.InfinitesimalNudge(SETTLE, SETTLE, damping=0.0),
         ep.InfinitesimalNudge(SETTLE, damping=0.0),
     ],
@@ -146,7 +148,9 @@ def test_one_free_node_learns_by_ordinary_backpropagation(estimator, loss):
     close(torch.autograd.grad(value, parameters), torch.autograd.grad(expected, parameters), 1e-6)
 
 
-@pytest.mark.parametrize("form", [ep.ordinary, ep.difference], ids=["ordinary", "difference"])
+@pytest.mark.parametrize(
+    "form", [ep.learning.forms.states, ep.learning.forms.displacements], ids=["ordinary", "difference"]
+)
 def test_a_node_beside_the_loss_learns_nothing(form):
     """Node a hears the data and speaks to no one, so the loss on b leaves it alone."""
     nodes = {"x": ep.Node((3,)), "a": ep.Node((4,), ep.tanh), "b": ep.Node((2,), ep.tanh)}
@@ -184,7 +188,7 @@ def test_backpropagation_is_the_exact_gradient_of_a_network_that_feeds_nothing_b
     x, y = batch_of(network)
     backward = []
     for term in network.terms.values():
-        if isinstance(term, ep.SeparateFeedback):
+        if isinstance(term, ep.energy.SeparateFeedback):
             backward += [id(down) for _, _, down in term.pairs()]
     found = gradients(network, ep.Backpropagation(), x, y)
     for term in network.terms.values():
@@ -205,7 +209,7 @@ def test_backpropagation_is_the_exact_gradient_of_a_network_that_feeds_nothing_b
     coefficients=st.lists(st.floats(-3, 3), min_size=2, max_size=5),
 )
 def test_stencils_differentiate_polynomials_of_their_order_exactly(beta, coefficients):
-    for make in (ep.one_sided, ep.symmetric, ep.five_point):
+    for make in (ep.one_sided, ep.symmetric, ep.learning.five_point):
         stencil = make(beta)
         used = coefficients[: stencil.order + 1]
         value = sum(
@@ -215,7 +219,9 @@ def test_stencils_differentiate_polynomials_of_their_order_exactly(beta, coeffic
 
 
 @pytest.mark.parametrize("beta", [0.0, float("inf"), float("nan")])
-@pytest.mark.parametrize("make", [ep.one_sided, ep.symmetric, ep.five_point, ep.RandomSign], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "make", [ep.one_sided, ep.symmetric, ep.learning.five_point, ep.learning.RandomSign], ids=lambda m: m.__name__
+)
 def test_nudges_that_cannot_be(make, beta):
     with pytest.raises(ep.InputError, match="does not nudge"):
         make(beta)

@@ -8,7 +8,7 @@ import torch
 import eqprop as ep
 from eqprop import testing
 
-SWEEPS = [ep.synchronous, ep.alternating, ep.forward_order, ep.backward_order]
+SWEEPS = [ep.synchronous, ep.alternating, ep.settling.forward_order, ep.settling.backward_order]
 
 
 def network(activation=ep.tanh, scale=0.5, seed=0):
@@ -32,7 +32,7 @@ def test_sweeps_come_to_rest(sweep):
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-@pytest.mark.parametrize("solver", [ep.FixedPoint(3), ep.FixedPoint(60), ep.UntilRest(1e-6, 500)], ids=str)
+@pytest.mark.parametrize("solver", [ep.FixedSweeps(3), ep.FixedSweeps(60), ep.UntilConverged(1e-6, 500)], ids=str)
 def test_solvers_are_honest(solver, sweep):
     testing.check_solver(type(solver)(**{**vars(solver), "sweep": sweep}), network())
 
@@ -40,7 +40,7 @@ def test_solvers_are_honest(solver, sweep):
 def test_rest_is_a_stationary_point_of_the_energy():
     with torch.no_grad():
         scene = landscape(network())
-        state = ep.FixedPoint(300)(scene, scene.rest()).state
+        state = ep.FixedSweeps(300)(scene, scene.zeros()).state
     leaves = {node: value.clone().requires_grad_() for node, value in state.items()}
     slope = torch.autograd.grad(scene.energy(leaves).sum(), list(leaves.values()))
     assert max(float(g.abs().max()) for g in slope) < 1e-12
@@ -49,14 +49,15 @@ def test_rest_is_a_stationary_point_of_the_energy():
 def test_all_orders_meet_and_an_alternating_sweep_does_the_work_of_two():
     with torch.no_grad():
         scene = landscape(network())
-        ends = [ep.FixedPoint(300, sweep)(scene, scene.rest()).state for sweep in SWEEPS]
+        ends = [ep.FixedSweeps(300, sweep)(scene, scene.zeros()).state for sweep in SWEEPS]
     for end in ends[1:]:
         for node, value in end.items():
             torch.testing.assert_close(value, ends[0][node], rtol=0, atol=1e-12)
     with torch.no_grad():
         gaps = [
             max(
-                float((ep.FixedPoint(n, sweep)(scene, scene.rest()).state[k] - ends[0][k]).abs().max()) for k in ends[0]
+                float((ep.FixedSweeps(n, sweep)(scene, scene.zeros()).state[k] - ends[0][k]).abs().max())
+                for k in ends[0]
             )
             for n, sweep in ((10, ep.synchronous), (6, ep.alternating))
         ]
@@ -65,7 +66,7 @@ def test_all_orders_meet_and_an_alternating_sweep_does_the_work_of_two():
 
 def test_a_linear_network_settles_to_the_solution_of_its_linear_system():
     torch.manual_seed(0)
-    net = ep.chain((3,), [ep.DenseLayer(4, ep.linear), ep.DenseLayer(2, ep.linear)]).double()
+    net = ep.chain((3,), [ep.DenseLayer(4, ep.identity), ep.DenseLayer(2, ep.identity)]).double()
     x = torch.randn(5, 3, dtype=torch.float64)
     parameters = {name: p.detach() * 0.5 for name, p in net.named_parameters()}
     net.load_state_dict(parameters)
@@ -76,15 +77,15 @@ def test_a_linear_network_settles_to_the_solution_of_its_linear_system():
     expected = torch.linalg.solve(system, torch.cat([x @ w1.T + b1, b2.expand(5, 2)], 1).T).T
     with torch.no_grad():
         scene = net.landscape(x)
-        state = ep.FixedPoint(300)(scene, scene.rest()).state
+        state = ep.FixedSweeps(300)(scene, scene.zeros()).state
     torch.testing.assert_close(torch.cat([state["layer1"], state["layer2"]], 1), expected)
 
 
 def test_energy_never_rises_in_alternating_sweeps():
     """Each half-sweep minimises over its nodes exactly: clipped units, terms linear in every node."""
     with torch.no_grad():
-        scene = landscape(network(ep.half_hard_sigmoid, scale=3.0))
-        state = scene.rest()
+        scene = landscape(network(ep.energy.half_hard_sigmoid, scale=3.0))
+        state = scene.zeros()
         energies = []
         for _ in range(30):
             state = ep.alternating(scene, state)
@@ -94,16 +95,16 @@ def test_energy_never_rises_in_alternating_sweeps():
 
 
 def test_until_rest_does_not_depend_on_the_rest_of_the_batch():
-    net, solver = network(scale=1.2), ep.UntilRest(1e-7, 400)
+    net, solver = network(scale=1.2), ep.UntilConverged(1e-7, 400)
     torch.manual_seed(3)
     x = torch.randn(6, 2, 6, 6, dtype=torch.float64) * torch.tensor([0.01, 0.1, 1, 3, 0.3, 2.0]).view(-1, 1, 1, 1)
     with torch.no_grad():
         scene = net.landscape(x)
-        together = solver(scene, scene.rest())
+        together = solver(scene, scene.zeros())
         assert len(set(together.sweeps.tolist())) > 1, "all examples took as long: nothing was tested"
         for i in range(len(x)):
             alone_scene = net.landscape(x[i : i + 1])
-            alone = solver(alone_scene, alone_scene.rest())
+            alone = solver(alone_scene, alone_scene.zeros())
             assert int(alone.sweeps[0]) == int(together.sweeps[i])
             for node, value in alone.state.items():
                 torch.testing.assert_close(value[0], together.state[node][i], rtol=0, atol=1e-13)
@@ -115,7 +116,7 @@ def test_a_state_that_is_not_finite_is_seen_and_its_node_named():
     with torch.no_grad():
         net.terms["layer2_bias"].bias[0] = torch.nan
         scene = landscape(net)
-        settled = ep.UntilRest(1e-6, 3, ep.forward_order)(scene, scene.rest())
+        settled = ep.UntilConverged(1e-6, 3, ep.settling.forward_order)(scene, scene.zeros())
     assert not settled.residual.isfinite().any()
     assert settled.worst_node() == "layer2" or not settled.change[settled.worst_node()].isfinite().all()
     assert settled.sweeps.tolist() == [3] * 4
@@ -124,7 +125,7 @@ def test_a_state_that_is_not_finite_is_seen_and_its_node_named():
 def test_no_graph_and_nothing_that_grows():
     """Parameters want gradients, and grad mode is on: settling still records nothing and keeps nothing."""
     net = network()
-    settle = ep.FixedPoint(5)
+    settle = ep.FixedSweeps(5)
     model = ep.Equilibrium(net, ep.EquilibriumPropagation(ep.symmetric(0.1), settle, settle))
     x = torch.randn(2, 2, 6, 6, dtype=torch.float64)
     assert all(value.grad_fn is None for value in model.settle(x).state.values())
@@ -132,7 +133,7 @@ def test_no_graph_and_nothing_that_grows():
     def tensors_after(sweeps):
         with torch.no_grad():
             scene = net.landscape(x)
-            settled = ep.FixedPoint(sweeps)(scene, scene.rest())
+            settled = ep.FixedSweeps(sweeps)(scene, scene.zeros())
         gc.collect()
         return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()), settled
 
@@ -146,7 +147,7 @@ def test_what_depends_on_the_input_alone_is_computed_once(monkeypatch):
     first = net.terms["input_layer1"].map
     forward = first.forward
     monkeypatch.setattr(first, "forward", lambda pre: calls.append(1) or forward(pre))
-    settle = ep.FixedPoint(7)
+    settle = ep.FixedSweeps(7)
     model = ep.Equilibrium(net, ep.EquilibriumPropagation(ep.symmetric(0.1), settle, settle))
     loss = model.loss(torch.randn(2, 2, 6, 6, dtype=torch.float64), torch.tensor([0, 1]))
     assert len(calls) == 1
@@ -163,21 +164,23 @@ def test_a_sweep_carries_each_synapse_once(monkeypatch):
         counts = {}
         for name, term in net.terms.items():
             if isinstance(term, ep.Synapse) and "input" not in name:
-                carry = term.map.carry
+                carry = term.map.linearize
                 counts[name] = 0
 
                 def counted(pre, name=name, carry=carry, counts=counts):
                     counts[name] += 1
                     return carry(pre)
 
-                monkeypatch.setattr(term.map, "carry", counted)
+                monkeypatch.setattr(term.map, "linearize", counted)
         with torch.no_grad():
             scene = landscape(net)
-            ep.FixedPoint(10, sweep)(scene, scene.rest())
+            ep.FixedSweeps(10, sweep)(scene, scene.zeros())
         assert all(10 <= n <= 11 for n in counts.values()), (sweep.__name__, counts)
 
 
-@pytest.mark.parametrize("bad", [lambda: ep.FixedPoint(0), lambda: ep.UntilRest(0.0, 5), lambda: ep.UntilRest(1e-3, 0)])
+@pytest.mark.parametrize(
+    "bad", [lambda: ep.FixedSweeps(0), lambda: ep.UntilConverged(0.0, 5), lambda: ep.UntilConverged(1e-3, 0)]
+)
 def test_settings_that_cannot_be(bad):
     with pytest.raises(ep.InputError):
         bad()
@@ -187,7 +190,7 @@ def test_settings_that_cannot_be(bad):
 def test_messages_in_16_bits_come_near_and_leave_the_dtype_alone(dtype):
     net = network().float()
     x = torch.randn(4, 2, 6, 6)
-    full = ep.Equilibrium(net, ep.InfinitesimalNudge(ep.FixedPoint(60), damping=0.0))
+    full = ep.Equilibrium(net, ep.InfinitesimalNudge(ep.FixedSweeps(60), damping=0.0))
     with torch.autocast("cpu", dtype=dtype):
         low = full.settle(x).state
     for node, value in full.settle(x).state.items():
@@ -209,7 +212,7 @@ def test_messages_in_16_bits_come_near_and_leave_the_dtype_alone(dtype):
 def test_what_was_remembered_in_16_bits_is_not_handed_out_in_32():
     scene = landscape(network().float().double())
     with torch.no_grad():
-        state = ep.FixedPoint(3)(scene, scene.rest()).state
+        state = ep.FixedSweeps(3)(scene, scene.zeros()).state
         with torch.autocast("cpu", dtype=torch.bfloat16):
             low = scene.drive(state, "layer2")
         torch.testing.assert_close(scene.drive(state, "layer2"), landscape(network()).drive(state, "layer2"))

@@ -12,8 +12,8 @@ import eqprop as ep
 def test_the_residual_is_the_last_sweeps_largest_change(sweep, sweeps):
     with torch.no_grad():
         scene, state = start(triangle())
-        settled = ep.FixedPoint(sweeps, sweep)(scene, state)
-        before = ep.FixedPoint(sweeps - 1, sweep)(scene, state).state if sweeps > 1 else state
+        settled = ep.FixedSweeps(sweeps, sweep)(scene, state)
+        before = ep.FixedSweeps(sweeps - 1, sweep)(scene, state).state if sweeps > 1 else state
     for node, value in settled.state.items():
         torch.testing.assert_close(settled.change[node], (value - before[node]).abs().amax(1), rtol=0, atol=0)
     torch.testing.assert_close(settled.residual, torch.stack(list(settled.change.values())).amax(0))
@@ -24,8 +24,8 @@ def test_the_residual_is_the_last_sweeps_largest_change(sweep, sweeps):
 def test_sweeps_compose():
     with torch.no_grad():
         scene, state = start(chain(3))
-        whole = ep.FixedPoint(7)(scene, state).state
-        halves = ep.FixedPoint(4)(scene, ep.FixedPoint(3)(scene, state).state).state
+        whole = ep.FixedSweeps(7)(scene, state).state
+        halves = ep.FixedSweeps(4)(scene, ep.FixedSweeps(3)(scene, state).state).state
     for node, value in whole.items():
         assert torch.equal(halves[node], value)
 
@@ -33,10 +33,10 @@ def test_sweeps_compose():
 def test_until_rest_takes_as_many_sweeps_as_it_says_and_no_fewer_would_do():
     with torch.no_grad():
         scene, state = start(chain(3))
-        settled = ep.UntilRest(1e-6, 500)(scene, state)
+        settled = ep.UntilConverged(1e-6, 500)(scene, state)
         for i, taken in enumerate(settled.sweeps.tolist()):
             assert 1 < taken < 500
-            same, sooner = (ep.FixedPoint(n)(scene, state) for n in (taken, taken - 1))
+            same, sooner = (ep.FixedSweeps(n)(scene, state) for n in (taken, taken - 1))
             assert float(same.residual[i]) <= 1e-6 < float(sooner.residual[i])
             for node, value in settled.state.items():
                 # To rounding: a matrix product of fewer rows may add in another order.
@@ -56,12 +56,12 @@ def test_until_rest_goes_on_with_what_moves_and_returns_every_example_in_its_pla
 
     with torch.no_grad():
         scene = network.landscape(x, network.draw_masks(20))
-        together = ep.UntilRest(1e-3, 400, counting)(scene, scene.rest())
+        together = ep.UntilConverged(1e-3, 400, counting)(scene, scene.zeros())
         assert sizes[0] == 20
         assert sizes[-1] < 10  # or nothing was left out
         for i in range(20):
             scene = network.landscape(x[i : i + 1])
-            alone = ep.UntilRest(1e-3, 400)(scene, scene.rest())
+            alone = ep.UntilConverged(1e-3, 400)(scene, scene.zeros())
             assert int(alone.sweeps) == int(together.sweeps[i])
             for node, value in alone.state.items():
                 torch.testing.assert_close(together.state[node][i], value[0], rtol=0, atol=1e-13)
@@ -70,14 +70,14 @@ def test_until_rest_goes_on_with_what_moves_and_returns_every_example_in_its_pla
 def test_until_rest_stops_at_its_limit_and_says_how_far_from_rest_it_is():
     with torch.no_grad():
         scene, state = start(chain(3))
-        settled = ep.UntilRest(1e-12, 4)(scene, state)
+        settled = ep.UntilConverged(1e-12, 4)(scene, state)
     assert settled.sweeps.tolist() == [4] * 3
     assert bool((settled.residual > 1e-12).all())
 
 
 def test_a_relative_change_asks_the_same_of_large_and_of_small_activity():
     torch.manual_seed(0)
-    network = ep.chain((4,), [ep.DenseLayer(5, ep.linear), ep.DenseLayer(3, ep.linear)]).double()
+    network = ep.chain((4,), [ep.DenseLayer(5, ep.identity), ep.DenseLayer(3, ep.identity)]).double()
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(parameter)  # a linear network without biases: its states scale with its input
@@ -86,16 +86,20 @@ def test_a_relative_change_asks_the_same_of_large_and_of_small_activity():
     def sweeps(measure, size):
         with torch.no_grad():
             scene = network.landscape(size * x)
-            return ep.UntilRest(1e-4, 400, measure=measure)(scene, scene.rest()).sweeps.tolist()
+            return ep.UntilConverged(1e-4, 400, norm=measure)(scene, scene.zeros()).sweeps.tolist()
 
-    assert sweeps(ep.relative_change, 1.0) == sweeps(ep.relative_change, 1e-6) == sweeps(ep.relative_change, 1e3)
-    assert max(sweeps(ep.largest_change, 1e-6)) < min(sweeps(ep.largest_change, 1.0))
+    assert (
+        sweeps(ep.settling.relative_norm, 1.0)
+        == sweeps(ep.settling.relative_norm, 1e-6)
+        == sweeps(ep.settling.relative_norm, 1e3)
+    )
+    assert max(sweeps(ep.settling.max_norm, 1e-6)) < min(sweeps(ep.settling.max_norm, 1.0))
 
 
 def test_a_node_that_stays_silent_is_at_rest():
     silent = {"h": torch.zeros(2, 3)}
-    assert ep.relative_change(silent, silent)["h"].tolist() == [0.0, 0.0]
-    assert ep.relative_change({"h": torch.ones(2, 3)}, {"h": torch.full((2, 3), torch.nan)})["h"].isnan().all()
+    assert ep.settling.relative_norm(silent, silent)["h"].tolist() == [0.0, 0.0]
+    assert ep.settling.relative_norm({"h": torch.ones(2, 3)}, {"h": torch.full((2, 3), torch.nan)})["h"].isnan().all()
 
 
 def test_one_example_that_is_not_finite_spoils_no_other():
@@ -106,7 +110,7 @@ def test_one_example_that_is_not_finite_spoils_no_other():
     spoilt[1] = torch.nan
     with torch.no_grad():
         well, ill = (
-            ep.UntilRest(1e-8, 200)(scene, scene.rest()) for scene in (network.landscape(v) for v in (x, spoilt))
+            ep.UntilConverged(1e-8, 200)(scene, scene.zeros()) for scene in (network.landscape(v) for v in (x, spoilt))
         )
     assert ill.residual.isfinite().tolist() == [True, False, True]
     assert ill.sweeps.tolist() == [int(well.sweeps[0]), 200, int(well.sweeps[2])]
@@ -140,7 +144,7 @@ def test_a_state_changed_in_place_is_seen(dropout):
         torch.testing.assert_close(scene.drive(state, "layer2"), network.landscape(x, masks).drive(held, "layer2"))
 
 
-@pytest.mark.parametrize("solver", [ep.FixedPoint(5), ep.UntilRest(1e-3, 5)], ids=str)
+@pytest.mark.parametrize("solver", [ep.FixedSweeps(5), ep.UntilConverged(1e-3, 5)], ids=str)
 def test_settling_leaves_its_start_and_its_data_alone(solver):
     network = chain(3)
     scene, state = start(network)
@@ -156,9 +160,9 @@ def test_a_batch_stacked_is_each_of_its_copies():
     network = triangle()
     scene, state = start(network)
     with torch.no_grad():
-        alone = ep.FixedPoint(6)(scene, state)
-        twice = ep.FixedPoint(6)(
-            scene.taken(torch.arange(3).repeat(2)), {n: torch.cat([v, v]) for n, v in state.items()}
+        alone = ep.FixedSweeps(6)(scene, state)
+        twice = ep.FixedSweeps(6)(
+            scene.select(torch.arange(3).repeat(2)), {n: torch.cat([v, v]) for n, v in state.items()}
         )
     for node, value in alone.state.items():
         torch.testing.assert_close(twice.state[node], torch.cat([value, value]), rtol=0, atol=1e-14)

@@ -17,16 +17,16 @@ def test_it_is_the_pass_of_an_ordinary_network(separate):
     masks = network.draw_masks(4)
     scene = network.landscape(x, masks)
     with torch.no_grad():
-        found = feedforward(scene, scene.rest())
+        found = feedforward(scene, scene.zeros())
         below = x
         for (name, node), layer in zip(
             network.free.items(), ("input_layer1", "layer1_layer2", "layer2_layer3"), strict=True
         ):
             term = network.terms[layer]
-            map = term.feedforward.map if isinstance(term, ep.SeparateFeedback) else term.map
+            map = term.feedforward.map if isinstance(term, ep.energy.SeparateFeedback) else term.map
             drive = map(below) + network.terms[f"{name}_bias"].bias
             mask = masks.get(name, torch.ones(()))
-            expected = node.activation.response(mask * drive)
+            expected = node.unit.response(mask * drive)
             torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-12)
             below = mask / (1 - node.dropout) * expected if name in masks else expected
 
@@ -48,8 +48,8 @@ def test_a_node_hears_those_before_it_alone():
 def test_it_comes_to_the_same_rest():
     scene, state = start(chain(3))
     with torch.no_grad():
-        rest = ep.UntilRest(1e-13, 2000)(scene, scene.rest()).state
-        found = ep.FromFeedforward(ep.UntilRest(1e-13, 2000))(scene, state)
+        rest = ep.UntilConverged(1e-13, 2000)(scene, scene.zeros()).state
+        found = ep.FromFeedforward(ep.UntilConverged(1e-13, 2000))(scene, state)
     for node, value in rest.items():
         torch.testing.assert_close(found.state[node], value, rtol=0, atol=1e-11)
 
@@ -60,10 +60,10 @@ def test_from_a_state_another_solver_goes_on_in_the_landscapes_precision():
     x = torch.randn(5, 4)
     with torch.no_grad():
         landscape = network.landscape(x)
-        first = ep.FixedPoint(3)(landscape, landscape.rest()).state
-        both = ep.FixedPoint(7)(landscape, landscape.rest()).state
-        on = ep.FromState(first, ep.FixedPoint(4))
-        for node, value in on(landscape, landscape.rest()).state.items():
+        first = ep.FixedSweeps(3)(landscape, landscape.zeros()).state
+        both = ep.FixedSweeps(7)(landscape, landscape.zeros()).state
+        on = ep.settling.FromState(first, ep.FixedSweeps(4))
+        for node, value in on(landscape, landscape.zeros()).state.items():
             assert torch.equal(value, both[node])
         fine = network.double().landscape(x.double())
-        assert {value.dtype for value in on(fine, fine.rest()).state.values()} == {torch.float64}
+        assert {value.dtype for value in on(fine, fine.zeros()).state.values()} == {torch.float64}

@@ -7,8 +7,8 @@ import eqprop as ep
 from eqprop import testing
 
 SWEEPS = [
-    *(ep.synchronous, ep.alternating, ep.forward_order, ep.backward_order),
-    *(ep.Leaky(0.5), ep.Leaky(0.2, ep.alternating)),
+    *(ep.synchronous, ep.alternating, ep.settling.forward_order, ep.settling.backward_order),
+    *(ep.settling.Leaky(0.5), ep.settling.Leaky(0.2, ep.alternating)),
 ]
 
 
@@ -42,10 +42,10 @@ def test_a_synchronous_sweep_advances_two_interleaved_alternating_ones(depth):
         scene, state = start(chain(depth))
         assert len(scene.colours) == min(depth, 2)
         for k in (1, 2, 3):
-            found = ep.FixedPoint(k, ep.alternating)(scene, state).state
+            found = ep.FixedSweeps(k, ep.alternating)(scene, state).state
             for colour, nodes in enumerate(scene.colours):
                 sweeps = k if depth == 1 else 2 * k - 1 + colour
-                expected = ep.FixedPoint(sweeps, ep.synchronous)(scene, state).state
+                expected = ep.FixedSweeps(sweeps, ep.synchronous)(scene, state).state
                 for node in nodes:
                     torch.testing.assert_close(found[node], expected[node], rtol=0, atol=1e-14)
 
@@ -64,11 +64,11 @@ def test_every_order_settles_a_triangle(sweep):
     testing.check_sweep(sweep, triangle(scale=0.5))
 
 
-@pytest.mark.parametrize("sweep", [ep.alternating, ep.forward_order, ep.backward_order])
+@pytest.mark.parametrize("sweep", [ep.alternating, ep.settling.forward_order, ep.settling.backward_order])
 @pytest.mark.parametrize("seed", range(4))
 def test_energy_never_rises_on_any_graph_when_no_two_neighbours_move_at_once(sweep, seed):
     with torch.no_grad():
-        scene, state = start(triangle(ep.centred_hard_sigmoid, scale=4.0, seed=seed))
+        scene, state = start(triangle(ep.energy.centred_hard_sigmoid, scale=4.0, seed=seed))
         energies = []
         for _ in range(15):
             state = sweep(scene, state)
@@ -78,7 +78,7 @@ def test_energy_never_rises_on_any_graph_when_no_two_neighbours_move_at_once(swe
 
 def test_all_nodes_at_once_need_not_lower_the_energy():
     """Why the claim above leaves out the synchronous sweep: two strongly coupled units can swap signs for ever."""
-    clip = ep.Clip(1, -1, 1)
+    clip = ep.energy.Clip(1, -1, 1)
     nodes = {"x": ep.Node((1,)), "a": ep.Node((1,), clip), "b": ep.Node((1,), clip)}
     network = ep.Network(nodes, [ep.Synapse(p, q, ep.Dense((1,), (1,))) for p, q in ("xa", "ab")]).double()
     one = torch.ones(1, 1, dtype=torch.float64)
@@ -97,15 +97,15 @@ def test_leaky_synchronous_sweeps_are_eulers_steps_of_leaky_units():
     network = chain(1)
     with torch.no_grad():
         scene, _ = start(network)
-        end = scene.relax(scene.rest(), ["layer1"])["layer1"]
+        end = scene.relax(scene.zeros(), ["layer1"])["layer1"]
         for k in (1, 7):
-            found = ep.FixedPoint(k, ep.Leaky(0.3))(scene, scene.rest()).state["layer1"]
+            found = ep.FixedSweeps(k, ep.settling.Leaky(0.3))(scene, scene.zeros()).state["layer1"]
             torch.testing.assert_close(found, (1 - 0.7**k) * end, rtol=0, atol=1e-14)
         scene, state = start(triangle())
-        for sweep in (ep.synchronous, ep.forward_order):
+        for sweep in (ep.synchronous, ep.settling.forward_order):
             whole = sweep(scene, state)
-            for node, value in ep.Leaky(1.0, sweep)(scene, state).items():
+            for node, value in ep.settling.Leaky(1.0, sweep)(scene, state).items():
                 torch.testing.assert_close(value, whole[node], rtol=0, atol=1e-15)
     for rate in (0.0, -0.1, 1.5, float("nan")):
         with pytest.raises(ep.InputError, match="rate"):
-            ep.Leaky(rate)
+            ep.settling.Leaky(rate)

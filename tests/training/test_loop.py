@@ -17,30 +17,31 @@ from eqprop.cli import main
 from eqprop.recipes import RECIPES
 from eqprop.training.checkpoint import load
 from eqprop.training.data import Batches, Images, Normalise
-from eqprop.training.loop import Run, Totals, evaluate
+from eqprop.training.loop import EpochMetrics, Experiment, evaluate
 
 RECIPE = """
 import torch
 import eqprop as ep
 from eqprop.training.data import Batches, Crop, Images, Normalise
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 
 def noise(epochs: int = 3, lr: float = 0.05, beta: float = 0.5, seed: int = 0, gain: float = 1.0,
-          by_batch: bool = False) -> Run:
+          by_batch: bool = False) -> Experiment:
     g = torch.Generator().manual_seed(1)
     images = Images(torch.randint(0, 256, (60, 1, 6, 6), generator=g, dtype=torch.uint8), torch.arange(60) % 3, 3)
     layers = [ep.ConvLayer(4, dropout=0.2), ep.DenseLayer(5)]
     network = ep.chain((1, 6, 6), layers, lambda n, s: ep.ReadoutCrossEntropy(n, s, 3), separate_feedback=True)
     for p in network.parameters():
         p.data *= gain
-    sweeps = ep.FixedPoint(5)
-    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.RandomSign(beta, seed), sweeps, sweeps,
-                                                              ep.kolen_pollack))
+    sweeps = ep.FixedSweeps(5)
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.learning.RandomSign(beta, seed), sweeps, sweeps,
+                                                              ep.learning.kolen_pollack))
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9 if by_batch else 0.5)
     plain = Normalise((0.0,), (1.0,))
-    return Run(model, optimizer, Batches(images, 7, plain, (Crop(1),), seed), Batches(images, 20, plain, shuffle=False),
+    train = Batches(images, 7, plain, (Crop(1),), seed)
+    return Experiment(model, optimizer, train, Batches(images, 20, plain, shuffle=False),
                epochs, scheduler=scheduler, schedule_by_batch=by_batch)
 """
 
@@ -50,7 +51,7 @@ steps = []
 
 def wild(phases, parameters):
     steps.append(1)
-    found = ep.kolen_pollack(phases, parameters)
+    found = ep.learning.kolen_pollack(phases, parameters)
     return (found[0] + float("nan"), *found[1:]) if len(steps) == 3 else found
 
 """
@@ -190,16 +191,18 @@ def test_damaged_checkpoint_is_named(recipe, capsys):
 def test_precision_is_chosen_once_and_recorded(recipe, monkeypatch):
     """``auto`` takes 16 bits where the machine is faster at them and the estimator stands them."""
     for fast, estimator, precision in (
-        (True, "difference", "bf16"),
-        (False, "difference", "32"),
-        (True, "ordinary", "32"),
+        (True, "displacements", "bf16"),
+        (False, "displacements", "32"),
+        (True, "states", "32"),
     ):
-        Path("mine.py").write_text(RECIPE.replace("ep.kolen_pollack", f"ep.kolen_pollack, ep.{estimator}"))
+        Path("mine.py").write_text(
+            RECIPE.replace("ep.learning.kolen_pollack", f"ep.learning.kolen_pollack, ep.learning.forms.{estimator}")
+        )
         monkeypatch.setattr("eqprop.cli.faster_in_16_bits", lambda device, fast=fast: fast)
         out = f"{estimator}{fast}"
         assert main(["train", recipe, "--out", out, "--epochs", "1"]) == 0
         assert json.loads(Path(f"{out}/run.json").read_text())["session"]["precision"] == precision
-    half, full = (load(Path(out), "last")[0] for out in ("differenceTrue", "differenceFalse"))
+    half, full = (load(Path(out), "last")[0] for out in ("displacementsTrue", "displacementsFalse"))
     for name in (name for name in full if name.endswith(".weight")):
         assert half[name].dtype == torch.float32
         assert 0 < float((half[name] - full[name]).abs().max()) < 0.3
@@ -207,14 +210,14 @@ def test_precision_is_chosen_once_and_recorded(recipe, monkeypatch):
 
 def test_16_bits_are_those_of_messages_alone(recipe, monkeypatch):
     """In training as in evaluation: states, and what is computed of them, keep the data's precision."""
-    kinds, add = [], Totals.add
+    kinds, add = [], EpochMetrics.add
 
     def watch(totals, loss, y, record):
         states = [settled.state for settled in (record.free, record.nudged) if settled is not None]
         kinds.append({value.dtype for state in states for value in state.values()} | {loss.dtype})
         add(totals, loss, y, record)
 
-    monkeypatch.setattr(Totals, "add", watch)
+    monkeypatch.setattr(EpochMetrics, "add", watch)
     assert main(["train", recipe, "--out", "run", "--epochs", "1", "--precision", "bf16"]) == 0
     assert len(kinds) > 9
     assert all(kind == {torch.float32} for kind in kinds)
@@ -222,7 +225,7 @@ def test_16_bits_are_those_of_messages_alone(recipe, monkeypatch):
 
 def test_a_gradient_that_is_not_finite_never_reaches_a_weight(recipe, capsys):
     """The loss and the states may be finite all the same."""
-    source = RECIPE.replace("ep.kolen_pollack", "wild").replace("\ndef noise", WILD + "\ndef noise")
+    source = RECIPE.replace("ep.learning.kolen_pollack", "wild").replace("\ndef noise", WILD + "\ndef noise")
     Path("mine.py").write_text(source)
     assert main(["train", recipe, "--out", "run", "--checkpoint_seconds", "0", "--precision", "32"]) == 2
     said = capsys.readouterr().err
@@ -247,7 +250,7 @@ def test_evaluate_settles_as_far_as_asked(recipe, capsys):
 def test_evaluation_leaves_the_model_as_it_was():
     images = Images(torch.zeros(5, 1, 4, 4, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), 2)
     network = ep.chain((1, 4, 4), [ep.DenseLayer(2)], ep.SquaredError)
-    free = ep.FixedPoint(2)
+    free = ep.FixedSweeps(2)
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), free, free)).train()
     row = evaluate(model, Batches(images, 2, Normalise((0.0,), (1.0,)), shuffle=False), Fabric())
     assert model.training
@@ -258,11 +261,11 @@ def test_evaluation_leaves_the_model_as_it_was():
 def test_the_image_size_is_checked_before_anything_is_trained():
     images = Images(torch.zeros(5, 1, 4, 4, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), 2)
     network = ep.chain((1, 8, 8), [ep.DenseLayer(2)], ep.SquaredError)
-    free = ep.FixedPoint(2)
+    free = ep.FixedSweeps(2)
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), free, free))
     batches = Batches(images, 2, Normalise((0.0,), (1.0,)))
     with pytest.raises(ep.InputError, match="takes"):
-        Run(model, torch.optim.SGD(model.parameters(), 0.1), batches, batches, 1)
+        Experiment(model, torch.optim.SGD(model.parameters(), 0.1), batches, batches, 1)
 
 
 def test_every_recipe_states_itself():

@@ -46,8 +46,8 @@ def test_options_reach_the_estimator(tmp_path, monkeypatch):
     run = mnist.mnist_coupled(beta=0.4, feedback_gain=0.5, nudged_sweeps=3, data="digits")
     estimator = run.model.estimator
     assert estimator.nudging == ep.symmetric(0.4)
-    assert estimator.teacher is ep.clamp
-    assert estimator.nudged.sweeps == 3
+    assert estimator.teacher is ep.learning.clamp
+    assert estimator.nudged.n == 3
     assert run.model.network.terms["layer1_layer2"].feedback_gain == 0.5
     options = ["--data", "digits", "--epochs", "1", "--feedback_gain", "0.2", "--out", "run", "--threads", "1"]
     assert main(["train", "mnist-chl", *options]) == 0

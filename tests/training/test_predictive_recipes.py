@@ -57,7 +57,7 @@ def test_adagrad_takes_torchs_steps_on_weights_and_plain_ones_on_biases():
     theirs.load_state_dict(ours.state_dict())
     weights, biases = ([p for p in theirs.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
     optimizers = [
-        Adagrad(ep.parameter_groups(ours, [0.1])),
+        Adagrad(ep.models.parameter_groups(ours, [0.1])),
         torch.optim.Adagrad(weights, 0.1, eps=1e-7),
         torch.optim.SGD(biases, 0.1),
     ]

@@ -11,8 +11,8 @@ from eqprop.learning.equilibrium import Equilibrium
 from eqprop.learning.estimators import EquilibriumPropagation
 from eqprop.learning.rules import Rule, kolen_pollack, vector_field
 from eqprop.learning.stencils import symmetric
-from eqprop.models.chain import DenseLayer, chain
-from eqprop.settling.solvers import FixedPoint
+from eqprop.models.builders import DenseLayer, chain
+from eqprop.settling.solvers import FixedSweeps
 from eqprop.training.data import load_images
 from eqprop.training.loop import alignment_angles
 
@@ -42,7 +42,7 @@ def angles(rule: Rule, epochs: int, seed: int) -> Angles:
         torch.manual_seed(seed)
         layers = [DenseLayer(128), DenseLayer(64)]
         network = chain((1, 8, 8), layers, partial(ReadoutCrossEntropy, classes=10), separate_feedback=True)
-        model = Equilibrium(network, EquilibriumPropagation(symmetric(0.5), FixedPoint(8), FixedPoint(4), rule))
+        model = Equilibrium(network, EquilibriumPropagation(symmetric(0.5), FixedSweeps(8), FixedSweeps(4), rule))
         optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
         rows = [alignment_angles(model)]
         for _ in range(epochs):

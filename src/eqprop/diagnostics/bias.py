@@ -50,7 +50,8 @@ def bias_curve(
     """Hold ``make(beta)`` against the exact gradient at the equilibrium it finds, in float64.
 
     Args:
-        make: beta -> estimator, which should settle as far as errors are to be seen, e.g. ``UntilRest(1e-12, 5000)``.
+        make: beta -> estimator, which should settle further than the errors to be seen, e.g.
+            ``UntilConverged(1e-12, 5000)``.
         within: the fit takes the betas whose error lies in this range: below it rounding and settling bend the curve,
             above it higher orders.
 

@@ -32,18 +32,18 @@ from eqprop.diagnostics.through_time import through_time
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import State
 from eqprop.errors import EqpropError, InputError
+from eqprop.learning import forms
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of
-from eqprop.learning.forms import ordinary
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import FixedPoint, Solver, UntilRest
+from eqprop.settling.solvers import FixedSweeps, Solver, UntilConverged
 from eqprop.settling.starts import FromState
 from eqprop.settling.sweeps import Sweep, alternating
 from eqprop.training.checkpoint import make_folder, write_text_atomic
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 Say = Callable[[Any], None]
 
@@ -59,7 +59,7 @@ READ_WITH_NOISE = ("one-sided", "symmetric")
 DEFAULT_BETA = 0.1
 BETAS = tuple(0.02 * 2**k for k in range(8))
 FEW = 8
-FAR = UntilRest(1e-12, 1000)
+FAR = UntilConverged(1e-12, 1000)
 SWEEPS = 20
 AS_IT_IS, TWIN = "as it is", "smooth twin (sigmoids, soft pooling)"
 
@@ -102,7 +102,7 @@ class Subject:
         """Those that one of the networks follows, settled far: the bias is all that is left of the error."""
         landscape = double(self.networks[which]).landscape(self.x.double())
         with torch.no_grad():
-            free = FromState(FAR(landscape, landscape.rest()).state, FAR)
+            free = FromState(FAR(landscape, landscape.zeros()).state, FAR)
 
         def family(stencil: Callable[[float], Nudging]) -> Family:
             return lambda beta: EquilibriumPropagation(stencil(beta), free, FAR, self.rule)
@@ -111,7 +111,7 @@ class Subject:
 
 
 def check(
-    run: Run,
+    run: Experiment,
     title: str,
     folder: Path,
     say: Say,
@@ -172,7 +172,7 @@ def check(
     say(f"{'All numbers and pictures' if pictures else 'All numbers'}: {folder}")
 
 
-def batch_of(run: Run, images: int) -> tuple[Tensor, Tensor]:
+def batch_of(run: Experiment, images: int) -> tuple[Tensor, Tensor]:
     """The first images of the first epoch, without augmentation."""
     if not 1 <= images <= len(run.train.images):
         raise InputError(f"images {images}: the training set has {len(run.train.images)}; ask for 1 or more of them.")
@@ -190,7 +190,7 @@ def beta_of(own: Estimator) -> float:
 def followed(network: Network, x: Tensor) -> dict[str, Callable[[float], Nudging]]:
     """Of the families, those that the network can follow: complex nudges want it holomorphic throughout."""
     try:
-        ordinary.check_holomorphic(network.landscape(x))
+        forms.states.check_holomorphic(network.landscape(x))
         smooth_enough = loss_of(network).holomorphic
     except InputError:
         smooth_enough = False
@@ -199,16 +199,16 @@ def followed(network: Network, x: Tensor) -> dict[str, Callable[[float], Nudging
 
 def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[str, Estimator]:
     """The estimators of the field, with the solvers of the run's own where it has such."""
-    free = getattr(own, "free", FixedPoint(2 * SWEEPS))
-    nudged = FixedPoint(SWEEPS)
+    free = getattr(own, "free", FixedSweeps(2 * SWEEPS))
+    nudged = FixedSweeps(SWEEPS)
     base = own if isinstance(own, EquilibriumPropagation) else EquilibriumPropagation(symmetric(beta), free, nudged)
     found: dict[str, Estimator] = {
         f"{name} {beta:g}": replace(base, nudging=make(beta)) for name, make in followed(network, x).items()
     }
-    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network) else FixedPoint(2 * SWEEPS)
+    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network) else FixedSweeps(2 * SWEEPS)
     found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0)
-    unrolled = free if isinstance(free, FixedPoint) else FixedPoint(2 * SWEEPS)
-    last = min(unrolled.sweeps, base.nudged.sweeps if isinstance(base.nudged, FixedPoint) else SWEEPS)
+    unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)
+    last = min(unrolled.n, base.nudged.n if isinstance(base.nudged, FixedSweeps) else SWEEPS)
     found[f"truncated BPTT {last}"] = BackpropagationThroughTime(unrolled, last)
     return found
 
@@ -277,11 +277,11 @@ def convergence(subject: Subject, folder: Path) -> Any:
     sweep: Sweep = getattr(getattr(subject.own, "free", None), "sweep", alternating)
     with torch.no_grad():
         landscape = network.landscape(x)
-        rest = FAR(landscape, landscape.rest()).state
+        rest = FAR(landscape, landscape.zeros()).state
         cost = Cost(loss_of(network), y, x.new_ones(len(x)))
         nudged = landscape.plus("nudge", nudge_of(cost, [subject.beta])[0])
         found = {
-            "free phase, from rest at 0": residuals(landscape, landscape.rest(), sweep),
+            "free phase, from rest at 0": residuals(landscape, landscape.zeros(), sweep),
             f"nudged phase, beta {subject.beta:g}, from the free equilibrium": residuals(nudged, rest, sweep),
         }
     order = getattr(sweep, "__name__", "own").replace("_", " ")
@@ -291,7 +291,7 @@ def convergence(subject: Subject, folder: Path) -> Any:
 
 def residuals(landscape: Landscape, state: State, sweep: Sweep) -> dict[str, list[float]]:
     """Node -> the largest change of any of its units in any example, sweep by sweep."""
-    once, found = FixedPoint(1, sweep), {node: list[float]() for node in landscape.nodes}
+    once, found = FixedSweeps(1, sweep), {node: list[float]() for node in landscape.nodes}
     for _ in range(2 * SWEEPS):
         settled = once(landscape, state)
         state = settled.state

@@ -18,7 +18,7 @@ from eqprop.energy.losses import Target
 from eqprop.energy.network import Network
 from eqprop.errors import InputError
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
-from eqprop.settling.solvers import Settled
+from eqprop.settling.solvers import Solution
 from eqprop.training.checkpoint import first_line
 
 ALL = "all"
@@ -209,7 +209,7 @@ def check_finite(what: str, gradients: Named) -> None:
 
 
 def right_gradients(
-    reference: Reference | Estimator, network: Network, estimator: Estimator, free: Settled, x: Tensor, y: Target
+    reference: Reference | Estimator, network: Network, estimator: Estimator, free: Solution, x: Tensor, y: Target
 ) -> Named:
     if isinstance(reference, Estimator):
         return estimate(copy.deepcopy(network), reference, x, y).gradients

@@ -13,7 +13,7 @@ from eqprop.diagnostics.gradients import double
 from eqprop.energy.network import Network
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
-from eqprop.settling.solvers import Solver, UntilRest
+from eqprop.settling.solvers import Solver, UntilConverged
 from eqprop.settling.starts import FromFeedforward
 from eqprop.settling.sweeps import Sweep, alternating, backward_order, forward_order, synchronous
 
@@ -79,10 +79,10 @@ def equilibria(
     if not sweeps:
         raise InputError("There is no order of sweeps to try: give some by name.")
     landscape = double(network).landscape(x.double())
-    solvers: dict[str, Solver] = {name: UntilRest(residual, most, sweep) for name, sweep in sweeps.items()}
+    solvers: dict[str, Solver] = {name: UntilConverged(residual, most, sweep) for name, sweep in sweeps.items()}
     routes = {f"{name} from rest": solver for name, solver in solvers.items()}
     routes |= {f"{name} from feedforward": FromFeedforward(solver) for name, solver in solvers.items()}
-    settled = {route: solver(landscape, landscape.rest()) for route, solver in routes.items()}
+    settled = {route: solver(landscape, landscape.zeros()) for route, solver in routes.items()}
     resting = {route: each.residual <= residual for route, each in settled.items()}
     states = {route: flattened(each.state) for route, each in settled.items()}
     counts, distances = [], []

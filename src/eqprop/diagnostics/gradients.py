@@ -14,7 +14,7 @@ from eqprop.energy.losses import Loss, Target
 from eqprop.energy.network import Network
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Cost, Estimator
-from eqprop.settling.solvers import Settled
+from eqprop.settling.solvers import Solution
 
 Named = Mapping[str, Tensor]
 """Parameter name -> gradient, of the parameter's shape."""
@@ -24,8 +24,8 @@ class Estimate(NamedTuple):
     """A gradient of the mean loss for each parameter that learns, and the phases that gave it."""
 
     gradients: Named
-    free: Settled
-    nudged: Settled | None
+    free: Solution
+    nudged: Solution | None
 
 
 @torch.no_grad()

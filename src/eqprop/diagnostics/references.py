@@ -18,10 +18,10 @@ from eqprop.energy.nodes import State
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.estimators import Cost, Estimator
 from eqprop.learning.references import ImplicitDifferentiation
-from eqprop.settling.solvers import Settled, UntilRest
+from eqprop.settling.solvers import Solution, UntilConverged
 from eqprop.settling.starts import FromState
 
-Reference = Callable[[Network, Estimator, Settled, Tensor, Target], Named]
+Reference = Callable[[Network, Estimator, Solution, Tensor, Target], Named]
 """(network, the estimator that is judged, its free phase, x, y) -> the gradients to hold it against, by name."""
 
 REST = 1e-12
@@ -41,7 +41,7 @@ def exact_gradients(network: Network, state: State, x: Tensor, y: Target) -> Nam
     return found.gradients
 
 
-def implicit(network: Network, estimator: Estimator, settled: Settled, x: Tensor, y: Target) -> Named:
+def implicit(network: Network, estimator: Estimator, settled: Solution, x: Tensor, y: Target) -> Named:
     """The exact gradient at the estimator's own equilibrium: the reference unless another is given."""
     return exact_gradients(network, settled.state, x, y)
 
@@ -60,7 +60,7 @@ class FiniteDifferences:
     step: float = 1e-4
     limit: int = 4000
 
-    def __call__(self, network: Network, estimator: Estimator, settled: Settled, x: Tensor, y: Target) -> Named:
+    def __call__(self, network: Network, estimator: Estimator, settled: Solution, x: Tensor, y: Target) -> Named:
         twin, x = double(network), x.double()
         parameters = learning(twin)
         count = sum(parameter.numel() for parameter in parameters.values())
@@ -70,7 +70,7 @@ class FiniteDifferences:
                 f"{self.limit:,} parameters. Use the implicit gradient, or raise `limit`."
             )
         with torch.no_grad():
-            rest = onward(settled.state)(twin.landscape(x), twin.landscape(x).rest()).state
+            rest = onward(settled.state)(twin.landscape(x), twin.landscape(x).zeros()).state
             return {name: self._slopes(twin, parameter, rest, x, y) for name, parameter in parameters.items()}
 
     def _slopes(self, network: Network, parameter: Tensor, rest: State, x: Tensor, y: Target) -> Tensor:
@@ -86,17 +86,17 @@ class FiniteDifferences:
 
     def _loss(self, network: Network, rest: State, x: Tensor, y: Target) -> float:
         landscape = network.landscape(x)
-        free = onward(rest)(landscape, landscape.rest())
+        free = onward(rest)(landscape, landscape.zeros())
         check_rest(free)
         return float(Cost(loss_of(network), y, x.new_ones(len(x))).values(landscape, free.state).mean())
 
 
 def onward(state: State) -> FromState:
     """From a state to the rest it leads to."""
-    return FromState(state, UntilRest(REST, SWEEPS))
+    return FromState(state, UntilConverged(REST, SWEEPS))
 
 
-def check_rest(free: Settled) -> None:
+def check_rest(free: Solution) -> None:
     residual = float(free.residual.max())
     if not residual <= AT_REST:
         raise NotSettledError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-from eqprop.energy.activations import Activation, Clip, Sigmoid
 from eqprop.energy.maps import Convolution
 from eqprop.energy.network import Network
 from eqprop.energy.pooling import MaxPool, SoftPool
+from eqprop.energy.units import Clip, Sigmoid, Unit
 from eqprop.errors import InputError
 
 
@@ -25,10 +25,7 @@ def smooth(network: Network) -> Network:
     for convolution in max_pooled(twin):
         assert convolution.pool is not None
         convolution.pool_by(SoftPool(convolution.pool.size, convolution.pool.stride))
-    nodes = {
-        name: replace(node, activation=node.activation and smoothed(node.activation))
-        for name, node in twin.nodes.items()
-    }
+    nodes = {name: replace(node, unit=node.unit and smoothed(node.unit)) for name, node in twin.nodes.items()}
     return Network(
         nodes, twin.terms, twin.loss, twin.output
     )  # binds every term anew, to maps that are no longer linear
@@ -36,7 +33,7 @@ def smooth(network: Network) -> Network:
 
 def is_smooth(network: Network) -> bool:
     """Whether nothing in it clips or takes a maximum, of what ``smooth`` knows."""
-    clips = [node for node in network.free.values() if isinstance(node.activation, Clip)]
+    clips = [node for node in network.free.values() if isinstance(node.unit, Clip)]
     return not clips and not max_pooled(network)
 
 
@@ -44,9 +41,9 @@ def max_pooled(network: Network) -> list[Convolution]:
     return [m for m in network.modules() if isinstance(m, Convolution) and isinstance(m.pool, MaxPool)]
 
 
-def smoothed(activation: Activation) -> Activation:
-    if not isinstance(activation, Clip):
-        return activation
-    if (activation.low, activation.high) != (0, 1):
-        raise InputError(f"{activation} has no smooth counterpart here: only clips to [0, 1] have, the sigmoids.")
-    return Sigmoid(4 * activation.slope, 0.5 / activation.slope)
+def smoothed(unit: Unit) -> Unit:
+    if not isinstance(unit, Clip):
+        return unit
+    if (unit.low, unit.high) != (0, 1):
+        raise InputError(f"{unit} has no smooth counterpart here: only clips to [0, 1] have, the sigmoids.")
+    return Sigmoid(4 * unit.slope, 0.5 / unit.slope)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eqprop.energy.activations import Clip
 from eqprop.energy.couplings import SeparateFeedback, Synapse
 from eqprop.energy.maps import Convolution
 from eqprop.energy.network import Network
 from eqprop.energy.nodes import State
+from eqprop.energy.units import Clip
 
 NEAR = 1e-6
 """A unit counts as clipped within this share of its range from either end: rounding moves it by less."""
@@ -42,9 +42,9 @@ def crossed_corners(network: Network, free: State, nudged: State) -> float | Non
     """
     crossed, clipped = [], []
     for name, node in network.free.items():
-        if isinstance(node.activation, Clip):
-            after = side(node.activation, nudged[name])
-            before = repeated(side(node.activation, free[name]), after)
+        if isinstance(node.unit, Clip):
+            after = side(node.unit, nudged[name])
+            before = repeated(side(node.unit, free[name]), after)
             crossed.append(before != after)
             clipped.append((before != 0) | (after != 0))
     return share(crossed, clipped)

@@ -19,10 +19,10 @@ from eqprop.energy.losses import Target
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
+from eqprop.learning import forms
 from eqprop.learning.estimators import Cost, compare, nudge_of
-from eqprop.learning.forms import ordinary
 from eqprop.learning.rules import Rule, contrastive
-from eqprop.settling.solvers import FixedPoint
+from eqprop.settling.solvers import FixedSweeps
 from eqprop.settling.sweeps import synchronous
 
 Sums = dict[str, Tensor]
@@ -52,7 +52,8 @@ class ThroughTime:
         return {name: (up + self.minus[name]) / 2 for name, up in self.plus.items()}
 
     def relative_distance(self) -> dict[str, float]:
-        """Of the mean, in the seed authors' measure: the mean over entries of 2 |mean - exact| / (|+| + |-|).
+        """Of the mean, in the measure of Laborieux et al. (2021): the mean over entries of 2 |mean - exact| / (|+| +
+        |-|).
 
         |+| and |-| are the two one-sided errors, all after the last step; where both are 0 the entry counts 1. In
         [0, 1]: 1 says that the two errors have the same sign, so that the mean gains nothing.
@@ -60,7 +61,8 @@ class ThroughTime:
         return {name: self._distance(name) for name in self.exact}
 
     def errors(self) -> list[dict[str, Any]]:
-        """For each parameter and each of "+beta", "-beta", "mean", of the steps (not of their sums), the seed authors'
+        """For each parameter and each of "+beta", "-beta", "mean", of the steps (not of their sums), those of
+        Laborieux et al. (2021)
 
         rmse: the mean over entries of rms(estimate - exact) / max(rms estimate, rms exact), rms being over steps;
         wrong_signs: the share of entries and steps in which the two have opposite signs.
@@ -106,10 +108,10 @@ def through_time(
     parameters = {f"couplings.{name}": p for name, p in twin.couplings.named_parameters() if p.requires_grad}
     with torch.no_grad():
         landscape = twin.landscape(x)
-        before = landscape.rest()
+        before = landscape.zeros()
         if free > sweeps:
-            before = FixedPoint(free - sweeps, synchronous)(landscape, before).state
-        settled = FixedPoint(sweeps, synchronous)(landscape, before)
+            before = FixedSweeps(free - sweeps, synchronous)(landscape, before).state
+        settled = FixedSweeps(sweeps, synchronous)(landscape, before)
     plus, minus = (nudged_sums(landscape, settled.state, cost, b, sweeps, rule, parameters) for b in (beta, -beta))
     exact = backpropagated_sums(twin, x, before, cost, sweeps, list(parameters))
     return ThroughTime(beta, plus, minus, exact, float(settled.residual.max()))
@@ -129,7 +131,7 @@ def nudged_sums(
 
     def read(state: State) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            phases = compare(ordinary, landscape.rebuilt(), cost, [(beta, 1 / beta)], free, state)
+            phases = compare(forms.states, landscape.rebuilt(), cost, [(beta, 1 / beta)], free, state)
             return rule(phases, list(parameters.values()))
 
     start, state, sums = read(free), free, []

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from eqprop.energy.holomorphic import gradient, linearly
-from eqprop.energy.maps import Map, ModuleMap, flat
+from eqprop.energy.maps import Map, ModuleMap, sum_per_example
 from eqprop.energy.nodes import Node
-from eqprop.energy.pooling import Carried
+from eqprop.energy.pooling import Linearization
 from eqprop.errors import InputError
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Coupling(nn.Module, ABC):
         """(batch,): what a contrastive rule compares between phases. The energy, where there is one."""
         return self.energy(*states)
 
-    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+    def contrast_difference(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         """(batch,): contrast(states + moves) - contrast(states).
 
         A bilinear term does it without cancellation, pooling's winners held at ``states``.
@@ -68,18 +68,20 @@ class Coupling(nn.Module, ABC):
 
     def work(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         """(batch,): <drive, move>, summed over this term's nodes. An override may be cheaper, never different."""
-        pushed = [flat(self.drive(node, *states) * move) for node, move in zip(self.nodes, moves, strict=True)]
+        pushed = [
+            sum_per_example(self.drive(node, *states) * move) for node, move in zip(self.nodes, moves, strict=True)
+        ]
         return torch.stack(pushed).sum(0)
 
     def gain(self, node: str) -> float:
         """What the drive on ``node`` is multiplied by, against that on the node which this term drives, its last."""
         return 1.0
 
-    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+    def clamp(self, data: Mapping[str, Tensor]) -> Coupling:
         """This term as one landscape sees it: a function of the nodes that ``data`` does not hold."""
-        return Held(self, data) if any(node in data for node in self.nodes) else self
+        return Clamped(self, data) if any(node in data for node in self.nodes) else self
 
-    def taken(self, examples: Tensor) -> Coupling:
+    def select(self, examples: Tensor) -> Coupling:
         """This term for a batch made of these examples of the present one; (n,) int64, some maybe more than once.
 
         A term that holds something for each example takes it along.
@@ -120,11 +122,13 @@ class Tangent(Coupling):
         self.coupling, self.states, self.nodes = coupling, states, coupling.nodes
         self.bilinear, self.symmetric = coupling.bilinear, coupling.symmetric
 
-    def taken(self, examples: Tensor) -> Coupling:
-        return Tangent(self.coupling.taken(examples), tuple(state[examples] for state in self.states))
+    def select(self, examples: Tensor) -> Coupling:
+        return Tangent(self.coupling.select(examples), tuple(state[examples] for state in self.states))
 
     def energy(self, *states: Tensor) -> Tensor:
-        pushed = [flat(self.drive(node, *states) * state) for node, state in zip(self.nodes, states, strict=True)]
+        pushed = [
+            sum_per_example(self.drive(node, *states) * state) for node, state in zip(self.nodes, states, strict=True)
+        ]
         return -0.5 * torch.stack(pushed).sum(0)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
@@ -134,7 +138,7 @@ class Tangent(Coupling):
         return linearly(lambda *moves: torch.func.jvp(drive, self.states, moves)[1], *states)
 
 
-class Held(Coupling):
+class Clamped(Coupling):
     """A term some of whose nodes are held at data."""
 
     def __init__(self, coupling: Coupling, data: Mapping[str, Tensor]):
@@ -158,8 +162,8 @@ class Held(Coupling):
     def gain(self, node: str) -> float:
         return self.coupling.gain(node)
 
-    def taken(self, examples: Tensor) -> Coupling:
-        return Held(self.coupling, {node: value[examples] for node, value in self.data.items()})
+    def select(self, examples: Tensor) -> Coupling:
+        return Clamped(self.coupling, {node: value[examples] for node, value in self.data.items()})
 
     def _all(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         known = dict(zip(self.nodes, states, strict=True)) | self.data
@@ -176,15 +180,15 @@ class Field(Coupling):
         self.nodes, self.strength = (node,), strength
 
     def energy(self, *states: Tensor) -> Tensor:
-        return -flat(self.strength * states[0])
+        return -sum_per_example(self.strength * states[0])
 
-    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+    def contrast_difference(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         return self.energy(*moves)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.strength.expand_as(states[0])
 
-    def taken(self, examples: Tensor) -> Coupling:
+    def select(self, examples: Tensor) -> Coupling:
         return self if len(self.strength) == 1 else Field(self.nodes[0], self.strength[examples])
 
 
@@ -204,12 +208,12 @@ class Bias(Coupling):
         self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
 
     def energy(self, *states: Tensor) -> Tensor:
-        return -flat(self.bias * states[0])
+        return -sum_per_example(self.bias * states[0])
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.bias.expand_as(states[0])
 
-    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+    def clamp(self, data: Mapping[str, Tensor]) -> Coupling:
         return Field(self.nodes[0], self.bias.unsqueeze(0))
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
@@ -244,7 +248,7 @@ class Synapse(Coupling):
 
     def energy(self, *states: Tensor) -> Tensor:
         pre, post = states
-        return -flat(self.map(pre) * post)
+        return -sum_per_example(self.map(pre) * post)
 
     def potential(self, node: str, *states: Tensor) -> Tensor:
         return self.gain(node) * self.energy(*states)
@@ -252,19 +256,19 @@ class Synapse(Coupling):
     def gain(self, node: str) -> float:
         return self.feedback_gain if node == self.nodes[0] else 1.0
 
-    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+    def contrast_difference(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         if not self.bilinear:
-            return super().change(states, moves)
+            return super().contrast_difference(states, moves)
         (pre, post), (pre_move, post_move) = states, moves
-        carried = self.map.carry(pre)
-        return -flat(carried.value * post_move + linearly(carried.push, pre_move) * (post + post_move))
+        carried = self.map.linearize(pre)
+        return -sum_per_example(carried.value * post_move + linearly(carried.jvp, pre_move) * (post + post_move))
 
     def work(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         if not self.bilinear:
             return super().work(states, moves)
         (pre, post), (pre_move, post_move) = states, moves
         value, pushed = self.map.jvp(pre, pre_move)
-        return flat(value * post_move) + flat(self._gained(pushed) * post)
+        return sum_per_example(value * post_move) + sum_per_example(self._gained(pushed) * post)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         pre, post = states
@@ -275,15 +279,15 @@ class Synapse(Coupling):
     def tangent(self, *states: Tensor) -> Coupling:
         if not self.bilinear:
             return super().tangent(*states)
-        return self._tangent(self.map.carry(states[0]))
+        return self._tangent(self.map.linearize(states[0]))
 
-    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+    def clamp(self, data: Mapping[str, Tensor]) -> Coupling:
         pre, post = self.nodes
         if pre in data and post not in data:
             return Field(post, self.map(data[pre]))  # all that the input does, computed once a batch
         if pre in data or post in data:
-            return Held(self, data)
-        return CarriedSynapse(self)
+            return Clamped(self, data)
+        return CachedSynapse(self)
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         pre, post = self.nodes
@@ -297,7 +301,7 @@ class Synapse(Coupling):
                 )
         self.bilinear, self.holomorphic = self.map.linear, self.map.holomorphic
 
-    def _tangent(self, carried: Carried) -> Coupling:
+    def _tangent(self, carried: Linearization) -> Coupling:
         return SynapseTangent(self.nodes, carried, carried, self.feedback_gain, self.symmetric)
 
     def _gained(self, feedback: Tensor) -> Tensor:
@@ -305,17 +309,17 @@ class Synapse(Coupling):
 
 
 class SynapseTangent(Coupling):
-    """A bilinear synapse's drives for displacements: up.push(pre), gain * down.pull(post); winners held."""
+    """A bilinear synapse's drives for displacements: up.jvp(pre), gain * down.vjp(post); winners held."""
 
     bilinear = True
 
-    def __init__(self, nodes: tuple[str, ...], up: Carried, down: Carried, gain: float, symmetric: bool):
+    def __init__(self, nodes: tuple[str, ...], up: Linearization, down: Linearization, gain: float, symmetric: bool):
         super().__init__()
         self.nodes, self.up, self.down = nodes, up, down
         self.feedback_gain, self.symmetric = gain, symmetric
 
-    def taken(self, examples: Tensor) -> Coupling:
-        up, down = self.up.taken(examples), self.down.taken(examples)
+    def select(self, examples: Tensor) -> Coupling:
+        up, down = self.up.select(examples), self.down.select(examples)
         return SynapseTangent(self.nodes, up, down, self.feedback_gain, self.symmetric)
 
     def energy(self, *states: Tensor) -> Tensor:
@@ -324,16 +328,16 @@ class SynapseTangent(Coupling):
         return self.potential(self.nodes[1], *states)
 
     def potential(self, node: str, *states: Tensor) -> Tensor:
-        return -flat(self.drive(node, *states) * states[self.nodes.index(node)])
+        return -sum_per_example(self.drive(node, *states) * states[self.nodes.index(node)])
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         if node == self.nodes[1]:
-            return linearly(self.up.push, states[0])
-        pulled = linearly(self.down.pull, states[1])
+            return linearly(self.up.jvp, states[0])
+        pulled = linearly(self.down.vjp, states[1])
         return pulled if self.feedback_gain == 1 else self.feedback_gain * pulled
 
 
-class CarriedSynapse(Coupling):
+class CachedSynapse(Coupling):
     """A synapse within one landscape, which remembers what it last carried.
 
     One sweep asks a synapse for its drive on either node. Both start from the same map of ``pre`` (pooling's
@@ -344,7 +348,7 @@ class CarriedSynapse(Coupling):
         super().__init__()
         self.synapse, self.nodes = synapse, synapse.nodes
         self.bilinear, self.symmetric, self.holomorphic = synapse.bilinear, synapse.symmetric, synapse.holomorphic
-        self._carried: Latest[tuple[Carried, Latest[Tensor]]] = Latest(self._carry)
+        self._linearized: MemoizeLast[tuple[Linearization, MemoizeLast[Tensor]]] = MemoizeLast(self._linearize)
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.synapse.energy(*states)
@@ -356,44 +360,46 @@ class CarriedSynapse(Coupling):
         return self.synapse.gain(node)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
-        carried, pull = self._carried(states[0])
+        carried, pull = self._linearized(states[0])
         return carried.value if node == self.nodes[1] else self.synapse._gained(pull(states[1]))
 
-    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
-        return self.synapse.change(states, moves)
+    def contrast_difference(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        return self.synapse.contrast_difference(states, moves)
 
     def work(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
         if not self.bilinear or any(each.is_complex() or each.requires_grad for each in (*states, *moves)):
             return self.synapse.work(states, moves)
         (pre, post), (pre_move, post_move) = states, moves
         with torch.no_grad():
-            carried, pull = self._carried(pre)
-        if carried.attach is None:
+            carried, pull = self._linearized(pre)
+        if carried.bilinear_derivative is None:
             return self.synapse.work(states, moves)
         with torch.no_grad():  # its drives, which are mostly remembered
-            known = flat(carried.value * post_move) + flat(self.synapse._gained(pull(post)) * pre_move)
-        return carried.attach(known, [(pre, post_move), (pre_move, self.synapse._gained(post))])
+            known = sum_per_example(carried.value * post_move) + sum_per_example(
+                self.synapse._gained(pull(post)) * pre_move
+            )
+        return carried.bilinear_derivative(known, [(pre, post_move), (pre_move, self.synapse._gained(post))])
 
     def tangent(self, *states: Tensor) -> Coupling:
         if not self.bilinear:
             return super().tangent(*states)
-        return self.synapse._tangent(self._carried(states[0])[0])
+        return self.synapse._tangent(self._linearized(states[0])[0])
 
-    def taken(self, examples: Tensor) -> Coupling:
-        return CarriedSynapse(self.synapse)
+    def select(self, examples: Tensor) -> Coupling:
+        return CachedSynapse(self.synapse)
 
-    def _carry(self, pre: Tensor) -> tuple[Carried, Latest[Tensor]]:
-        carried = self.synapse.map.carry(pre)
-        return carried, Latest(carried.pull)
+    def _linearize(self, pre: Tensor) -> tuple[Linearization, MemoizeLast[Tensor]]:
+        carried = self.synapse.map.linearize(pre)
+        return carried, MemoizeLast(carried.vjp)
 
 
 class SeparateFeedback(Coupling):
     """Feedforward by one map, feedback by the transpose of another: no weight transport, and no energy.
 
     ``post`` descends -<forward(pre), post>, ``pre`` descends -<feedback(pre), post>; pooling's winners on the
-    way down are chosen by the feedback map (seed paper, vector-field model). Each half is a synapse of its own.
-    Feedback weights that do not learn (``feedback.requires_grad_(False)``) make random-feedback contrastive Hebbian
-    learning (Detorakis et al. 2019).
+    way down are chosen by the feedback map (the vector-field model of Laborieux et al. 2021). Each half is a synapse
+    of its own. Feedback weights that do not learn (``feedback.requires_grad_(False)``) make random-feedback
+    contrastive Hebbian learning (Detorakis et al. 2019).
 
     ``feedback_gain``: what the drive on ``pre`` is multiplied by.
     """
@@ -421,8 +427,8 @@ class SeparateFeedback(Coupling):
     def contrast(self, *states: Tensor) -> Tensor:
         return self.feedforward.energy(*states) + self.feedback.energy(*states)
 
-    def change(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
-        return self.feedforward.change(states, moves) + self.feedback.change(states, moves)
+    def contrast_difference(self, states: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+        return self.feedforward.contrast_difference(states, moves) + self.feedback.contrast_difference(states, moves)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self._half(node).drive(node, *states)
@@ -430,10 +436,10 @@ class SeparateFeedback(Coupling):
     def tangent(self, *states: Tensor) -> Coupling:
         if not self.bilinear:
             return super().tangent(*states)
-        up, down = self.feedforward.map.carry(states[0]), self.feedback.map.carry(states[0])
+        up, down = self.feedforward.map.linearize(states[0]), self.feedback.map.linearize(states[0])
         return SynapseTangent(self.nodes, up, down, self.feedback.feedback_gain, symmetric=False)
 
-    def given(self, data: Mapping[str, Tensor]) -> Coupling:
+    def clamp(self, data: Mapping[str, Tensor]) -> Coupling:
         if any(node in data for node in self.nodes):
             raise InputError(f"The coupling {self.name} feeds back to a node that is held at data: use a Synapse.")
         return self
@@ -453,7 +459,7 @@ class SeparateFeedback(Coupling):
         return self.feedforward if node == self.nodes[1] else self.feedback
 
 
-class Latest(Generic[T]):
+class MemoizeLast(Generic[T]):
     """A function of one tensor that keeps its latest result, for as long as that very tensor is asked about."""
 
     def __init__(self, function: Callable[[Tensor], T]):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from eqprop.energy.couplings import Coupling
 from eqprop.energy.holomorphic import gradient, linearly, log_softmax, softmax
-from eqprop.energy.maps import flat, over
+from eqprop.energy.maps import expand_like, sum_per_example
 from eqprop.energy.nodes import Node
 from eqprop.errors import InputError
 
@@ -44,11 +44,11 @@ class Loss(nn.Module, ABC):
 
         return -gradient(total, states[i])
 
-    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+    def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
         """What moves the state of ``node`` to where a clamp holds it, (batch, *node shape)."""
         raise InputError(
             f"{type(self).__name__} does not say where to hold {node!r}: teach by `force`, or by a loss that states "
-            "its `gap`, such as SquaredError."
+            "its `target_minus_state`, such as SquaredError."
         )
 
     def scores(self, *states: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Valued(Loss):
         super().__init__()
         self.nodes, self.shape = (node,), tuple(shape)
 
-    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+    def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return self._values(target, states[0]) - states[0]
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
@@ -97,10 +97,10 @@ class SquaredError(Valued):
     holomorphic = True
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return 0.5 * flat(self.gap(self.nodes[0], target, *states).square())
+        return 0.5 * sum_per_example(self.target_minus_state(self.nodes[0], target, *states).square())
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        return self.gap(node, target, *states)
+        return self.target_minus_state(node, target, *states)
 
 
 class BinaryCrossEntropy(Valued):
@@ -113,16 +113,16 @@ class BinaryCrossEntropy(Valued):
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         values = self._values(target, states[0])
         with torch.autocast(values.device.type, enabled=False):  # CUDA's refuses this loss, whatever the precision
-            return flat(F.binary_cross_entropy(states[0].clamp(0, 1), values, reduction="none"))
+            return sum_per_example(F.binary_cross_entropy(states[0].clamp(0, 1), values, reduction="none"))
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         (state,) = states
-        return self.gap(node, target, state) / (state * (1 - state)).clamp(min=1e-12)
+        return self.target_minus_state(node, target, state) / (state * (1 - state)).clamp(min=1e-12)
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         super().bind(nodes)
-        activation = nodes[self.nodes[0]].activation
-        ends = activation.response(torch.tensor([-1e6, 1e6])) if activation is not None else torch.zeros(2)
+        unit = nodes[self.nodes[0]].unit
+        ends = unit.response(torch.tensor([-1e6, 1e6])) if unit is not None else torch.zeros(2)
         if float(ends.min()) < 0 or float(ends.max()) > 1:
             raise InputError(
                 f"BinaryCrossEntropy reads {self.nodes[0]!r}, whose units leave [0, 1]: give it a sigmoid activation."
@@ -144,12 +144,12 @@ class CrossEntropy(Loss):
         self.nodes, self.shape = (node,), tuple(shape)
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return surprise(self.scores(*states), target)
+        return cross_entropy(self.scores(*states), target)
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        return error_of(self.scores(*states), target).view_as(states[0])
+        return softmax_residual(self.scores(*states), target).view_as(states[0])
 
-    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+    def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
         """To the state less its gradient. Scores held at one-hot values would learn the squared error instead."""
         return self.force(node, target, *states)
 
@@ -164,7 +164,8 @@ class CrossEntropy(Loss):
 
 
 class ReadoutCrossEntropy(Loss):
-    """-log softmax(W vec(s) + b)[y]: a read-out that feeds nothing back but this loss (seed paper, section 2).
+    """-log softmax(W vec(s) + b)[y]: a read-out that feeds nothing back but this loss (Laborieux et al. 2021, section
+    2).
 
     The last weights are then no part of the dynamics. They learn the loss's ordinary gradient, at the nudged
     states. ``target``: labels.
@@ -178,10 +179,10 @@ class ReadoutCrossEntropy(Loss):
         self.readout = nn.Linear(math.prod(shape), classes)
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return surprise(self.scores(*states), target)
+        return cross_entropy(self.scores(*states), target)
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        error = error_of(self.scores(*states), target)
+        error = softmax_residual(self.scores(*states), target)
         return linearly(lambda e: e @ self.readout.weight, error).view_as(states[0])
 
     def scores(self, *states: Tensor) -> Tensor:
@@ -207,12 +208,12 @@ class LinearForce(Loss):
         self.nodes = (node,)
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return flat(target * states[0])
+        return sum_per_example(target * states[0])
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return -target
 
-    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+    def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return -target
 
 
@@ -238,9 +239,11 @@ class WeightedSum(Loss):
         ]
         return torch.stack(parts).sum(0)
 
-    def gap(self, node: str, target: Target, *states: Tensor) -> Tensor:
+    def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
         parts = [
-            w * loss.gap(node, t, *self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes
+            w * loss.target_minus_state(node, t, *self._of(loss, states))
+            for loss, w, t in self._parts(target)
+            if node in loss.nodes
         ]
         return torch.stack(parts).sum(0)
 
@@ -279,29 +282,29 @@ class Nudge(Coupling):
         self.nodes, self.loss, self.target, self.scale = loss.nodes, loss, target, scale
         self.holomorphic = loss.holomorphic
 
-    def taken(self, examples: Tensor) -> Coupling:
-        return Nudge(self.loss, take_target(self.target, examples), self.scale[examples])
+    def select(self, examples: Tensor) -> Coupling:
+        return Nudge(self.loss, select_target(self.target, examples), self.scale[examples])
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.scale * self.loss(self.target, *states)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         force = self.loss.force(node, self.target, *states)
-        return over(self.scale, force) * force
+        return expand_like(self.scale, force) * force
 
 
-def take_target(target: Target, examples: Tensor) -> Target:
+def select_target(target: Target, examples: Tensor) -> Target:
     if isinstance(target, tuple | list):
-        return type(target)(take_target(part, examples) for part in target)
+        return type(target)(select_target(part, examples) for part in target)
     return target[examples]
 
 
-def surprise(scores: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(scores)[label], (batch,)"""
     return -log_softmax(scores, 1).gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
-def error_of(scores: Tensor, labels: Tensor) -> Tensor:
+def softmax_residual(scores: Tensor, labels: Tensor) -> Tensor:
     """one_hot(labels) - softmax(scores), (batch, classes)"""
     return F.one_hot(labels, scores.shape[1]).to(scores.dtype) - softmax(scores, 1)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from eqprop.energy.attached import Attached
 from eqprop.energy.holomorphic import linearly
-from eqprop.energy.pooling import Attach, AveragePool, Carried, MaxPool, Pairs, Pool, Transform
+from eqprop.energy.pooling import AveragePool, BilinearDerivative, Linearization, MaxPool, Pairs, Pool, Transform
 from eqprop.errors import InputError
 
 Pair = int | tuple[int, int]
@@ -20,7 +20,7 @@ Pair = int | tuple[int, int]
 class Map(nn.Module, ABC):
     """A function from one node's units to another's, with its derivative and its transposed derivative.
 
-    ``carry`` states both directions; a subclass whose transpose needs no forward pass also overrides
+    ``linearize`` states both directions; a subclass whose transpose needs no forward pass also overrides
     ``transpose``, which may be cheaper, never different.
 
     Attributes:
@@ -34,27 +34,27 @@ class Map(nn.Module, ABC):
     holomorphic: bool = False
 
     @abstractmethod
-    def carry(self, pre: Tensor) -> Carried:
-        """(batch, *in_shape) -> (batch, *out_shape), with push and pull at ``pre``."""
+    def linearize(self, pre: Tensor) -> Linearization:
+        """(batch, *in_shape) -> (batch, *out_shape), with jvp and vjp at ``pre``."""
 
     def forward(self, pre: Tensor) -> Tensor:
         """(batch, *in_shape) -> (batch, *out_shape)"""
-        return self.carry(pre).value
+        return self.linearize(pre).value
 
     def jvp(self, pre: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         """The value at ``pre``, and how it changes with ``change`` (winners held); each (batch, *out_shape)."""
-        carried = self.carry(pre)
-        return carried.value, linearly(carried.push, change)
+        carried = self.linearize(pre)
+        return carried.value, linearly(carried.jvp, change)
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
-        """The pull at ``pre``, applied to ``post``: (batch, *out_shape) -> (batch, *in_shape)."""
-        return self.carry(pre).pull(post)
+        """The vjp at ``pre``, applied to ``post``: (batch, *out_shape) -> (batch, *in_shape)."""
+        return self.linearize(pre).vjp(post)
 
 
 class Dense(Map):
     """post = W vec(pre), for nodes of any shape. Weight: (out units, in units).
 
-    Initial weights: uniform in ±1/sqrt(in units), PyTorch's default and the seed paper's.
+    Initial weights: uniform in ±1/sqrt(in units), the default of PyTorch and of Laborieux et al. (2021).
     """
 
     holomorphic = True
@@ -64,8 +64,8 @@ class Dense(Map):
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
         self.weight = initial_weight(math.prod(out_shape), math.prod(in_shape))
 
-    def carry(self, pre: Tensor) -> Carried:
-        return Carried.everywhere(self(pre), self.forward, lambda post: self.transpose(pre, post))
+    def linearize(self, pre: Tensor) -> Linearization:
+        return Linearization.everywhere(self(pre), self.forward, lambda post: self.transpose(pre, post))
 
     def forward(self, pre: Tensor) -> Tensor:
         return linearly(lambda s: F.linear(s, self.weight), pre.flatten(1)).view(-1, *self.out_shape)
@@ -75,7 +75,7 @@ class Dense(Map):
 
 
 class Convolution(Map):
-    """post = P(w * pre): a two-dimensional convolution, then pooling (the seed paper's order).
+    """post = P(w * pre): a two-dimensional convolution, then pooling (the order of Laborieux et al. 2021).
 
     Weight: (channels, in channels / groups, kernel height, kernel width); initially uniform in
     ±1/sqrt(fan in). Without a pool the map is linear.
@@ -126,51 +126,53 @@ class Convolution(Map):
         self.linear = pool is None or pool.linear
         self.holomorphic = pool is None or pool.holomorphic
 
-    def carry(self, pre: Tensor) -> Carried:
+    def linearize(self, pre: Tensor) -> Linearization:
         z = self._convolve(pre)
         if self.pool is None:
-            return Carried.everywhere(z, self._convolve, self._convolve_transposed, self._attach(z.dtype))
-        return self._before(self.pool.carry(z))
+            return Linearization.everywhere(
+                z, self._convolve, self._convolve_transposed, self._bilinear_derivative(z.dtype)
+            )
+        return self._before(self.pool.linearize(z))
 
     def transpose(self, pre: Tensor, post: Tensor) -> Tensor:
         if self.pool is None:
             return self._convolve_transposed(post)
         if isinstance(self.pool, AveragePool):  # linear: any z of the right shape will do
             z = post.new_empty(()).expand(len(post), *self.grid)
-            return self._convolve_transposed(self.pool.carry(z).pull(post))
+            return self._convolve_transposed(self.pool.linearize(z).vjp(post))
         return super().transpose(pre, post)
 
     def winners(self, pre: Tensor) -> Tensor | None:
         """What max pooling takes at ``pre`` (``MaxPool.winners``); ``None`` where another pool, or none, follows."""
         return self.pool.winners(self._convolve(pre)) if isinstance(self.pool, MaxPool) else None
 
-    def _before(self, pooled: Carried) -> Carried:
-        return Carried(
+    def _before(self, pooled: Linearization) -> Linearization:
+        return Linearization(
             pooled.value,
-            lambda change: pooled.push(self._convolve(change)),
-            lambda post: self._convolve_transposed(pooled.pull(post)),
-            lambda examples: self._before(pooled.taken(examples)),
-            self._attach(pooled.value.dtype, pooled.pull) if self.linear else None,
+            lambda change: pooled.jvp(self._convolve(change)),
+            lambda post: self._convolve_transposed(pooled.vjp(post)),
+            lambda examples: self._before(pooled.select(examples)),
+            self._bilinear_derivative(pooled.value.dtype, pooled.vjp) if self.linear else None,
         )
 
-    def _attach(self, bits: torch.dtype, pull: Transform = lambda z: z) -> Attach:
-        """The weight's derivative of the sum of <w * pre, pull(post)>, in ``bits``; no ``w * pre`` is computed."""
+    def _bilinear_derivative(self, bits: torch.dtype, vjp: Transform = lambda z: z) -> BilinearDerivative:
+        """The weight's derivative of the sum of <w * pre, vjp(post)>, in ``bits``; no ``w * pre`` is computed."""
         geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups, (False, True, False))
 
-        def attach(known: Tensor, pairs: Pairs) -> Tensor:
+        def derivative(known: Tensor, pairs: Pairs) -> Tensor:
             weight = self.weight.detach().to(bits)
 
             def part(pre: Tensor, post: Tensor) -> Tensor:
-                z = pull(post.to(bits))
+                z = vjp(post.to(bits))
                 return torch.ops.aten.convolution_backward(z, pre.to(bits), weight, None, *geometry)[1]
 
             def backward(each: Tensor) -> tuple[Tensor]:
-                parts = [part(pre, over(each, post) * post).to(self.weight) for pre, post in pairs]
+                parts = [part(pre, expand_like(each, post) * post).to(self.weight) for pre, post in pairs]
                 return (torch.stack(parts).sum(0),)
 
             return Attached.apply(known, backward, self.weight)
 
-        return attach
+        return derivative
 
     def _convolve(self, pre: Tensor) -> Tensor:
         return linearly(
@@ -196,13 +198,13 @@ class ModuleMap(Map):
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{module} does not accept units of shape {in_shape}: {reason}") from error
 
-    def carry(self, pre: Tensor) -> Carried:
+    def linearize(self, pre: Tensor) -> Linearization:
         value, pullback, *_ = torch.func.vjp(self.module, pre)
-        return Carried(
+        return Linearization(
             value,
             lambda change: torch.func.jvp(self.module, (pre,), (change,))[1],
             lambda post: pullback(post)[0],
-            lambda examples: self.carry(pre[examples]),
+            lambda examples: self.linearize(pre[examples]),
         )
 
     def forward(self, pre: Tensor) -> Tensor:
@@ -222,16 +224,16 @@ def pair(value: Pair) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def flat(tensor: Tensor) -> Tensor:
+def sum_per_example(tensor: Tensor) -> Tensor:
     """(batch, ...) -> (batch,), summed over everything but the batch."""
-    return tensor.sum(within(tensor))
+    return tensor.sum(example_dims(tensor))
 
 
-def over(each: Tensor, like: Tensor) -> Tensor:
+def expand_like(each: Tensor, like: Tensor) -> Tensor:
     """(batch,), shaped to multiply (batch, ...)."""
-    return each.view(-1, *(1 for _ in within(like)))
+    return each.view(-1, *(1 for _ in example_dims(like)))
 
 
-def within(tensor: Tensor) -> tuple[int, ...]:
+def example_dims(tensor: Tensor) -> tuple[int, ...]:
     """The dimensions of one example: to reduce over them as they lie in memory, where ``flatten`` would copy."""
     return tuple(range(1, tensor.ndim))

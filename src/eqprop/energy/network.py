@@ -10,11 +10,11 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from eqprop.energy.activations import Activation
-from eqprop.energy.couplings import CarriedSynapse, Coupling, Field, Latest
+from eqprop.energy.couplings import CachedSynapse, Coupling, Field, MemoizeLast
 from eqprop.energy.losses import Loss
-from eqprop.energy.maps import flat, over
+from eqprop.energy.maps import expand_like, sum_per_example
 from eqprop.energy.nodes import Node, State
+from eqprop.energy.units import Unit
 from eqprop.errors import InputError
 
 UNAMPLIFIED: Mapping[str, float] = {}
@@ -24,7 +24,7 @@ class Network(nn.Module):
     """E(s) = sum over nodes of G(s_node) + sum over couplings. Parameters and graph; knows no data.
 
     Args:
-        nodes: name -> node. Exactly one has no activation: the input, held at the data.
+        nodes: name -> node. Exactly one has no unit: the input, held at the data.
         couplings: the terms of the energy, named by a mapping, or each by its own ``name``.
         loss: what it is taught, with parameters of its own if it has a read-out. A network that is one block
             of a larger model needs none.
@@ -43,9 +43,9 @@ class Network(nn.Module):
     ):
         super().__init__()
         self.nodes = dict(nodes)
-        inputs = [name for name, node in self.nodes.items() if node.activation is None]
+        inputs = [name for name, node in self.nodes.items() if node.unit is None]
         if len(inputs) != 1 or len(self.nodes) < 2:
-            raise InputError(f"A network has one node without activation, its input, and others; found {inputs}.")
+            raise InputError(f"A network has one node without unit, its input, and others; found {inputs}.")
         self.input = inputs[0]
         self.free = {name: node for name, node in self.nodes.items() if name != self.input}
         self.couplings = nn.ModuleDict(self._named(couplings))
@@ -81,7 +81,7 @@ class Network(nn.Module):
             # Made from x itself each time, so that under grad mode the graph reaches whatever made x.
             chosen = x if examples is None else x[examples]
             data = {self.input: channels_last(chosen.reshape(len(chosen), *node.shape))}
-            return {name: term.given(data) for name, term in self.terms.items()}
+            return {name: term.clamp(data) for name, term in self.terms.items()}
 
         return Landscape(self.free, terms, self.colours, masks or {}, like=x)
 
@@ -155,11 +155,11 @@ class Landscape:
         self.nodes, self.colours, self.masks = nodes, colours, masks
         self._build, self._like = build, like
         self.terms = build(None) if terms is None else terms
-        self._visible = {name: Latest(self._seen_as(name)) for name in masks}
+        self._masked = {name: MemoizeLast(self._mask(name)) for name in masks}
         self._constant = self._constants()
         self._factor: Tensor | None = None
 
-    def rest(self) -> State:
+    def zeros(self) -> State:
         """Every free node at zero: where settling starts."""
         batch = len(self._like)
         return {name: channels_last(self._like.new_zeros(batch, *node.shape)) for name, node in self.nodes.items()}
@@ -172,14 +172,14 @@ class Landscape:
     def node_energies(self, state: State) -> dict[str, Tensor]:
         """Each node's own energy, (batch,)."""
         return {
-            name: flat(node.activation.potential(state[name])) / self._kept(name)
+            name: sum_per_example(node.unit.potential(state[name])) / self._kept(name)
             for name, node in self.nodes.items()
-            if node.activation is not None
+            if node.unit is not None
         }
 
     def term_energies(self, state: State) -> dict[str, Tensor]:
         """Each term's energy, (batch,), by the term's name, which may be that of a node."""
-        seen = self.visible(state)
+        seen = self.masked(state)
         return {name: term.energy(*(seen[n] for n in term.nodes)) for name, term in self.terms.items()}
 
     def inner(self, a: State, b: State) -> Tensor:
@@ -187,32 +187,35 @@ class Landscape:
 
         The derivative of the drives is symmetric in this product, and in no other where nodes' dropout differs.
         """
-        return torch.stack([flat(a[name] * b[name]) / self._kept(name) for name in a]).sum(0)
+        return torch.stack([sum_per_example(a[name] * b[name]) / self._kept(name) for name in a]).sum(0)
 
     def contrast(self, state: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): what a contrastive rule compares between phases; all that the parameters enter.
 
         Each coupling's share is amplified as the node it drives is (see ``amplification``).
         """
-        seen = self.visible(state)
+        seen = self.masked(state)
         terms = [
             amplified(term, amplification) * term.contrast(*(seen[n] for n in term.nodes))
             for term in self.terms.values()
         ]
         return torch.stack(terms).sum(0)
 
-    def change(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
+    def contrast_difference(
+        self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED
+    ) -> Tensor:
         """(batch,): contrast(state + move) - contrast(state); bilinear terms do it without cancellation."""
-        seen, moved = self.visible(state), self.visible(move)
+        seen, moved = self.masked(state), self.masked(move)
         terms = [
-            amplified(term, amplification) * term.change([seen[n] for n in term.nodes], [moved[n] for n in term.nodes])
+            amplified(term, amplification)
+            * term.contrast_difference([seen[n] for n in term.nodes], [moved[n] for n in term.nodes])
             for term in self.terms.values()
         ]
         return torch.stack(terms).sum(0)
 
     def work(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
         """(batch,): <drive at ``state``, ``move``>, over all nodes, each amplified."""
-        seen, moved = self.visible(state), self.visible(move)
+        seen, moved = self.masked(state), self.masked(move)
         moved |= {n: by * moved[n] for n, by in amplification.items() if by != 1}
         terms = [
             term.work([seen[n] for n in term.nodes], [moved[n] for n in term.nodes]) for term in self.terms.values()
@@ -257,13 +260,13 @@ class Landscape:
         """Whether every term that depends on the state is bilinear."""
         return all(term.bilinear for term in self.terms.values() if not isinstance(term, Field))
 
-    def visible(self, state: State) -> State:
+    def masked(self, state: State) -> State:
         """The state as couplings see it: silenced units at zero, the others scaled up to make good."""
-        return state | {name: seen(state[name]) for name, seen in self._visible.items()}
+        return state | {name: seen(state[name]) for name, seen in self._masked.items()}
 
     def drive(self, state: State, node: str) -> Tensor:
         """What all terms together push ``node`` with, (batch, *node shape)."""
-        return self._drive(self.visible(state), node)
+        return self._drive(self.masked(state), node)
 
     def relax(self, state: State, nodes: Iterable[str]) -> State:
         """The response of the given nodes to what the rest of the state drives them with.
@@ -271,13 +274,13 @@ class Landscape:
         For terms linear in a node (synapses, biases) this is the minimum over that node. For others (lateral
         couplings, the nudged loss) it is one step of a fixed-point iteration.
         """
-        seen = self.visible(state)
+        seen = self.masked(state)
         new = {}
         for name in nodes:
-            activation = self.nodes[name].activation
-            assert activation is not None
-            response = activation.response(self._drive(seen, name))
-            new[name] = response if self._factor is None else self._further(activation, state[name], response)
+            unit = self.nodes[name].unit
+            assert unit is not None
+            response = unit.response(self._drive(seen, name))
+            new[name] = response if self._factor is None else self._further(unit, state[name], response)
         return new
 
     def over_relaxed(self, factor: Tensor) -> Landscape:
@@ -290,7 +293,7 @@ class Landscape:
         other._factor = factor
         return other
 
-    def taken(self, examples: Tensor) -> Landscape:
+    def select(self, examples: Tensor) -> Landscape:
         """The same landscape for a batch made of these examples of the present one; (n,) int64.
 
         Phases stacked along the batch take each example several times; a solver may go on with those still moving.
@@ -300,9 +303,9 @@ class Landscape:
         def build(some: Tensor | None) -> dict[str, Coupling]:
             return self._build(examples if some is None else examples[some])
 
-        nodes = {name: node.taken(examples) for name, node in self.nodes.items()}
+        nodes = {name: node.select(examples) for name, node in self.nodes.items()}
         masks = {name: mask[examples] for name, mask in self.masks.items()}
-        return Landscape(nodes, build, self.colours, masks, self._like[examples], take_terms(self.terms, examples))
+        return Landscape(nodes, build, self.colours, masks, self._like[examples], select_terms(self.terms, examples))
 
     def plus(self, name: str, term: Coupling) -> Landscape:
         """The same landscape with one more term."""
@@ -316,7 +319,7 @@ class Landscape:
         """A landscape of displacements of this one's states: its batch, colours and masks, other nodes and terms."""
 
         def build(examples: Tensor | None) -> dict[str, Coupling]:
-            return terms if examples is None else take_terms(terms, examples)
+            return terms if examples is None else select_terms(terms, examples)
 
         return Landscape(nodes, build, self.colours, self.masks, self._like)
 
@@ -326,7 +329,7 @@ class Landscape:
 
     def remembering(self, other: Landscape) -> Landscape:
         """The same landscape, its synapses with what they last carried in ``other``, by the same parameters."""
-        return self.only(self.terms | {n: t for n, t in other.terms.items() if isinstance(t, CarriedSynapse)})
+        return self.only(self.terms | {n: t for n, t in other.terms.items() if isinstance(t, CachedSynapse)})
 
     def _drive(self, seen: State, node: str) -> Tensor:
         total = self._constant.get(node)
@@ -340,9 +343,9 @@ class Landscape:
         total = total.expand(seen[node].shape).to(seen[node].dtype)
         return total * self.masks[node] if node in self.masks else total
 
-    def _further(self, activation: Activation, state: Tensor, response: Tensor) -> Tensor:
+    def _further(self, unit: Unit, state: Tensor, response: Tensor) -> Tensor:
         assert self._factor is not None
-        return torch.lerp(state, response, over(self._factor, state)).clamp_(activation.low, activation.high)
+        return torch.lerp(state, response, expand_like(self._factor, state)).clamp_(unit.low, unit.high)
 
     def _constants(self) -> dict[str, Tensor]:
         """What pushes each node whatever the state: the data's share and the biases, summed once a batch."""
@@ -353,7 +356,7 @@ class Landscape:
                 constant[node] = term.strength + constant[node] if node in constant else term.strength
         return constant
 
-    def _seen_as(self, name: str) -> Callable[[Tensor], Tensor]:
+    def _mask(self, name: str) -> Callable[[Tensor], Tensor]:
         scale = self.masks[name] / self._kept(name)
         return lambda state: scale * state
 
@@ -362,8 +365,8 @@ class Landscape:
         return 1 - self.nodes[name].dropout if name in self.masks else 1.0
 
 
-def take_terms(terms: Mapping[str, Coupling], examples: Tensor) -> dict[str, Coupling]:
-    return {name: term.taken(examples) for name, term in terms.items()}
+def select_terms(terms: Mapping[str, Coupling], examples: Tensor) -> dict[str, Coupling]:
+    return {name: term.select(examples) for name, term in terms.items()}
 
 
 def amplified(term: Coupling, amplification: Mapping[str, float]) -> float:

@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqprop.energy.activations import Activation
-from eqprop.energy.maps import flat
+from eqprop.energy.maps import sum_per_example
+from eqprop.energy.units import Unit
 from eqprop.errors import InputError
 
 State = dict[str, Tensor]
 """Node name -> (batch, *node shape). A value: nothing in this package changes one in place."""
 
 
-def take(state: State, examples: Tensor) -> State:
+def select(state: State, examples: Tensor) -> State:
     """The state of a batch made of these examples; (n,) int64."""
     return {node: value[examples] for node, value in state.items()}
 
 
 def length(state: State) -> Tensor:
     """Of all nodes together, (batch,)."""
-    return torch.stack([flat(value.square()) for value in state.values()]).sum(0).sqrt()
+    return torch.stack([sum_per_example(value.square()) for value in state.values()]).sum(0).sqrt()
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Node:
 
     Attributes:
         shape: the shape of one example's units, e.g. ``(channels, height, width)`` or ``(units,)``.
-        activation: how a unit responds to its drive; ``None`` for the node that is held at the data.
+        unit: how a unit responds to its drive; ``None`` for the node that is held at the data.
         dropout: the share of units that each training example silences (see ``Network.draw_masks``).
     """
 
     shape: tuple[int, ...]
-    activation: Activation | None = None
+    unit: Unit | None = None
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -46,10 +46,10 @@ class Node:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout {self.dropout} is not a share of units: it must be in [0, 1).")
 
-    def taken(self, examples: Tensor) -> Node:
+    def select(self, examples: Tensor) -> Node:
         """The same node for a batch made of these examples."""
-        activation = self.activation and self.activation.taken(examples)
-        return self if activation is self.activation else replace(self, activation=activation)
+        unit = self.unit and self.unit.select(examples)
+        return self if unit is self.unit else replace(self, unit=unit)
 
     @property
     def units(self) -> int:

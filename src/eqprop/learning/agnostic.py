@@ -12,13 +12,13 @@ from torch import Tensor
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt, compare, nudge_of
-from eqprop.learning.forms import ordinary
+from eqprop.learning import forms
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, compare, nudge_of
 from eqprop.learning.moving import moving
 from eqprop.learning.rules import Gradients, contrastive
 from eqprop.learning.stencils import Stencil
 from eqprop.learning.teachers import force
-from eqprop.settling.solvers import FixedPoint, Settled, Solver, joined
+from eqprop.settling.solvers import FixedSweeps, Solution, Solver, joined
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AgnosticEP(Estimator):
 
     nudging: Stencil
     free: Solver
-    nudged: FixedPoint
+    nudged: FixedSweeps
     epsilon: float
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class AgnosticEP(Estimator):
         if not 0 < self.epsilon < float("inf"):
             raise InputError(f"epsilon {self.epsilon} must be positive: without one, use EquilibriumPropagation.")
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         for name, term in landscape.terms.items():
             if not term.symmetric:
                 raise InputError(
@@ -69,29 +69,33 @@ class AgnosticEP(Estimator):
                     "the parameters to relax on: use ContinualEP or EquilibriumPropagation."
                 )
         with torch.no_grad():
-            free = self.free(landscape, landscape.rest())
+            free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free)
 
-    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+    def _learn(
+        self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
         low, high = sorted(beta.real for beta in self.nudging.betas)
 
-        def settle(present: Landscape, beta: float, state: State, solver: Solver) -> Settled:
+        def settle(present: Landscape, beta: float, state: State, solver: Solver) -> Solution:
             with torch.no_grad():
-                return solver(force(ordinary, present, state, nudge_of(cost, [beta])[0]), state)
+                return solver(force(forms.states, present, state, nudge_of(cost, [beta])[0]), state)
 
         def slope(present: Landscape, beta: float, state: State) -> Gradients:
             """dF/dtheta, over the distance of the betas."""
-            return contrastive(compare(ordinary, present, cost, [(beta, 1 / (high - low))], state, state), parameters)
+            return contrastive(
+                compare(forms.states, present, cost, [(beta, 1 / (high - low))], state, state), parameters
+            )
 
-        once, state = replace(self.nudged, sweeps=1), free.state
+        once, state = replace(self.nudged, n=1), free.state
         with moving(parameters) as move, torch.enable_grad():
             first = free if low == 0 else settle(landscape, low, state, self.nudged)
             held = slope(landscape.rebuilt(), low, first.state)
-            for _ in range(self.nudged.sweeps):
+            for _ in range(self.nudged.n):
                 present = landscape.rebuilt()
                 second = settle(present, high, state, once)
                 state = second.state
                 found = tuple(s - h for s, h in zip(slope(present, high, state), held, strict=True))
                 move([-self.epsilon * (high - low) * each for each in found])
-        second = second._replace(sweeps=self.nudged.sweeps * second.sweeps)
-        return Learnt(found, second if low == 0 else joined([first, second]))
+        second = second._replace(sweeps=self.nudged.n * second.sweeps)
+        return GradientEstimate(found, second if low == 0 else joined([first, second]))

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from eqprop.energy.network import Landscape
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt, compare, nudge_of
-from eqprop.learning.forms import ordinary
+from eqprop.learning import forms
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, compare, nudge_of
 from eqprop.learning.moving import moving
 from eqprop.learning.rules import Rule, contrastive
 from eqprop.learning.stencils import Nudging
 from eqprop.learning.teachers import force
-from eqprop.settling.solvers import FixedPoint, Settled, Solver, joined
+from eqprop.settling.solvers import FixedSweeps, Solution, Solver, joined
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ContinualEP(Estimator):
 
     nudging: Nudging
     free: Solver
-    nudged: FixedPoint
+    nudged: FixedSweeps
     rate: float
     rule: Rule = contrastive
 
@@ -51,18 +51,20 @@ class ContinualEP(Estimator):
         if not 0 < self.rate < float("inf"):
             raise InputError(f"rate {self.rate} must be positive: without one, use EquilibriumPropagation.")
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         if self.nudging.is_complex:
-            ordinary.check_holomorphic(landscape)
+            forms.states.check_holomorphic(landscape)
         with torch.no_grad():
-            free = self.free(landscape, landscape.rest())
+            free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free)
 
     def generators(self) -> Iterable[torch.Generator]:
         return self.nudging.generators()
 
-    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
-        stencil, once = self.nudging.draw(), replace(self.nudged, sweeps=1)
+    def _learn(
+        self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
+        stencil, once = self.nudging.draw(), replace(self.nudged, n=1)
         total = [torch.zeros_like(parameter) for parameter in parameters]
         settled = []
         with moving(parameters) as move, torch.enable_grad():
@@ -71,14 +73,14 @@ class ContinualEP(Estimator):
                     continue
                 (nudge, _), state = nudge_of(cost, [beta]), free.state
                 last: complex = 0.0
-                for _ in range(self.nudged.sweeps):
+                for _ in range(self.nudged.n):
                     present = landscape.rebuilt()
                     with torch.no_grad():
-                        swept = once(force(ordinary, present, state, nudge), state)
+                        swept = once(force(forms.states, present, state, nudge), state)
                     both = {node: torch.cat([value, swept.state[node]]) for node, value in state.items()}
-                    seen = compare(ordinary, present, cost, [(last, -weight), (beta, weight)], state, both)
+                    seen = compare(forms.states, present, cost, [(last, -weight), (beta, weight)], state, both)
                     total = [t + g for t, g in zip(total, self.rule(seen, parameters), strict=True)]
                     move([-self.rate * t for t in total])
                     last, state = beta, swept.state
-                settled.append(swept._replace(sweeps=self.nudged.sweeps * swept.sweeps))
-        return Learnt(tuple(total), joined(settled))
+                settled.append(swept._replace(sweeps=self.nudged.n * swept.sweeps))
+        return GradientEstimate(tuple(total), joined(settled))

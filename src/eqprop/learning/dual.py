@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eqprop.energy.maps import flat
+from eqprop.energy.maps import sum_per_example
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt, nudge_of
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, nudge_of
 from eqprop.learning.stencils import check_beta
-from eqprop.settling.displacement import activation_of, tangents
-from eqprop.settling.solvers import Settled, largest_change
+from eqprop.settling.displacement import tangents, unit_of
+from eqprop.settling.solvers import Solution, max_norm
 from eqprop.settling.starts import one_pass, upstream
 
 
@@ -57,15 +57,15 @@ class DualPropagation(Estimator):
     def sixteen_bits(self, landscape: Landscape) -> bool:
         return True  # z+ and z- are never subtracted: their difference is what is kept
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         with torch.no_grad():
             free = one_pass(landscape)
         return free, partial(self._learn, landscape, free.state)
 
-    def _learn(self, landscape: Landscape, free: State, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+    def _learn(self, landscape: Landscape, free: State, cost: Cost, parameters: Sequence[Tensor]) -> GradientEstimate:
         every = torch.arange(len(cost.weight), device=cost.weight.device)
         nudge = landscape.only({"nudge": nudge_of(cost, [self.beta])[0]})
-        heard, rest = upstream(landscape), landscape.rest()
+        heard, rest = upstream(landscape), landscape.zeros()
         mean, apart = dict(free), dict(rest)  # of z+ and z-
 
         def around(node: str) -> State:
@@ -73,10 +73,10 @@ class DualPropagation(Estimator):
             return mean | {node: rest[node]}
 
         def respond(node: str) -> None:
-            activation = activation_of(landscape.nodes[node])
+            unit = unit_of(landscape.nodes[node])
             low = drives[node] - self.alpha * pushes[node]
-            apart[node] = activation.difference(low, pushes[node])
-            mean[node] = activation.response(low) + self.alpha * apart[node]
+            apart[node] = unit.difference(low, pushes[node])
+            mean[node] = unit.response(low) + self.alpha * apart[node]
 
         def pair() -> State:
             """z+ and z-, stacked along the batch."""
@@ -99,9 +99,11 @@ class DualPropagation(Estimator):
                     respond(node)
             settled = pair()
         with torch.enable_grad():
-            rebuilt, seen = landscape.rebuilt(), landscape.visible(apart)
-            carried = [flat(each.drive(around(node), node) * seen[node]) for node, each in upstream(rebuilt).items()]
+            rebuilt, seen = landscape.rebuilt(), landscape.masked(apart)
+            carried = [
+                sum_per_example(each.drive(around(node), node) * seen[node]) for node, each in upstream(rebuilt).items()
+            ]
             objective = (cost.values(rebuilt, mean) - torch.stack(carried).sum(0) / self.beta).mean()
             gradients = torch.autograd.grad(objective, list(parameters), materialize_grads=True)
         sweeps = torch.full((2 * len(every),), self.passes, dtype=torch.int64, device=every.device)
-        return Learnt(gradients, Settled(settled, largest_change(before, settled), sweeps))
+        return GradientEstimate(gradients, Solution(settled, max_norm(before, settled), sweeps))

@@ -11,8 +11,8 @@ from eqprop.energy.attached import Attached
 from eqprop.energy.losses import LinearForce, Target
 from eqprop.energy.network import Landscape, Network
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
-from eqprop.settling.solvers import Settled
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
+from eqprop.settling.solvers import Solution
 
 
 class Record:
@@ -27,14 +27,14 @@ class Record:
 
     def __init__(self) -> None:
         self.scores: Tensor | None = None
-        self.free: Settled | None = None
-        self.nudged: Settled | None = None
+        self.free: Solution | None = None
+        self.nudged: Solution | None = None
 
 
 class Equilibrium(nn.Module):
     """A network, and how it learns.
 
-    >>> model = Equilibrium(network, EquilibriumPropagation(symmetric(0.5), FixedPoint(60), FixedPoint(20)))
+    >>> model = Equilibrium(network, EquilibriumPropagation(symmetric(0.5), FixedSweeps(60), FixedSweeps(20)))
     >>> model.loss(x, y).backward()         # the nudged phases run here, with the true loss energy
     >>> F.cross_entropy(model(x), y).backward()     # any loss and any module downstream; x gets a gradient too
 
@@ -76,7 +76,7 @@ class Equilibrium(nn.Module):
         return self(x, target, weight, record)
 
     @torch.no_grad()
-    def settle(self, x: Tensor) -> Settled:
+    def settle(self, x: Tensor) -> Solution:
         """The free equilibrium: states, residuals and sweeps."""
         return self.estimator(self.network.landscape(x))[0]
 
@@ -90,12 +90,12 @@ class Equilibrium(nn.Module):
         data, parameters = leaves(x, self.network.couplings)
         landscape, free, learn = self._settle(data, record)
 
-        def backward(gradient: Tensor) -> Learnt:
+        def backward(gradient: Tensor) -> GradientEstimate:
             batch = len(gradient)
             force = Cost(LinearForce(node), batch * gradient, gradient.new_ones(batch))
             return learn(force, wanted(data, parameters))
 
-        output = attach(landscape.visible(free.state)[node], backward, record, x, parameters)
+        output = attach(landscape.masked(free.state)[node], backward, record, x, parameters)
         return loss.scores(output) if loss is not None and loss.nodes == (node,) else output
 
     def _loss(self, x: Tensor, target: Target, weight: Tensor | None, record: Record) -> Tensor:
@@ -110,7 +110,7 @@ class Equilibrium(nn.Module):
         landscape, free, learn = self._settle(data, record)
         cost = Cost(loss, target, weight)
 
-        def backward(gradient: Tensor) -> Learnt:
+        def backward(gradient: Tensor) -> GradientEstimate:
             learnt = learn(cost, wanted(data, parameters))
             return learnt._replace(gradients=tuple(gradient * each for each in learnt.gradients))
 
@@ -118,12 +118,12 @@ class Equilibrium(nn.Module):
             value = cost.values(landscape, free.state).mean()
         return attach(value, backward, record, x, parameters)
 
-    def _settle(self, data: Tensor, record: Record) -> tuple[Landscape, Settled, Learn]:
+    def _settle(self, data: Tensor, record: Record) -> tuple[Landscape, Solution, GradientFunction]:
         network = self.network
         with torch.no_grad():
             landscape = network.landscape(data, network.draw_masks(len(data)) if self.training else None)
             free, learn = self.estimator(landscape)
-            record.free, record.scores = free, network.scores(landscape.visible(free.state))
+            record.free, record.scores = free, network.scores(landscape.masked(free.state))
         return landscape, free, learn
 
 
@@ -137,7 +137,7 @@ def wanted(data: Tensor, parameters: list[Tensor]) -> list[Tensor]:
 
 
 def attach(
-    value: Tensor, backward: Callable[[Tensor], Learnt], record: Record, x: Tensor, parameters: list[Tensor]
+    value: Tensor, backward: Callable[[Tensor], GradientEstimate], record: Record, x: Tensor, parameters: list[Tensor]
 ) -> Tensor:
     """``value`` as a function of the data and the parameters whose derivative is ``backward``."""
 

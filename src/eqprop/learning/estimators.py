@@ -11,15 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eqprop.energy.losses import Loss, Nudge, Target, take_target
+from eqprop.energy.losses import Loss, Nudge, Target, select_target
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State, take
+from eqprop.energy.nodes import State, select
 from eqprop.errors import InputError
-from eqprop.learning.forms import Form, Phases, difference, ordinary
+from eqprop.learning import forms
+from eqprop.learning.forms import Form, Phases
 from eqprop.learning.rules import Gradients, Rule, contrastive
 from eqprop.learning.stencils import Nudging
 from eqprop.learning.teachers import Teacher, force
-from eqprop.settling.solvers import Settled, Solver, joined
+from eqprop.settling.solvers import Solution, Solver, joined
 
 
 class Cost(NamedTuple):
@@ -31,18 +32,18 @@ class Cost(NamedTuple):
 
     def values(self, landscape: Landscape, state: State) -> Tensor:
         """(batch,): each example's weighted loss."""
-        seen = landscape.visible(state)
+        seen = landscape.masked(state)
         return self.weight * self.loss(self.target, *(seen[node] for node in self.loss.nodes))
 
 
-class Learnt(NamedTuple):
+class GradientEstimate(NamedTuple):
     """What learning found: a gradient for each parameter asked for, and the phases that gave them, if any."""
 
     gradients: Gradients
-    nudged: Settled | None = None
+    nudged: Solution | None = None
 
 
-Learn = Callable[[Cost, Sequence[Tensor]], Learnt]
+GradientFunction = Callable[[Cost, Sequence[Tensor]], GradientEstimate]
 """(cost, parameters) -> d mean cost / d parameter, for each parameter (or data tensor) of the landscape."""
 
 
@@ -53,7 +54,7 @@ class Estimator(ABC):
     """
 
     @abstractmethod
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]: ...
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]: ...
 
     def generators(self) -> Iterable[torch.Generator]:
         """The random generators it draws from, so that a checkpoint can keep their states."""
@@ -75,8 +76,8 @@ class PhaseEstimator(Estimator):
         free: solver of the free phase, from rest.
         nudged: solver of each nudged phase.
         rule: how the phases become gradients.
-        form: the variable in which the nudged phases settle: ``difference`` wherever it applies (elsewhere the ordinary
-            form serves), or ``ordinary``, which follows the papers to the letter.
+        form: the variable in which the nudged phases settle: ``displacements`` wherever it applies,
+            elsewhere ``states``; or ``states`` always, which follows the papers to the letter.
         teacher: how a nudge acts: ``force``, or ``clamp`` and ``soft_clamp``, which hold the output.
     """
 
@@ -86,11 +87,11 @@ class PhaseEstimator(Estimator):
     form: Form
     teacher: Teacher
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         if self.is_complex:
             self._form(landscape).check_holomorphic(landscape)
         with torch.no_grad():
-            free = self.free(landscape, landscape.rest())
+            free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free)
 
     @property
@@ -99,22 +100,26 @@ class PhaseEstimator(Estimator):
         """Whether it nudges by complex betas, which only holomorphic networks follow."""
 
     def sixteen_bits(self, landscape: Landscape) -> bool:
-        return self._form(landscape) is difference
+        return self._form(landscape) is forms.displacements
 
     @abstractmethod
-    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt: ...
+    def _learn(
+        self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate: ...
 
     def _form(self, landscape: Landscape) -> Form:
-        return self.form if self.form.applies(landscape) else ordinary
+        return self.form if self.form.applies(landscape) else forms.states
 
-    def _settle(self, landscape: Landscape, free: State, cost: Cost, betas: Sequence[complex], start: State) -> Settled:
+    def _settle(
+        self, landscape: Landscape, free: State, cost: Cost, betas: Sequence[complex], start: State
+    ) -> Solution:
         """The nudged phases in the form's variable, stacked along the batch, as ``start`` is; ``free`` is not."""
         nudge, examples = nudge_of(cost, betas)
         kind = nudge.scale.dtype
         start = {node: value.to(torch.promote_types(value.dtype, kind)) for node, value in start.items()}
         with torch.no_grad():
-            stacked = take(free, examples)
-            return self.nudged(self.teacher(self._form(landscape), landscape.taken(examples), stacked, nudge), start)
+            stacked = select(free, examples)
+            return self.nudged(self.teacher(self._form(landscape), landscape.select(examples), stacked, nudge), start)
 
     def _compare(
         self,
@@ -155,7 +160,7 @@ class EquilibriumPropagation(PhaseEstimator):
     free: Solver
     nudged: Solver
     rule: Rule = contrastive
-    form: Form = difference
+    form: Form = forms.displacements
     teacher: Teacher = force
     stacked: bool = True
 
@@ -166,7 +171,9 @@ class EquilibriumPropagation(PhaseEstimator):
     def is_complex(self) -> bool:
         return self.nudging.is_complex
 
-    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+    def _learn(
+        self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
         stencil = self.nudging.draw()
         phases = list(zip(stencil.betas, stencil.weights, strict=True))
         # Real nudges apart from complex ones, whose arithmetic costs twice.
@@ -177,11 +184,11 @@ class EquilibriumPropagation(PhaseEstimator):
             torch.stack(each).sum(0) for each in zip(*(learnt.gradients for learnt in found), strict=True)
         )
         settled = [learnt.nudged for learnt in found if learnt.nudged is not None]
-        return Learnt(gradients, joined(settled) if settled else None)
+        return GradientEstimate(gradients, joined(settled) if settled else None)
 
     def _contrast(
-        self, landscape: Landscape, free: Settled, cost: Cost, phases: Sequence[Phase], parameters: Sequence[Tensor]
-    ) -> Learnt:
+        self, landscape: Landscape, free: Solution, cost: Cost, phases: Sequence[Phase], parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
         """The share of these phases in the estimate: settle them, and let the rule read them."""
         # Phases at beta 0 come first and are not settled again.
         phases = sorted(phases, key=lambda phase: phase[0] != 0)
@@ -189,14 +196,14 @@ class EquilibriumPropagation(PhaseEstimator):
         still, batch = len(phases) - len(betas), len(cost.weight)
         every = torch.arange(batch, device=cost.weight.device)
         start = self._form(landscape).start(free.state)
-        moved, settled = take(start, every.repeat(still)), None
+        moved, settled = select(start, every.repeat(still)), None
         if betas:
-            settled = self._settle(landscape, free.state, cost, betas, take(start, every.repeat(len(betas))))
+            settled = self._settle(landscape, free.state, cost, betas, select(start, every.repeat(len(betas))))
             moved = {node: torch.cat([value, settled.state[node]]) for node, value in moved.items()}
         gradients, state = self._compare(landscape, free.state, cost, phases, moved, parameters)
         if settled is not None:
             settled = settled._replace(state={node: value[still * batch :] for node, value in state.items()})
-        return Learnt(gradients, settled)
+        return GradientEstimate(gradients, settled)
 
 
 def compare(
@@ -219,7 +226,7 @@ def compare(
     batch = len(cost.weight)
     nudge, examples = nudge_of(cost, [beta for beta, _ in phases])
     weight = numbers([weight for _, weight in phases], cost.weight).repeat_interleave(batch) / batch
-    return form.phases(landscape.taken(examples), nudge, take(free, examples), moved, weight, held)
+    return form.phases(landscape.select(examples), nudge, select(free, examples), moved, weight, held)
 
 
 def nudge_of(cost: Cost, betas: Sequence[complex]) -> tuple[Nudge, Tensor]:
@@ -236,7 +243,7 @@ def nudge_of(cost: Cost, betas: Sequence[complex]) -> tuple[Nudge, Tensor]:
             f"{type(cost.loss).__name__} is not holomorphic, so complex nudges do not apply: choose a smooth loss "
             "(SquaredError, CrossEntropy), or a stencil of real nudges. A loss of your own says `holomorphic = True`."
         )
-    return Nudge(cost.loss, take_target(cost.target, examples), scale), examples
+    return Nudge(cost.loss, select_target(cost.target, examples), scale), examples
 
 
 def numbers(values: Sequence[complex], like: Tensor) -> Tensor:

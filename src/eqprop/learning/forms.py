@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from eqprop.energy.couplings import Coupling
-from eqprop.energy.maps import flat
+from eqprop.energy.maps import sum_per_example
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
-from eqprop.settling.displacement import Shifted, activation_of, displacement
+from eqprop.settling.displacement import ShiftedTerm, displacement, unit_of
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Phases(ABC):
         ``share``: at which activity, from the free state (0) to the nudged one (1).
         """
         change = self.displacement
-        seen = self.landscape.visible({node: value + share * change[node] for node, value in self.free.items()})
-        moved = self.landscape.visible({node: by * change[node] for node, by in self.amplification.items()})
+        seen = self.landscape.masked({node: value + share * change[node] for node, value in self.free.items()})
+        moved = self.landscape.masked({node: by * change[node] for node, by in self.amplification.items()})
         parts = [
-            -flat(term.drive(node, *(seen[n] for n in term.nodes)) * moved[node])
+            -sum_per_example(term.drive(node, *(seen[n] for n in term.nodes)) * moved[node])
             for term in self.landscape.terms.values()
             for node in term.nodes[-1:]
         ]
@@ -81,7 +81,7 @@ class Phases(ABC):
         """
         if self.held:
             return torch.zeros_like(self.weight)
-        seen = self.landscape.visible(self.state)
+        seen = self.landscape.masked(self.state)
         return self.nudge.energy(*(seen[node] for node in self.nudge.nodes))
 
 
@@ -98,7 +98,7 @@ class OrdinaryPhases(Phases):
         return self.landscape.contrast(self.moved, self.amplification)
 
     def work(self) -> Tensor:
-        free, moved = self.landscape.visible(self.free), self.landscape.visible(self.moved)
+        free, moved = self.landscape.masked(self.free), self.landscape.masked(self.moved)
         parts = [
             self.amplification[node] * term.potential(node, *((moved if n == node else free)[n] for n in term.nodes))
             for term in self.landscape.terms.values()
@@ -117,7 +117,7 @@ class DifferencePhases(Phases):
         return self.moved
 
     def contrast(self) -> Tensor:
-        return self.landscape.change(self.free, self.moved, self.amplification)
+        return self.landscape.contrast_difference(self.free, self.moved, self.amplification)
 
     def work(self) -> Tensor:
         return -self.landscape.work(self.free, self.moved, self.amplification)
@@ -132,7 +132,7 @@ class Form(ABC):
         """Where a nudged phase starts, in this form's variable: at the free state."""
 
     @abstractmethod
-    def within(self, landscape: Landscape, free: State) -> Landscape:
+    def landscape(self, landscape: Landscape, free: State) -> Landscape:
         """The landscape in this form's variable, in which ``free`` is at ``start``."""
 
     @abstractmethod
@@ -142,9 +142,9 @@ class Form(ABC):
     def check_holomorphic(self, landscape: Landscape) -> None:
         """Raises InputError where a complex nudge meets what has no holomorphic extension."""
         for name, node in landscape.nodes.items():
-            if not activation_of(node).holomorphic:
+            if not unit_of(node).holomorphic:
                 raise InputError(
-                    f"Node {name!r} responds by {node.activation}, which is not holomorphic, so complex nudges do not "
+                    f"Node {name!r} responds by {node.unit}, which is not holomorphic, so complex nudges do not "
                     "apply: choose a smooth activation (SmoothClip, Sigmoid, Tanh), or a stencil of real nudges. An "
                     "activation of your own says `holomorphic = True`."
                 )
@@ -155,7 +155,7 @@ class Form(ABC):
 
 
 @dataclass(frozen=True)
-class Ordinary(Form):
+class States(Form):
     """States. For every coupling; pooling's winners follow the state."""
 
     phases = OrdinaryPhases
@@ -166,7 +166,7 @@ class Ordinary(Form):
     def start(self, free: State) -> State:
         return free
 
-    def within(self, landscape: Landscape, free: State) -> Landscape:
+    def landscape(self, landscape: Landscape, free: State) -> Landscape:
         return landscape
 
     def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
@@ -185,7 +185,7 @@ class Ordinary(Form):
 
 
 @dataclass(frozen=True)
-class Difference(Form):
+class Displacements(Form):
     """Displacements. For bilinear couplings; pooling's winners are those of the free state.
 
     So it is holomorphic wherever activations and loss are: what couplings do to displacements is linear.
@@ -199,13 +199,13 @@ class Difference(Form):
     def start(self, free: State) -> State:
         return {node: torch.zeros_like(value) for node, value in free.items()}
 
-    def within(self, landscape: Landscape, free: State) -> Landscape:
+    def landscape(self, landscape: Landscape, free: State) -> Landscape:
         return displacement(landscape, free)
 
     def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
-        seen = landscape.visible(free)
-        return Shifted(term, [seen[node] for node in term.nodes])
+        seen = landscape.masked(free)
+        return ShiftedTerm(term, [seen[node] for node in term.nodes])
 
 
-ordinary = Ordinary()
-difference = Difference()
+states = States()
+displacements = Displacements()

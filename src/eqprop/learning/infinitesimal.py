@@ -9,13 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eqprop.energy.maps import over
+from eqprop.energy.maps import expand_like
 from eqprop.energy.network import Landscape
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.conjugate_gradients import ConjugateGradients
 from eqprop.settling.displacement import tangent
-from eqprop.settling.solvers import Settled, Solver
+from eqprop.settling.solvers import Solution, Solver
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class InfinitesimalNudge(Estimator):
 
     Attributes:
         free: solver of the free phase, from rest.
-        response: solver of the linear phase; ``FixedPoint`` or ``UntilRest`` where feedback weights are separate.
+        response: solver of the linear phase; ``FixedSweeps`` or ``UntilConverged`` where feedback weights are separate.
         damping: leak of the linear phase, as a share of each unit's stiffness. Near instability the exact gradient
             explodes and training on it fails; 0 is the exact limit.
     """
@@ -41,22 +41,26 @@ class InfinitesimalNudge(Estimator):
     def sixteen_bits(self, landscape: Landscape) -> bool:
         return True
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         with torch.no_grad():
-            free = self.free(landscape, landscape.rest())
+            free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free)
 
-    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
-        seen = landscape.visible(free.state)
+    def _learn(
+        self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
+        seen = landscape.masked(free.state)
         at = [seen[node] for node in cost.loss.nodes]
         with torch.no_grad():
             forces = (cost.loss.force(node, cost.target, *at) for node in cost.loss.nodes)
-            force = {node: over(cost.weight, push) * push for node, push in zip(cost.loss.nodes, forces, strict=True)}
+            force = {
+                node: expand_like(cost.weight, push) * push for node, push in zip(cost.loss.nodes, forces, strict=True)
+            }
             moved = tangent(landscape, free.state, force, self.damping)
-            response = self.response(moved, moved.rest())
+            response = self.response(moved, moved.zeros())
         with torch.enable_grad():
             rebuilt = landscape.rebuilt().remembering(landscape)
             amplification = rebuilt.amplification(cost.loss.nodes)
             work = rebuilt.work(free.state, response.state, amplification)
             objective = (cost.values(rebuilt, free.state) - work).mean()
-            return Learnt(differentiate(objective, parameters), response)
+            return GradientEstimate(differentiate(objective, parameters), response)

@@ -10,21 +10,21 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from eqprop.energy.maps import flat
+from eqprop.energy.maps import sum_per_example
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.stencils import Generator
 from eqprop.settling.displacement import slope_of, tangent, tangents
-from eqprop.settling.solvers import Settled, tiny
+from eqprop.settling.solvers import Solution, tiny
 from eqprop.settling.sweeps import alternating
 
 Penalty = Callable[[Landscape, State], Tensor]
 """(linear landscape round a state, probe) -> (batch,): what its mean over probes of +1 and -1 is to make small."""
 
 
-def asymmetry(linear: Landscape, probe: State) -> Tensor:
+def jacobian_asymmetry(linear: Landscape, probe: State) -> Tensor:
     """|A e|^2 - <e, A A e>, (batch,): half of |A - A^T|^2 on average over e, A being the Jacobian of the drives.
 
     Jacobian homeostasis (Laborieux & Zenke 2024). It is 0 for each probe where the network has an energy.
@@ -32,23 +32,23 @@ def asymmetry(linear: Landscape, probe: State) -> Tensor:
 
     def pushed(by: State) -> State:
         # Silenced units drop out on both sides, and the others count alike as senders and as receivers.
-        return linear.visible({node: linear.drive(by, node) for node in linear.nodes})
+        return linear.masked({node: linear.drive(by, node) for node in linear.nodes})
 
     once = pushed(probe)
     twice = pushed(once)
-    return torch.stack([flat(once[n].square() - probe[n] * twice[n]) for n in probe]).sum(0)
+    return torch.stack([sum_per_example(once[n].square() - probe[n] * twice[n]) for n in probe]).sum(0)
 
 
-def steepness(linear: Landscape, probe: State) -> Tensor:
+def jacobian_norm(linear: Landscape, probe: State) -> Tensor:
     """|J e|^2, (batch,): |J|^2 on average over e, J being the Jacobian of the synchronous sweep.
 
     A network of small J settles in few sweeps (Bai, Koltun & Kolter 2021).
     """
     moved = linear.relax(probe, linear.nodes)
-    return torch.stack([flat(value.square()) for value in moved.values()]).sum(0)
+    return torch.stack([sum_per_example(value.square()) for value in moved.values()]).sum(0)
 
 
-def slowness(linear: Landscape, change: State) -> Tensor:
+def rayleigh_quotient(linear: Landscape, change: State) -> Tensor:
     """<v, A v> / <v, D^-1 v>, (batch,): v being a ``change``, A the derivative of the drives, D the units' slopes.
 
     The Rayleigh quotient of the synchronous sweep D A. Along the slowest mode it is mu, the factor by which that
@@ -80,17 +80,17 @@ class Penalised(Estimator):
     def generators(self) -> Iterable[torch.Generator]:
         return self.estimator.generators()
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         free, learn = self.estimator(landscape)
         return free, partial(self._learn, landscape, free, learn)
 
     @abstractmethod
-    def _penalty(self, landscape: Landscape, free: Settled) -> tuple[float, Tensor]:
+    def _penalty(self, landscape: Landscape, free: Solution) -> tuple[float, Tensor]:
         """What the penalty counts, and its mean over examples, as a function of the parameters; within enable_grad."""
 
     def _learn(
-        self, landscape: Landscape, free: Settled, learn: Learn, cost: Cost, parameters: Sequence[Tensor]
-    ) -> Learnt:
+        self, landscape: Landscape, free: Solution, learn: GradientFunction, cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
         learnt = learn(cost, parameters)
         with torch.enable_grad():
             counts, total = self._penalty(landscape, free)
@@ -125,7 +125,7 @@ class JacobianPenalty(Penalised):
 
     Attributes:
         estimator: of the loss's gradient.
-        penalty: ``asymmetry``, ``steepness``, or your own.
+        penalty: ``jacobian_asymmetry``, ``jacobian_norm``, or your own.
         strength: what the penalty counts beside the loss.
         probes: random vectors a step, drawn from a generator of its own, seeded with ``seed``.
     """
@@ -144,7 +144,7 @@ class JacobianPenalty(Penalised):
     def generators(self) -> Iterable[torch.Generator]:
         return (*super().generators(), self.generator)
 
-    def _penalty(self, landscape: Landscape, free: Settled) -> tuple[float, Tensor]:
+    def _penalty(self, landscape: Landscape, free: Solution) -> tuple[float, Tensor]:
         linear = linearised(landscape, free.state)
         means = [self.penalty(linear, self._probe(free.state)).mean() for _ in range(self.probes)]
         return self.strength / sum(node.units for node in landscape.nodes.values()), torch.stack(means).mean()
@@ -158,12 +158,12 @@ class JacobianPenalty(Penalised):
 
 
 @dataclass(frozen=True, eq=False)
-class SlownessPenalty(Penalised):
+class RayleighPenalty(Penalised):
     """Another estimator, with strength * slowness^2 added to what it descends, so that networks stay quick to settle.
 
     Training strengthens the feedback that a network hears of itself, and sweeps rise from a few to tens. What is left
-    to settle lies along the slowest mode: this asks each example's last change how slow it is (``slowness``), and
-    makes the weights answer for it, the state and the slopes of its units held. Two sweeps more, and one product of
+    to settle lies along the slowest mode: this asks each example's last change how slow it is (``rayleigh_quotient``),
+    and makes the weights answer for it, the state and the slopes of its units held. Two sweeps more, and one product of
     each synapse, on a share of the batch. Data get no share of it.
 
     Attributes:
@@ -179,12 +179,12 @@ class SlownessPenalty(Penalised):
         if not (self.strength >= 0 and 0 < self.share <= 1):
             raise InputError(f"strength {self.strength} must not be negative, and share {self.share} in (0, 1].")
 
-    def _penalty(self, landscape: Landscape, free: Settled) -> tuple[float, Tensor]:
+    def _penalty(self, landscape: Landscape, free: Solution) -> tuple[float, Tensor]:
         asked = torch.arange(max(1, round(self.share * len(free.sweeps))), device=free.sweeps.device)
-        part = landscape.taken(asked)
+        part = landscape.select(asked)
         with torch.no_grad():
-            state, change = last_change(part, free.taken(asked).state)
-        return self.strength, slowness(linearised(part, state), change).clamp_min(0).square().mean()
+            state, change = last_change(part, free.select(asked).state)
+        return self.strength, rayleigh_quotient(linearised(part, state), change).clamp_min(0).square().mean()
 
 
 def last_change(landscape: Landscape, state: State) -> tuple[State, State]:

@@ -20,16 +20,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eqprop.energy.losses import take_target
+from eqprop.energy.losses import select_target
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State, take
+from eqprop.energy.nodes import State, select
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt, compare, nudge_of
-from eqprop.learning.forms import ordinary
+from eqprop.learning import forms
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, compare, nudge_of
 from eqprop.learning.rules import Rule, clamped_presynaptic
 from eqprop.learning.stencils import one_sided
 from eqprop.learning.teachers import Teacher, clamp
-from eqprop.settling.solvers import FixedPoint, Settled, Solver
+from eqprop.settling.solvers import FixedSweeps, Solution, Solver
 
 
 class Predictor(ABC):
@@ -49,7 +49,7 @@ class Predictor(ABC):
 
 
 @dataclass(frozen=True)
-class TrueFree(Predictor):
+class FreeStateBaseline(Predictor):
     """No prediction: the free state itself. The rule is then contrastive Hebbian learning's, in its delta form."""
 
     def __call__(self, sampled: Sequence[State], free: State, learnt: int) -> State:
@@ -109,7 +109,7 @@ class PredictiveLearning(Estimator):
         taught: solver of the taught phase, from the free phase's state at ``onset``.
         onset: the moment of the free phase at which the teacher comes.
         learnt: how many examples of a batch are learnt from.
-        predictor: what stands for the free state of those: ``LeastSquares`` or, as a baseline, ``TrueFree``.
+        predictor: what stands for the free state of those: ``LeastSquares`` or, as a baseline, ``FreeStateBaseline``.
         teacher: how the teacher acts, ``beta`` how strongly: the hard clamp at 1, or ``soft_clamp`` at a small beta.
         rule: how the two states become gradients.
 
@@ -117,7 +117,7 @@ class PredictiveLearning(Estimator):
         InputError: the free phase has no such moments, or there is nothing to learn.
     """
 
-    free: FixedPoint
+    free: FixedSweeps
     taught: Solver
     onset: int
     learnt: int
@@ -129,34 +129,32 @@ class PredictiveLearning(Estimator):
     def __post_init__(self) -> None:
         one_sided(self.beta)  # refuses a beta that does not nudge
         for name, moments in (("onset", (self.onset,)), ("samples", self.predictor.samples)):
-            if outside := [moment for moment in moments if not 0 <= moment <= self.free.sweeps]:
-                raise InputError(
-                    f"{name}: there is no moment {outside[0]} in a free phase of {self.free.sweeps} sweeps."
-                )
+            if outside := [moment for moment in moments if not 0 <= moment <= self.free.n]:
+                raise InputError(f"{name}: there is no moment {outside[0]} in a free phase of {self.free.n} sweeps.")
         if self.learnt < 1:
             raise InputError(f"learnt {self.learnt}: at least one example of a batch must be learnt from.")
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         with torch.no_grad():
             free, passed = settled_through(self.free, landscape, {self.onset, *self.predictor.samples})
         return free, partial(self._learn, landscape, free, passed)
 
     def _learn(
-        self, landscape: Landscape, free: Settled, passed: dict[int, State], cost: Cost, parameters: Sequence[Tensor]
-    ) -> Learnt:
+        self, landscape: Landscape, free: Solution, passed: dict[int, State], cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
         if len(cost.weight) < self.learnt:
             raise InputError(
                 f"A batch of {len(cost.weight)} does not hold {self.learnt} examples to learn from: take larger "
                 "batches (and leave out a smaller last one), or learn from fewer."
             )
         every = torch.arange(self.learnt, device=cost.weight.device)
-        cost = Cost(cost.loss, take_target(cost.target, every), cost.weight[every])
+        cost = Cost(cost.loss, select_target(cost.target, every), cost.weight[every])
         with torch.no_grad():
             sampled = [passed[moment] for moment in self.predictor.samples]
             expected = self.predictor(sampled, free.state, self.learnt)
-            start = take(passed[self.onset], every)
+            start = select(passed[self.onset], every)
             nudge, _ = nudge_of(cost, [self.beta])
-            taught = self.teacher(ordinary, landscape.taken(every), expected, nudge)
+            taught = self.teacher(forms.states, landscape.select(every), expected, nudge)
             if self.teacher.holds:  # at once, however slowly units respond
                 start = start | taught.relax(start, cost.loss.nodes)
             settled = self.taught(taught, start)
@@ -164,16 +162,16 @@ class PredictiveLearning(Estimator):
         phases = list(zip(stencil.betas, stencil.weights, strict=True))
         moved = {node: torch.cat([value, settled.state[node]]) for node, value in expected.items()}
         with torch.enable_grad():
-            again = landscape.taken(every).rebuilt()
-            compared = compare(ordinary, again, cost, phases, expected, moved, self.teacher.holds)
-            return Learnt(self.rule(compared, parameters), settled)
+            again = landscape.select(every).rebuilt()
+            compared = compare(forms.states, again, cost, phases, expected, moved, self.teacher.holds)
+            return GradientEstimate(self.rule(compared, parameters), settled)
 
 
 def settled_through(
-    solver: FixedPoint, landscape: Landscape, moments: Collection[int]
-) -> tuple[Settled, dict[int, State]]:
+    solver: FixedSweeps, landscape: Landscape, moments: Collection[int]
+) -> tuple[Solution, dict[int, State]]:
     """Where the solver comes to from rest, and the states at ``moments`` of the way."""
-    rest = landscape.rest()
+    rest = landscape.zeros()
     passed, done = {0: rest}, 0
 
     def sweep(landscape: Landscape, state: State) -> State:

@@ -15,38 +15,38 @@ from torch import Tensor
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError, NotSettledError
-from eqprop.learning.estimators import Cost, Estimator, Learn, Learnt
+from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
-from eqprop.settling.solvers import FixedPoint, Settled, Solver
+from eqprop.settling.solvers import FixedSweeps, Solution, Solver
 from eqprop.settling.starts import one_pass
 from eqprop.settling.sweeps import synchronous
 
 
 @dataclass(frozen=True)
 class BackpropagationThroughTime(Estimator):
-    """Truncated: ``free.sweeps`` sweeps from rest, the last ``last`` of them with an autograd graph.
+    """Truncated: ``free.n`` sweeps from rest, the last ``last`` of them with an autograd graph.
 
-    The seed paper's reference: exact for the truncated unrolling, with memory that grows with ``last``.
+    The reference of Laborieux et al. (2021): exact for the truncated unrolling, with memory that grows with ``last``.
     """
 
-    free: FixedPoint
+    free: FixedSweeps
     last: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.last <= self.free.sweeps:
-            raise InputError(f"last {self.last} must be between 1 and the free phase's {self.free.sweeps} sweeps.")
+        if not 1 <= self.last <= self.free.n:
+            raise InputError(f"last {self.last} must be between 1 and the free phase's {self.free.n} sweeps.")
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
-        state = landscape.rest()
-        before = self.free.sweeps - self.last
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        state = landscape.zeros()
+        before = self.free.n - self.last
         with torch.no_grad():
             if before:
-                state = replace(self.free, sweeps=before)(landscape, state).state
+                state = replace(self.free, n=before)(landscape, state).state
         with torch.enable_grad():
             unrolled = landscape.rebuilt()
-            settled = replace(self.free, sweeps=self.last)(unrolled, state)
+            settled = replace(self.free, n=self.last)(unrolled, state)
         change = {node: value.detach() for node, value in settled.change.items()}
-        free = Settled(detached(settled.state), change, settled.sweeps + before)
+        free = Solution(detached(settled.state), change, settled.sweeps + before)
         return free, partial(through, unrolled, settled.state)
 
 
@@ -62,19 +62,19 @@ class Backpropagation(Estimator):
     def sixteen_bits(self, landscape: Landscape) -> bool:
         return True  # autograd, as of any feedforward network
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         with torch.enable_grad():
             passed = landscape.rebuilt()
             free = one_pass(passed)
         return free._replace(state=detached(free.state)), partial(through, passed, free.state)
 
 
-def through(landscape: Landscape, state: State, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+def through(landscape: Landscape, state: State, cost: Cost, parameters: Sequence[Tensor]) -> GradientEstimate:
     """Autograd along the graph by which ``state`` came about."""
     with torch.enable_grad():
         loss = cost.values(landscape, state).mean()
         # The loss need not reach each parameter (a truncated unrolling, a pass without feedback): it then has 0.
-        return Learnt(torch.autograd.grad(loss, list(parameters), retain_graph=True, materialize_grads=True))
+        return GradientEstimate(torch.autograd.grad(loss, list(parameters), retain_graph=True, materialize_grads=True))
 
 
 def detached(state: State) -> State:
@@ -98,12 +98,12 @@ class ImplicitDifferentiation(Estimator):
     tolerance: float = 1e-10
     steps: int = 10_000
 
-    def __call__(self, landscape: Landscape) -> tuple[Settled, Learn]:
+    def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         with torch.no_grad():
-            free = self.free(landscape, landscape.rest())
+            free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free.state)
 
-    def _learn(self, landscape: Landscape, state: State, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+    def _learn(self, landscape: Landscape, state: State, cost: Cost, parameters: Sequence[Tensor]) -> GradientEstimate:
         names = list(state)
         with torch.enable_grad():
             at = {node: value.detach().requires_grad_() for node, value in state.items()}
@@ -129,4 +129,4 @@ class ImplicitDifferentiation(Estimator):
                     "grows, the equilibrium is not stable and has no gradient."
                 )
             through = sum((o * a).sum() for o, a in zip(outputs, adjoint, strict=True))
-            return Learnt(differentiate(through + loss, parameters))
+            return GradientEstimate(differentiate(through + loss, parameters))

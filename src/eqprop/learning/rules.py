@@ -35,7 +35,7 @@ def vector_field(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
     """-<d drive / d theta at the free state, change of the driven node>: for networks without energy.
 
     Each node's potential is read with that node nudged and its neighbours still free; so a feedforward weight
-    sees the free presynaptic activity, a feedback weight the free postsynaptic one (seed paper, "different
+    sees the free presynaptic activity, a feedback weight the free postsynaptic one (Laborieux et al. 2021, "different
     updates"; Scellier et al. 2018). For a network with energy it equals ``contrastive`` to first order in beta.
     """
     return differentiate((phases.weight * (phases.work() + phases.cost())).sum(), parameters)
@@ -44,7 +44,7 @@ def vector_field(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
 def kolen_pollack(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
     """``contrastive``, each feedforward weight and its feedback weight then sharing the mean of both estimates.
 
-    With equal learning rates and weight decay, the two converge to each other (seed paper, "same update";
+    With equal learning rates and weight decay, the two converge to each other (Laborieux et al. 2021, "same update";
     Kolen & Pollack 1994).
     """
     found = dict(zip(map(id, parameters), contrastive(phases, parameters), strict=True))

@@ -93,7 +93,7 @@ def one_sided(beta: float) -> Stencil:
 
 
 def symmetric(beta: float) -> Stencil:
-    """(f(beta) - f(-beta)) / (2 beta), order 2: the seed paper's."""
+    """(f(beta) - f(-beta)) / (2 beta), order 2 (Laborieux et al. 2021)."""
     check_beta(beta)
     return Stencil((beta, -beta), (0.5 / beta, -0.5 / beta))
 
@@ -152,7 +152,7 @@ class Generator(torch.Generator):
 
 @dataclass(frozen=True, eq=False)
 class RandomSign(Nudging):
-    """One-sided, the sign of beta a fair coin at each step: symmetric on average (seed paper, section 2.3).
+    """One-sided, the sign of beta a fair coin at each step: symmetric on average (Laborieux et al. 2021, section 2.3).
 
     Draws from its own generator, seeded with ``seed``.
     """

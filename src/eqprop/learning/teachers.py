@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqprop.energy.activations import Activation
 from eqprop.energy.losses import Nudge
-from eqprop.energy.maps import over
+from eqprop.energy.maps import expand_like
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
+from eqprop.energy.units import Unit
 from eqprop.errors import InputError
 from eqprop.learning.forms import Form
-from eqprop.settling.displacement import activation_of
+from eqprop.settling.displacement import unit_of
 
 
 class Teacher(ABC):
@@ -38,7 +38,7 @@ class Force(Teacher):
     holds = False
 
     def __call__(self, form: Form, landscape: Landscape, free: State, nudge: Nudge) -> Landscape:
-        return form.within(landscape, free).plus("nudge", form.term(landscape, free, nudge))
+        return form.landscape(landscape, free).plus("nudge", form.term(landscape, free, nudge))
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class Clamp(Teacher):
     """The loss's nodes are held at (1 - beta) * free + beta * target: coupled learning (Stern et al. 2021).
 
     beta 1 holds them at the target, contrastive Hebbian learning's clamp; a negative beta pushes them away. Where a
-    loss would hold its node is its ``gap``. An example's weight scales its own beta.
+    loss would hold its node is its ``target_minus_state``. An example's weight scales its own beta.
     """
 
     holds = True
 
     def __call__(self, form: Form, landscape: Landscape, free: State, nudge: Nudge) -> Landscape:
         keep, share = self.shares(nudge.scale)
-        seen, start, moving = landscape.visible(free), form.start(free), form.within(landscape, free)
+        seen, start, moving = landscape.masked(free), form.start(free), form.landscape(landscape, free)
         held = {}
         for name in nudge.loss.nodes:
             node = moving.nodes[name]
-            gap = nudge.loss.gap(name, nudge.target, *(seen[n] for n in nudge.loss.nodes))
+            gap = nudge.loss.target_minus_state(name, nudge.target, *(seen[n] for n in nudge.loss.nodes))
             if name in landscape.masks:  # the gap is that of the state as others see it, scaled up by dropout
                 gap = gap * landscape.masks[name] * (1 - node.dropout)
-            kept = over(keep, gap)
-            aim = (1 - kept) * start[name] + over(share, gap) * gap
-            held[name] = replace(node, activation=Towards(activation_of(node), kept, aim))
+            kept = expand_like(keep, gap)
+            aim = (1 - kept) * start[name] + expand_like(share, gap) * gap
+            held[name] = replace(node, unit=Towards(unit_of(node), kept, aim))
         return moving.displaced({**moving.nodes, **held}, moving.terms)
 
     def shares(self, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,28 +88,28 @@ class SoftClamp(Clamp):
 
 
 @dataclass(frozen=True, eq=False)
-class Towards(Activation):
-    """s = keep * r(a) + aim: another activation's response in part, the rest given.
+class Towards(Unit):
+    """s = keep * r(a) + aim: another unit's response in part, the rest given.
 
     ``keep``: in [0, 1] or above, (batch, 1, ...); ``aim``: (batch, *node shape).
     """
 
-    activation: Activation
+    unit: Unit
     keep: Tensor
     aim: Tensor
 
-    def taken(self, examples: Tensor) -> Towards:
-        return Towards(self.activation.taken(examples), self.keep[examples], self.aim[examples])
+    def select(self, examples: Tensor) -> Towards:
+        return Towards(self.unit.select(examples), self.keep[examples], self.aim[examples])
 
     def response(self, drive: Tensor) -> Tensor:
-        return self.keep * self.activation.response(drive) + self.aim
+        return self.keep * self.unit.response(drive) + self.aim
 
     def difference(self, drive: Tensor, change: Tensor) -> Tensor:
-        return self.keep * self.activation.difference(drive, change)
+        return self.keep * self.unit.difference(drive, change)
 
     def potential(self, state: Tensor) -> Tensor:
         """keep * G((s - aim) / keep); a node that keeps nothing of its response is at ``aim``, and stores nothing."""
-        own = self.activation.potential((state - self.aim) / self.keep)
+        own = self.unit.potential((state - self.aim) / self.keep)
         return torch.where(self.keep > 0, self.keep * own, 0)
 
 

@@ -1,4 +1,4 @@
-"""Complete runs: a recipe is a typed function that returns a ``Run``; its parameters are its options."""
+"""Complete runs: a recipe is a typed function that returns a ``Experiment``; its parameters are its options."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from eqprop.errors import InputError
 from eqprop.recipes import cifar10, mnist, predictive, small
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
-Recipe = Callable[..., Run]
+Recipe = Callable[..., Experiment]
 
 DEFAULT = "digits"
 RECIPES: dict[str, Recipe] = {

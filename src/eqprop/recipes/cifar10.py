@@ -1,4 +1,4 @@
-"""The CIFAR-10 runs of the seed paper (Laborieux et al. 2021), with the settings of its authors' commands.
+"""The CIFAR-10 runs of Laborieux et al. (2021), with the settings of its authors' commands.
 
 One network (convolutions of 128, 256, 512 and 512 channels, 3x3, each with 2x2 max pooling; 512-10 dense), one
 optimiser, one augmentation; the runs differ in loss, estimator and feedback. The paper chooses its best epoch by
@@ -18,18 +18,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
 from eqprop.energy.network import Network
+from eqprop.learning import forms
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
-from eqprop.learning.forms import ordinary
-from eqprop.learning.penalties import SlownessPenalty
+from eqprop.learning.penalties import RayleighPenalty
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
-from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
+from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.setting import Build, fast, image_run
-from eqprop.settling.solvers import FixedPoint
+from eqprop.settling.solvers import FixedSweeps
 from eqprop.settling.sweeps import synchronous
 from eqprop.training.data import Crop, Flip, Normalise
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010))
 AUGMENT = (Flip(0.5), Crop(4))
@@ -44,63 +44,71 @@ def cifar10_ce_fast(
     damping: float = 0.25,
     slowness: float = 1.0,
     **paper: Any,
-) -> Run:
+) -> Experiment:
     """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
     taught_by: Estimator = fast(tolerance, free_sweeps, response_sweeps, damping)
     if slowness:
-        taught_by = SlownessPenalty(taught_by, slowness)
+        taught_by = RayleighPenalty(taught_by, slowness)
     return _run(taught_by, network, **paper)
 
 
-def cifar10_mse_one_sided(beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any) -> Run:
+def cifar10_mse_one_sided(
+    beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
+) -> Experiment:
     """Tied weights, squared error, one-sided nudging: the biased estimate, which hardly trains."""
     return _run(ep(one_sided(beta), free_sweeps, nudged_sweeps), partial(network, squared_error=True), **paper)
 
 
 def cifar10_mse_random_sign(
     beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, seed: int = 0, **paper: Any
-) -> Run:
+) -> Experiment:
     """Tied weights, squared error, the sign of the nudge drawn for each batch."""
     return _run(
         ep(RandomSign(beta, seed), free_sweeps, nudged_sweeps), partial(network, squared_error=True), seed=seed, **paper
     )
 
 
-def cifar10_mse_symmetric(beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any) -> Run:
+def cifar10_mse_symmetric(
+    beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
+) -> Experiment:
     """Tied weights, squared error, symmetric nudging."""
     return _run(ep(symmetric(beta), free_sweeps, nudged_sweeps), partial(network, squared_error=True), **paper)
 
 
-def cifar10_mse_bptt(free_sweeps: int = 250, last_sweeps: int = 30, **paper: Any) -> Run:
+def cifar10_mse_bptt(free_sweeps: int = 250, last_sweeps: int = 30, **paper: Any) -> Experiment:
     """Tied weights, squared error, backpropagation through the last sweeps."""
     return _run(bptt(free_sweeps, last_sweeps), partial(network, squared_error=True), **paper)
 
 
-def cifar10_ce_symmetric(beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 25, **paper: Any) -> Run:
+def cifar10_ce_symmetric(
+    beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 25, **paper: Any
+) -> Experiment:
     """Tied weights, cross-entropy read-out, symmetric nudging: the paper's main run."""
     return _run(ep(symmetric(beta), free_sweeps, nudged_sweeps), network, **paper)
 
 
-def cifar10_ce_bptt(free_sweeps: int = 250, last_sweeps: int = 25, **paper: Any) -> Run:
+def cifar10_ce_bptt(free_sweeps: int = 250, last_sweeps: int = 25, **paper: Any) -> Experiment:
     """Tied weights, cross-entropy read-out, backpropagation through the last sweeps."""
     return _run(bptt(free_sweeps, last_sweeps), network, **paper)
 
 
 def cifar10_ce_dropout_symmetric(
     beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 25, dropout: float = 0.1, **paper: Any
-) -> Run:
+) -> Experiment:
     """The main run with dropout on the third layer."""
     return _run(ep(symmetric(beta), free_sweeps, nudged_sweeps), partial(network, dropout=dropout), **paper)
 
 
-def cifar10_ce_dropout_bptt(free_sweeps: int = 250, last_sweeps: int = 25, dropout: float = 0.1, **paper: Any) -> Run:
+def cifar10_ce_dropout_bptt(
+    free_sweeps: int = 250, last_sweeps: int = 25, dropout: float = 0.1, **paper: Any
+) -> Experiment:
     """Dropout on the third layer, backpropagation through the last sweeps."""
     return _run(bptt(free_sweeps, last_sweeps), partial(network, dropout=dropout), **paper)
 
 
 def cifar10_separate_vector_field(
     beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
-) -> Run:
+) -> Experiment:
     """Separate feedback weights, each with its own update (the paper's "different updates")."""
     return _run(
         ep(symmetric(beta), free_sweeps, nudged_sweeps, vector_field), partial(network, separate_feedback=True), **paper
@@ -109,7 +117,7 @@ def cifar10_separate_vector_field(
 
 def cifar10_separate_kolen_pollack(
     beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
-) -> Run:
+) -> Experiment:
     """Separate feedback weights, one update shared by both (the paper's "same update")."""
     return _run(
         ep(symmetric(beta), free_sweeps, nudged_sweeps, kolen_pollack),
@@ -118,7 +126,7 @@ def cifar10_separate_kolen_pollack(
     )
 
 
-def cifar10_separate_bptt(free_sweeps: int = 250, last_sweeps: int = 30, **paper: Any) -> Run:
+def cifar10_separate_bptt(free_sweeps: int = 250, last_sweeps: int = 30, **paper: Any) -> Experiment:
     """Separate feedback weights, backpropagation through the last sweeps."""
     return _run(bptt(free_sweeps, last_sweeps), partial(network, separate_feedback=True), **paper)
 
@@ -134,7 +142,7 @@ def _run(
     train_images: int = 0,
     seed: int = 0,
     data: str = "uoft-cs/cifar10",
-) -> Run:
+) -> Experiment:
     """The paper's optimiser, schedule and data.
 
     Args:
@@ -179,12 +187,12 @@ def network(
 
 def ep(nudging: Nudging, free_sweeps: int, nudged_sweeps: int, rule: Rule = contrastive) -> EquilibriumPropagation:
     """Synchronous sweeps in the ordinary form, as in the paper."""
-    free, nudged = FixedPoint(free_sweeps, synchronous), FixedPoint(nudged_sweeps, synchronous)
-    return EquilibriumPropagation(nudging, free, nudged, rule, ordinary)
+    free, nudged = FixedSweeps(free_sweeps, synchronous), FixedSweeps(nudged_sweeps, synchronous)
+    return EquilibriumPropagation(nudging, free, nudged, rule, forms.states)
 
 
 def bptt(free_sweeps: int, last_sweeps: int) -> BackpropagationThroughTime:
-    return BackpropagationThroughTime(FixedPoint(free_sweeps, synchronous), last_sweeps)
+    return BackpropagationThroughTime(FixedSweeps(free_sweeps, synchronous), last_sweeps)
 
 
 def paper_sgd(taught: Network, rates: Sequence[float], weight_decay: float) -> tuple[torch.optim.Optimizer, LambdaLR]:

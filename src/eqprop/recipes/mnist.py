@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from eqprop.energy.activations import linear, tanh
 from eqprop.energy.couplings import SeparateFeedback
 from eqprop.energy.losses import SquaredError
 from eqprop.energy.network import Network
+from eqprop.energy.units import identity, tanh
 from eqprop.learning.agnostic import AgnosticEP
 from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
@@ -22,23 +22,23 @@ from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.learning.references import Backpropagation
 from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, force
-from eqprop.models.chain import DenseLayer, chain
+from eqprop.models.builders import DenseLayer, chain
 from eqprop.recipes.setting import Build, image_run
-from eqprop.settling.solvers import FixedPoint, Solver
+from eqprop.settling.solvers import FixedSweeps, Solver
 from eqprop.settling.starts import FromFeedforward
 from eqprop.training.data import Normalise
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 
 def mnist_ep(
     beta: float = 0.2, feedback_gain: float = 1.0, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Run:
+) -> Experiment:
     """Equilibrium propagation: a force on the output, both signs of beta (Laborieux et al. 2021)."""
     taught = contrast(symmetric(beta), force, free_sweeps, nudged_sweeps)
     return _run(taught, partial(network, feedback_gain=feedback_gain), **common)
 
 
-def mnist_chl(feedback_gain: float = 0.1, free_sweeps: int = 6, nudged_sweeps: int = 4, **common: Any) -> Run:
+def mnist_chl(feedback_gain: float = 0.1, free_sweeps: int = 6, nudged_sweeps: int = 4, **common: Any) -> Experiment:
     """Contrastive Hebbian learning: the output clamped at the target, weak feedback (Xie & Seung 2003)."""
     taught = contrast(one_sided(1.0), clamp, free_sweeps, nudged_sweeps)
     return _run(taught, partial(network, feedback_gain=feedback_gain), **common)
@@ -46,7 +46,7 @@ def mnist_chl(feedback_gain: float = 0.1, free_sweeps: int = 6, nudged_sweeps: i
 
 def mnist_coupled(
     beta: float = 0.2, feedback_gain: float = 1.0, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Run:
+) -> Experiment:
     """Coupled learning: the output held a part of the way to the target, and away from it (Stern et al. 2021)."""
     taught = contrast(symmetric(beta), clamp, free_sweeps, nudged_sweeps)
     return _run(taught, partial(network, feedback_gain=feedback_gain), **common)
@@ -54,7 +54,7 @@ def mnist_coupled(
 
 def mnist_random_feedback(
     feedback_gain: float = 0.1, free_sweeps: int = 6, nudged_sweeps: int = 4, **common: Any
-) -> Run:
+) -> Experiment:
     """Contrastive Hebbian learning through fixed random feedback weights (Detorakis et al. 2019)."""
     taught = contrast(one_sided(1.0), clamp, free_sweeps, nudged_sweeps)
     return _run(taught, partial(random_feedback, feedback_gain=feedback_gain), **common)
@@ -62,7 +62,7 @@ def mnist_random_feedback(
 
 def mnist_holomorphic(
     beta: float = 0.4, points: int = 4, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Run:
+) -> Experiment:
     """Holomorphic equilibrium propagation: nudges on a circle of complex numbers (Laborieux & Zenke 2022)."""
     taught = contrast(holomorphic(beta, points), force, free_sweeps, nudged_sweeps)
     return _run(taught, network, **common)
@@ -70,24 +70,24 @@ def mnist_holomorphic(
 
 def mnist_continual(
     beta: float = 0.2, rate: float = 1e-3, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Run:
+) -> Experiment:
     """Continual equilibrium propagation: weights that learn at every nudged sweep (Ernoult et al. 2020)."""
     return _run(ContinualEP(symmetric(beta), *settling(free_sweeps, nudged_sweeps), rate), network, **common)
 
 
 def mnist_agnostic(
     beta: float = 0.2, epsilon: float = 1e-3, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Run:
+) -> Experiment:
     """Agnostic equilibrium propagation, centred: weights that relax like the states (Scellier et al. 2022)."""
     return _run(AgnosticEP(symmetric(beta), *settling(free_sweeps, nudged_sweeps), epsilon), network, **common)
 
 
-def mnist_dual(beta: float = 0.1, alpha: float = 0.5, passes: int = 1, **common: Any) -> Run:
+def mnist_dual(beta: float = 0.1, alpha: float = 0.5, passes: int = 1, **common: Any) -> Experiment:
     """Dual propagation: two states a unit, in one phase (Høier et al. 2023)."""
     return _run(DualPropagation(beta, alpha, passes), network, **common)
 
 
-def mnist_backpropagation(**common: Any) -> Run:
+def mnist_backpropagation(**common: Any) -> Experiment:
     """Backpropagation through the feedforward network of the same weights: the baseline."""
     return _run(Backpropagation(), network, **common)
 
@@ -101,7 +101,7 @@ def _run(
     validation: float = 0.1,
     seed: int = 0,
     data: str = "ylecun/mnist",
-) -> Run:
+) -> Experiment:
     """Adam, its rate a cosine to 0.
 
     Args:
@@ -119,7 +119,7 @@ def _run(
 def network(
     shape: tuple[int, int, int], classes: int, feedback_gain: float = 1.0, separate_feedback: bool = False
 ) -> Network:
-    layers = [DenseLayer(256, tanh), DenseLayer(256, tanh), DenseLayer(classes, linear)]
+    layers = [DenseLayer(256, tanh), DenseLayer(256, tanh), DenseLayer(classes, identity)]
     return chain(shape, layers, SquaredError, separate_feedback, feedback_gain)
 
 
@@ -136,8 +136,8 @@ def contrast(nudging: Stencil, teacher: Teacher, free_sweeps: int, nudged_sweeps
     return EquilibriumPropagation(nudging, *settling(free_sweeps, nudged_sweeps), teacher=teacher)
 
 
-def settling(free_sweeps: int, nudged_sweeps: int) -> tuple[Solver, FixedPoint]:
-    return FromFeedforward(FixedPoint(free_sweeps)), FixedPoint(nudged_sweeps)
+def settling(free_sweeps: int, nudged_sweeps: int) -> tuple[Solver, FixedSweeps]:
+    return FromFeedforward(FixedSweeps(free_sweeps)), FixedSweeps(nudged_sweeps)
 
 
 def adam(taught: Network, periods: int, lr: float) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:

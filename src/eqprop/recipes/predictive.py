@@ -12,32 +12,32 @@ from typing import Any
 
 import torch
 
-from eqprop.energy.activations import Sigmoid
 from eqprop.energy.couplings import Bias
 from eqprop.energy.losses import SquaredError
 from eqprop.energy.network import Network
+from eqprop.energy.units import Sigmoid
 from eqprop.learning.predictive import LeastSquares, PredictiveLearning
 from eqprop.learning.teachers import soft_clamp
-from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
+from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import AUGMENT, NORMALISE
 from eqprop.recipes.setting import image_run
-from eqprop.settling.solvers import FixedPoint
+from eqprop.settling.solvers import FixedSweeps
 from eqprop.settling.sweeps import Leaky, synchronous
 from eqprop.training.constraints import Constrain, Signs, dale
 from eqprop.training.data import Normalise
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 LOGISTIC = Sigmoid(slope=1, centre=0)
 
 
-def mnist_predictive(epochs: int = 600, **mlp: Any) -> Run:
+def mnist_predictive(epochs: int = 600, **mlp: Any) -> Experiment:
     """MNIST, dense 784-1000-10, by the predictive learning rule: leaky units, the output clamped to its target."""
     return _mlp(epochs, high=None, constrain=None, **mlp)
 
 
 def mnist_predictive_dale(
     excitatory: float = 0.8, epochs: int = 1000, hidden: int = 1000, seed: int = 0, **mlp: Any
-) -> Run:
+) -> Experiment:
     """The same under Dale's law: all that a hidden unit sends to the output has the unit's own sign.
 
     Args:
@@ -66,7 +66,7 @@ def _mlp(
     train_images: int = 0,
     seed: int = 0,
     data: str = "ylecun/mnist",
-) -> Run:
+) -> Experiment:
     """The release's network, dynamics and optimiser.
 
     Args:
@@ -92,8 +92,8 @@ def _mlp(
 
     leaky = Leaky(rate, synchronous)
     estimator = PredictiveLearning(
-        free=FixedPoint(sweeps, leaky),
-        taught=FixedPoint(sweeps - delay, leaky),
+        free=FixedSweeps(sweeps, leaky),
+        taught=FixedSweeps(sweeps - delay, leaky),
         onset=delay,
         learnt=learnt,
         predictor=LeastSquares(tuple(range(1, samples + 1)), 0.0, high),
@@ -128,7 +128,7 @@ def cifar10_predictive(
     train_images: int = 0,
     seed: int = 0,
     data: str = "uoft-cs/cifar10",
-) -> Run:
+) -> Experiment:
     """CIFAR-10, two convolutions and a dense layer, by the predictive learning rule under a weak clamp.
 
     Args:
@@ -147,8 +147,8 @@ def cifar10_predictive(
         data: a hub name, or a folder.
     """
     estimator = PredictiveLearning(
-        free=FixedPoint(sweeps, synchronous),
-        taught=FixedPoint(taught_sweeps, synchronous),
+        free=FixedSweeps(sweeps, synchronous),
+        taught=FixedSweeps(taught_sweeps, synchronous),
         onset=onset,
         learnt=learnt,
         predictor=LeastSquares(tuple(samples), 0.0, 1.0),

@@ -13,11 +13,11 @@ from eqprop.learning.equilibrium import Equilibrium
 from eqprop.learning.estimators import Estimator
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import UntilRest, relative_change
+from eqprop.settling.solvers import UntilConverged, relative_norm
 from eqprop.settling.starts import FromFeedforward
 from eqprop.training.constraints import Constrain
 from eqprop.training.data import Augmentation, Batches, Images, Normalise, load_images
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 Build = Callable[[tuple[int, int, int], int], Network]
 """(shape of an image, classes) -> a network."""
@@ -31,7 +31,7 @@ def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: floa
 
     ``tolerance``: the change of each node, relative to its activity, below which an example rests.
     """
-    free = FromFeedforward(UntilRest(tolerance, free_sweeps, measure=relative_change, over_relaxation=1.5))
+    free = FromFeedforward(UntilConverged(tolerance, free_sweeps, norm=relative_norm, over_relaxation=1.5))
     return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-3), damping)
 
 
@@ -58,7 +58,7 @@ def image_run(
     keep_last: bool = True,
     constrain: Constrain | None = None,
     schedule_by_batch: bool = False,
-) -> Run:
+) -> Experiment:
     """A run on labelled images."""
     images, test = load_images(data, "train"), load_images(data, "test")
     held: Images | None = None
@@ -74,7 +74,7 @@ def image_run(
     def fixed(what: Images) -> Batches:
         return Batches(what, 200, normalise, shuffle=False)
 
-    return Run(
+    return Experiment(
         model=Equilibrium(network, estimator),
         optimizer=optimizer,
         scheduler=scheduler,

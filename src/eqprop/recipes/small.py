@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from eqprop.energy.activations import hard_sigmoid
 from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
 from eqprop.energy.network import Network
+from eqprop.energy.units import hard_sigmoid
+from eqprop.learning import forms
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
-from eqprop.learning.forms import ordinary
 from eqprop.learning.references import Backpropagation
 from eqprop.learning.stencils import symmetric
-from eqprop.models.chain import ConvLayer, DenseLayer, chain, parameter_groups
+from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import NORMALISE, ep
 from eqprop.recipes.setting import fast, image_run
-from eqprop.settling.solvers import FixedPoint
+from eqprop.settling.solvers import FixedSweeps
 from eqprop.training.data import Crop, Flip, Normalise
-from eqprop.training.loop import Run
+from eqprop.training.loop import Experiment
 
 
 def digits(
@@ -33,7 +33,7 @@ def digits(
     validation: float = 0.1,
     seed: int = 0,
     data: str = "digits",
-) -> Run:
+) -> Experiment:
     """The embedded 8x8 handwritten digits: two convolutions, cross-entropy read-out, under a minute on a CPU."""
 
     def build(shape: tuple[int, int, int], classes: int) -> Network:
@@ -63,7 +63,7 @@ def mnist_dense(
     validation: float = 0.1,
     seed: int = 0,
     data: str = "ylecun/mnist",
-) -> Run:
+) -> Experiment:
     """MNIST, dense 784-512-10: squared error on output units inside the dynamics."""
 
     def build(shape: tuple[int, int, int], classes: int) -> Network:
@@ -93,7 +93,7 @@ def mnist_conv(
     validation: float = 0.1,
     seed: int = 0,
     data: str = "ylecun/mnist",
-) -> Run:
+) -> Experiment:
     """MNIST, two convolutions with max pooling, cross-entropy read-out."""
 
     def build(shape: tuple[int, int, int], classes: int) -> Network:
@@ -114,19 +114,21 @@ def mnist_conv(
 
 def cifar10_small(
     tolerance: float = 0.05, free_sweeps: int = 40, response_sweeps: int = 2, damping: float = 0.25, **common: Any
-) -> Run:
+) -> Experiment:
     """CIFAR-10 with two convolutions, by infinitesimal nudges: sized for two CPU cores."""
     return _cifar10(fast(tolerance, free_sweeps, response_sweeps, damping), **common)
 
 
-def cifar10_small_seed_schedule(
+def cifar10_small_paper_schedule(
     beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 25, **common: Any
-) -> Run:
-    """The same network by the seed paper's schedule: symmetric nudges, synchronous sweeps, far more of them."""
+) -> Experiment:
+    """The same network by the paper schedule (Laborieux et al. 2021): symmetric nudges, synchronous sweeps, far more
+    of them.
+    """
     return _cifar10(ep(symmetric(beta), free_sweeps, nudged_sweeps), **common)
 
 
-def cifar10_small_backpropagation(**common: Any) -> Run:
+def cifar10_small_backpropagation(**common: Any) -> Experiment:
     """The same weights as a feedforward network, by backpropagation: the baseline."""
     return _cifar10(Backpropagation(), **common)
 
@@ -140,7 +142,7 @@ def _cifar10(
     train_images: int = 0,
     seed: int = 0,
     data: str = "uoft-cs/cifar10",
-) -> Run:
+) -> Experiment:
     """Momentum SGD, its rate a cosine to 0 that falls with each batch, images flipped at random.
 
     Args:
@@ -184,8 +186,8 @@ def small_network(shape: tuple[int, int, int], classes: int) -> Network:
 
 def estimator(beta: float, free_sweeps: int, nudged_sweeps: int) -> EquilibriumPropagation:
     """Symmetric nudges of states, alternating sweeps: half as many of them as synchronous ones do the same."""
-    free, nudged = FixedPoint(free_sweeps), FixedPoint(nudged_sweeps)
-    return EquilibriumPropagation(symmetric(beta), free, nudged, form=ordinary)
+    free, nudged = FixedSweeps(free_sweeps), FixedSweeps(nudged_sweeps)
+    return EquilibriumPropagation(symmetric(beta), free, nudged, form=forms.states)
 
 
 def sgd(network: Network, periods: int, lr: float) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
@@ -195,4 +197,4 @@ def sgd(network: Network, periods: int, lr: float) -> tuple[torch.optim.Optimize
     return optimizer, CosineAnnealingLR(optimizer, periods)
 
 
-RECIPES = (digits, mnist_dense, mnist_conv, cifar10_small, cifar10_small_seed_schedule, cifar10_small_backpropagation)
+RECIPES = (digits, mnist_dense, mnist_conv, cifar10_small, cifar10_small_paper_schedule, cifar10_small_backpropagation)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from eqprop.energy.couplings import Coupling, Field
-from eqprop.energy.maps import over, within
+from eqprop.energy.maps import example_dims, expand_like
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
 from eqprop.settling.displacement import slope_of
-from eqprop.settling.solvers import Settled, Solver
+from eqprop.settling.solvers import Solution, Solver
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ConjugateGradients(Solver):
         if self.iterations < 1 or self.tolerance < 0:
             raise InputError(f"{self}: iterations must be at least 1 and tolerance not negative.")
 
-    def __call__(self, landscape: Landscape, start: State) -> Settled:
+    def __call__(self, landscape: Landscape, start: State) -> Solution:
         """``start`` must be at rest: all zero."""
         slopes = {name: slope_of(name, node) for name, node in landscape.nodes.items()}
         fields: dict[str, Coupling] = {name: term for name, term in landscape.terms.items() if isinstance(term, Field)}
@@ -52,7 +52,7 @@ class ConjugateGradients(Solver):
         q, p = residual, {n: slopes[n] * residual[n] for n in kept}
         norm = landscape.inner(residual, p)
         first = largest(p)
-        speaking = forced if forced.isdisjoint(others) else neighbours(free, forced)
+        frontier = forced if forced.isdisjoint(others) else neighbours(free, forced)
         unstable, moving = torch.zeros_like(norm, dtype=torch.bool), norm > 0
         taken = torch.zeros_like(norm, dtype=torch.int64)
         for _ in range(self.iterations):
@@ -60,28 +60,28 @@ class ConjugateGradients(Solver):
                 break
             # The first steps reach no further than the force has spread: what is silent is not asked.
             along = start | p
-            along = along | hearing(free, speaking).relax(along, others)
-            speaking = neighbours(free, speaking)
-            heard = hearing(free, speaking)
+            along = along | incident(free, frontier).relax(along, others)
+            frontier = neighbours(free, frontier)
+            heard = incident(free, frontier)
             image = {n: q[n] - heard.drive(along, n) for n in kept}  # (D^-1 - A) p, where p = D q
-            speaking = neighbours(free, speaking)
+            frontier = neighbours(free, frontier)
             curvature = landscape.inner(p, image)
             unstable |= moving & (curvature <= 0)
             moving &= curvature > 0
             step = torch.where(moving, norm / curvature, 0)
-            d = {n: torch.addcmul(value, over(step, value), along[n]) for n, value in d.items()}
-            residual = {n: torch.addcmul(residual[n], over(step, residual[n]), image[n], value=-1) for n in kept}
+            d = {n: torch.addcmul(value, expand_like(step, value), along[n]) for n, value in d.items()}
+            residual = {n: torch.addcmul(residual[n], expand_like(step, residual[n]), image[n], value=-1) for n in kept}
             taken += moving
             moved = {n: slopes[n] * residual[n] for n in kept}
             new = landscape.inner(residual, moved)
             moving &= largest(moved) > self.tolerance * first
             turn = torch.where(moving, new / norm, 0)
-            q = {n: torch.addcmul(residual[n], over(turn, q[n]), q[n]) for n in kept}
+            q = {n: torch.addcmul(residual[n], expand_like(turn, q[n]), q[n]) for n in kept}
             p = {n: slopes[n] * q[n] for n in kept}
             norm = torch.where(moving, new, norm)
         change = {n: largest({n: slopes[n] * residual[n]}) for n in kept}
         change |= {n: torch.zeros_like(norm) for n in others}
-        return Settled(d, change, taken, unstable)
+        return Solution(d, change, taken, unstable)
 
     def _split(self, landscape: Landscape, forced: set[str]) -> tuple[list[str], list[str]]:
         """The nodes to iterate on, and those to eliminate."""
@@ -92,14 +92,14 @@ class ConjugateGradients(Solver):
         return list(kept), [node for node in everyone if node not in kept]
 
 
-def hearing(landscape: Landscape, speaking: set[str]) -> Landscape:
+def incident(landscape: Landscape, frontier: set[str]) -> Landscape:
     """The terms of ``landscape`` in which one of these nodes has a say."""
-    return landscape.only({name: term for name, term in landscape.terms.items() if not speaking.isdisjoint(term.nodes)})
+    return landscape.only({name: term for name, term in landscape.terms.items() if not frontier.isdisjoint(term.nodes)})
 
 
-def neighbours(landscape: Landscape, speaking: set[str]) -> set[str]:
+def neighbours(landscape: Landscape, frontier: set[str]) -> set[str]:
     """These nodes, and those that hear them."""
-    return speaking.union(*(t.nodes for t in landscape.terms.values() if not speaking.isdisjoint(t.nodes)))
+    return frontier.union(*(t.nodes for t in landscape.terms.values() if not frontier.isdisjoint(t.nodes)))
 
 
 def check_symmetric(terms: dict[str, Coupling]) -> None:
@@ -107,10 +107,10 @@ def check_symmetric(terms: dict[str, Coupling]) -> None:
         if not term.symmetric:
             raise InputError(
                 f"The feedback of {name!r} is not the transpose of its feedforward path, so conjugate gradients do not "
-                "apply: use FixedPoint or UntilRest for the response."
+                "apply: use FixedSweeps or UntilConverged for the response."
             )
 
 
 def largest(state: State) -> Tensor:
     """(batch,)"""
-    return torch.stack([value.abs().amax(within(value)) for value in state.values()]).amax(0)
+    return torch.stack([value.abs().amax(example_dims(value)) for value in state.values()]).amax(0)

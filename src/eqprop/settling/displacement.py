@@ -17,41 +17,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqprop.energy.activations import Activation
 from eqprop.energy.couplings import Coupling, Field
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import Node, State
+from eqprop.energy.units import Unit
 from eqprop.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class Displaced(Activation):
-    """s = r(at + a) - r(at): another activation, seen from the drive ``at``, (batch, *node shape)."""
+class ShiftedUnit(Unit):
+    """s = r(at + a) - r(at): another unit, seen from the drive ``at``, (batch, *node shape)."""
 
-    activation: Activation
+    unit: Unit
     at: Tensor
 
-    def taken(self, examples: Tensor) -> Displaced:
-        return Displaced(self.activation, self.at[examples])
+    def select(self, examples: Tensor) -> ShiftedUnit:
+        return ShiftedUnit(self.unit, self.at[examples])
 
     def response(self, drive: Tensor) -> Tensor:
-        return self.activation.difference(self.at, drive)
+        return self.unit.difference(self.at, drive)
 
     def potential(self, state: Tensor) -> Tensor:
         """G(s* + s) - G(s*) - at s: least where the response to no drive is, at s = 0."""
-        rest = self.activation.response(self.at)
-        return self.activation.potential(rest + state) - self.activation.potential(rest) - self.at * state
+        rest = self.unit.response(self.at)
+        return self.unit.potential(rest + state) - self.unit.potential(rest) - self.at * state
 
 
-class Shifted(Coupling):
+class ShiftedTerm(Coupling):
     """A term seen from given states: a function of displacements."""
 
     def __init__(self, coupling: Coupling, states: Sequence[Tensor]):
         super().__init__()
         self.coupling, self.nodes, self.states = coupling, coupling.nodes, tuple(states)
 
-    def taken(self, examples: Tensor) -> Coupling:
-        return Shifted(self.coupling.taken(examples), [state[examples] for state in self.states])
+    def select(self, examples: Tensor) -> Coupling:
+        return ShiftedTerm(self.coupling.select(examples), [state[examples] for state in self.states])
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.coupling.energy(*self._at(states))
@@ -66,13 +66,13 @@ class Shifted(Coupling):
 def displacement(landscape: Landscape, state: State) -> Landscape:
     """The landscape of displacements from ``state``, for bilinear couplings, winners held.
 
-    A nudge is one more term of it, ``Shifted``.
+    A nudge is one more term of it, ``ShiftedTerm``.
 
     Args:
         landscape: where ``state`` is at rest. What it is short of rest is left out of the displacement.
     """
     nodes = {
-        name: Node(node.shape, Displaced(activation_of(node), landscape.drive(state, name)), node.dropout)
+        name: Node(node.shape, ShiftedUnit(unit_of(node), landscape.drive(state, name)), node.dropout)
         for name, node in landscape.nodes.items()
     }
     return landscape.displaced(nodes, tangents(landscape, state))
@@ -80,7 +80,7 @@ def displacement(landscape: Landscape, state: State) -> Landscape:
 
 def tangents(landscape: Landscape, state: State) -> dict[str, Coupling]:
     """The tangent of each term that depends on the state."""
-    seen = landscape.visible(state)
+    seen = landscape.masked(state)
     return {
         name: term.tangent(*(seen[node] for node in term.nodes))
         for name, term in landscape.terms.items()
@@ -89,12 +89,12 @@ def tangents(landscape: Landscape, state: State) -> dict[str, Coupling]:
 
 
 @dataclass(frozen=True, eq=False)
-class Slope(Activation):
+class Slope(Unit):
     """s = slope * a, the slope each unit's own: (batch, *node shape), not negative."""
 
     slope: Tensor
 
-    def taken(self, examples: Tensor) -> Slope:
+    def select(self, examples: Tensor) -> Slope:
         return Slope(self.slope[examples])
 
     def response(self, drive: Tensor) -> Tensor:
@@ -124,18 +124,18 @@ def tangent(landscape: Landscape, state: State, force: State, damping: float = 0
 
 def slope(node: Node, drive: Tensor) -> Tensor:
     """r'(drive), unit by unit."""
-    return torch.func.jvp(activation_of(node).response, (drive,), (torch.ones_like(drive),))[1]
+    return torch.func.jvp(unit_of(node).response, (drive,), (torch.ones_like(drive),))[1]
 
 
 def slope_of(name: str, node: Node) -> Tensor:
     """The slopes of a node of a linear landscape (``tangent``). Raises InputError for any other."""
-    if not isinstance(node.activation, Slope):
+    if not isinstance(node.unit, Slope):
         raise InputError(
-            f"Node {name!r} responds by {node.activation}, which has no slope: make a `tangent` landscape first."
+            f"Node {name!r} responds by {node.unit}, which has no slope: make a `tangent` landscape first."
         )
-    return node.activation.slope
+    return node.unit.slope
 
 
-def activation_of(node: Node) -> Activation:
-    assert node.activation is not None
-    return node.activation
+def unit_of(node: Node) -> Unit:
+    assert node.unit is not None
+    return node.unit

@@ -10,33 +10,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eqprop.energy.maps import within
+from eqprop.energy.maps import example_dims
 from eqprop.energy.network import Landscape
-from eqprop.energy.nodes import State, length, take
+from eqprop.energy.nodes import State, length, select
 from eqprop.errors import InputError
 from eqprop.settling.sweeps import Sweep, alternating
 
-Measure = Callable[[State, State], dict[str, Tensor]]
+Norm = Callable[[State, State], dict[str, Tensor]]
 """(state before a sweep, state after it) -> by how much each node changed: node -> (batch,)."""
 
 
-def largest_change(before: State, after: State) -> dict[str, Tensor]:
+def max_norm(before: State, after: State) -> dict[str, Tensor]:
     """The largest change of any unit."""
-    return {node: (after[node] - before[node]).abs().amax(within(after[node])) for node in after}
+    return {node: (after[node] - before[node]).abs().amax(example_dims(after[node])) for node in after}
 
 
-def relative_change(before: State, after: State) -> dict[str, Tensor]:
+def relative_norm(before: State, after: State) -> dict[str, Tensor]:
     """|after - before| / |after|, over all units of a node: asks the same of nodes whose activity differs by far.
 
-    Deep layers say little at first (1 % of their range in the seed paper's network) and much later on, so that no
-    one largest change serves both.
+    Deep layers say little at first (1 % of their range in the network of Laborieux et al. (2021)) and much later on,
+    so that no one largest change serves both.
     """
-    return {node: norm(after[node] - before[node]) / norm(after[node]).clamp_min(tiny(after[node])) for node in after}
+    return {
+        node: length_of(after[node] - before[node]) / length_of(after[node]).clamp_min(tiny(after[node]))
+        for node in after
+    }
 
 
-def norm(tensor: Tensor) -> Tensor:
+def length_of(tensor: Tensor) -> Tensor:
     """(batch,): the length of each example's part."""
-    return torch.linalg.vector_norm(tensor, dim=within(tensor))
+    return torch.linalg.vector_norm(tensor, dim=example_dims(tensor))
 
 
 def tiny(tensor: Tensor) -> float:
@@ -44,7 +47,7 @@ def tiny(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).tiny
 
 
-class Settled(NamedTuple):
+class Solution(NamedTuple):
     """Where a solver stopped, and how well it did. Not settling is a value here, never an exception."""
 
     state: State
@@ -55,10 +58,10 @@ class Settled(NamedTuple):
     unstable: Tensor | None = None
     """(batch,) bool: examples found to be at no stable equilibrium, by a solver that can tell."""
 
-    def taken(self, examples: Tensor) -> Settled:
+    def select(self, examples: Tensor) -> Solution:
         """Some examples of it; (n,) int64."""
         unstable = None if self.unstable is None else self.unstable[examples]
-        return Settled(take(self.state, examples), take(self.change, examples), self.sweeps[examples], unstable)
+        return Solution(select(self.state, examples), select(self.change, examples), self.sweeps[examples], unstable)
 
     @property
     def residual(self) -> Tensor:
@@ -75,35 +78,35 @@ class Solver(ABC):
     """Takes a landscape from a start towards rest. Its fields are its hyper-parameters."""
 
     @abstractmethod
-    def __call__(self, landscape: Landscape, start: State) -> Settled: ...
+    def __call__(self, landscape: Landscape, start: State) -> Solution: ...
 
 
 @dataclass(frozen=True)
-class FixedPoint(Solver):
+class FixedSweeps(Solver):
     """A fixed number of sweeps: every example takes as many."""
 
-    sweeps: int
+    n: int
     sweep: Sweep = alternating
-    measure: Measure = largest_change
+    norm: Norm = max_norm
 
     def __post_init__(self) -> None:
-        if self.sweeps < 1:
-            raise InputError(f"sweeps {self.sweeps}: a solver takes at least one.")
+        if self.n < 1:
+            raise InputError(f"n {self.n}: a solver takes at least one.")
 
-    def __call__(self, landscape: Landscape, start: State) -> Settled:
+    def __call__(self, landscape: Landscape, start: State) -> Solution:
         before = state = start
-        for _ in range(self.sweeps):
+        for _ in range(self.n):
             before, state = state, self.sweep(landscape, state)
-        change = self.measure(before, state)
+        change = self.norm(before, state)
         batch = next(iter(change.values()))
-        return Settled(state, change, torch.full_like(batch, self.sweeps, dtype=torch.int64))
+        return Solution(state, change, torch.full_like(batch, self.n, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
-class UntilRest(Solver):
-    """Sweeps until no node of an example changes by more than ``tolerance``, at most ``sweeps`` times.
+class UntilConverged(Solver):
+    """Sweeps until no node of an example changes by more than ``tolerance``, at most ``max_sweeps`` times.
 
-    ``measure`` says what a node's change is: by default the largest of any unit. An example that has come to rest
+    ``norm`` says what a node's change is: by default the largest of any unit. An example that has come to rest
     stays as it is, so its result does not depend on the rest of its batch. Once a quarter of the examples rests, the
     sweeps go on without them.
 
@@ -113,24 +116,24 @@ class UntilRest(Solver):
     """
 
     tolerance: float
-    sweeps: int
+    max_sweeps: int
     sweep: Sweep = alternating
-    measure: Measure = largest_change
+    norm: Norm = max_norm
     over_relaxation: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.sweeps < 1 or not self.tolerance > 0:
-            raise InputError(f"{self}: sweeps must be at least 1 and tolerance positive.")
+        if self.max_sweeps < 1 or not self.tolerance > 0:
+            raise InputError(f"{self}: max_sweeps must be at least 1 and tolerance positive.")
         if not 1 <= self.over_relaxation < 2:
             raise InputError(f"over_relaxation {self.over_relaxation} must be at least 1, which is none, and below 2.")
 
-    def __call__(self, landscape: Landscape, start: State) -> Settled:
+    def __call__(self, landscape: Landscape, start: State) -> Solution:
         pace = Pace.first(self.over_relaxation, start) if self.over_relaxation > 1 else None
         present, pace = self._once(landscape, start, pace)
         rows = torch.arange(len(present.sweeps), device=present.sweeps.device)  # which examples are present
         moving = torch.ones_like(rows, dtype=torch.bool)
-        done: list[tuple[Tensor, Settled]] = []
-        for count in range(2, self.sweeps + 1):
+        done: list[tuple[Tensor, Solution]] = []
+        for count in range(2, self.max_sweeps + 1):
             resting = moving & (present.residual <= self.tolerance)  # not finite counts as moving
             still = moving & ~resting
             left = int(still.sum())
@@ -140,19 +143,19 @@ class UntilRest(Solver):
             moving = still
             if left <= 0.75 * len(moving):  # not at each one: what a synapse remembers is lost
                 go = moving.nonzero().squeeze(1)
-                landscape, present, rows, moving = landscape.taken(go), present.taken(go), rows[go], moving[go]
-                pace = pace and pace.taken(go)
+                landscape, present, rows, moving = landscape.select(go), present.select(go), rows[go], moving[go]
+                pace = pace and pace.select(go)
             present, pace = self._once(landscape, present.state, pace)
             present = present._replace(sweeps=torch.full_like(rows, count))
         if not done:
             return present
         done += taken(rows, present, moving)
         order = torch.cat([each for each, _ in done]).argsort()
-        return joined([part for _, part in done]).taken(order)
+        return joined([part for _, part in done]).select(order)
 
-    def _once(self, landscape: Landscape, state: State, pace: Pace | None) -> tuple[Settled, Pace | None]:
+    def _once(self, landscape: Landscape, state: State, pace: Pace | None) -> tuple[Solution, Pace | None]:
         """One sweep, and the pace of the next one."""
-        once = FixedPoint(1, self.sweep, self.measure)
+        once = FixedSweeps(1, self.sweep, self.norm)
         new = once(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
         return new, pace and pace.after(state, new.state)
 
@@ -199,20 +202,20 @@ class Pace(NamedTuple):
         known = self.size.isfinite()
         return Pace(self.most, torch.where(known, factor, self.factor), torch.where(known, mu_squared, 0), size)
 
-    def taken(self, examples: Tensor) -> Pace:
+    def select(self, examples: Tensor) -> Pace:
         return Pace(self.most, self.factor[examples], self.mu_squared[examples], self.size[examples])
 
 
-def taken(rows: Tensor, settled: Settled, which: Tensor) -> list[tuple[Tensor, Settled]]:
+def taken(rows: Tensor, settled: Solution, which: Tensor) -> list[tuple[Tensor, Solution]]:
     """The examples that ``which``, (batch,) bool, marks, with their rows; nothing where it marks none."""
     examples = which.nonzero().squeeze(1)
-    return [(rows[examples], settled.taken(examples))] if len(examples) else []
+    return [(rows[examples], settled.select(examples))] if len(examples) else []
 
 
-def joined(parts: Sequence[Settled]) -> Settled:
+def joined(parts: Sequence[Solution]) -> Solution:
     """One after the other along the batch."""
     first, unstable = parts[0], [each.unstable for each in parts if each.unstable is not None]
-    return Settled(
+    return Solution(
         {node: torch.cat([each.state[node] for each in parts]) for node in first.state},
         {node: torch.cat([each.change[node] for each in parts]) for node in first.change},
         torch.cat([each.sweeps for each in parts]),

@@ -8,7 +8,7 @@ import torch
 
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
-from eqprop.settling.solvers import Settled, Solver
+from eqprop.settling.solvers import Solution, Solver
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class FromFeedforward(Solver):
 
     solver: Solver
 
-    def __call__(self, landscape: Landscape, start: State) -> Settled:
+    def __call__(self, landscape: Landscape, start: State) -> Solution:
         return self.solver(landscape, feedforward(landscape, start))
 
 
@@ -32,7 +32,7 @@ class FromState(Solver):
     state: State
     solver: Solver
 
-    def __call__(self, landscape: Landscape, start: State) -> Settled:
+    def __call__(self, landscape: Landscape, start: State) -> Solution:
         return self.solver(landscape, {node: self.state[node].to(value) for node, value in start.items()})
 
 
@@ -44,12 +44,12 @@ def feedforward(landscape: Landscape, start: State) -> State:
     return state
 
 
-def one_pass(landscape: Landscape) -> Settled:
+def one_pass(landscape: Landscape) -> Solution:
     """The feedforward pass as a free phase of one sweep. Where no feedback is heard, nothing would move on."""
-    state = feedforward(landscape, landscape.rest())
+    state = feedforward(landscape, landscape.zeros())
     first = next(iter(state.values()))
     still, one = first.new_zeros(len(first)), first.new_ones(len(first), dtype=torch.int64)
-    return Settled(state, dict.fromkeys(state, still), one)
+    return Solution(state, dict.fromkeys(state, still), one)
 
 
 def upstream(landscape: Landscape) -> dict[str, Landscape]:

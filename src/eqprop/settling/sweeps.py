@@ -16,7 +16,7 @@ Sweep = Callable[[Landscape, State], State]
 
 
 def synchronous(landscape: Landscape, state: State) -> State:
-    """All nodes at once, from the same old state: the seed paper's."""
+    """All nodes at once, from the same old state, as in Laborieux et al. (2021)."""
     return in_turn(landscape, state, [landscape.nodes])
 
 

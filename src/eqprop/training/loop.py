@@ -33,7 +33,7 @@ Row = dict[str, float]
 
 
 @dataclass
-class Run:
+class Experiment:
     """All that a training needs. A recipe returns one.
 
     Attributes:
@@ -81,7 +81,7 @@ class Progress:
     best: float = -1.0
 
 
-class Totals:
+class EpochMetrics:
     """Sums and maxima over the steps of an epoch, kept on the device so that no step waits for it."""
 
     SUMS = (
@@ -146,7 +146,7 @@ class Trainer:
             network counts as not settling and the run stops.
     """
 
-    run: Run
+    run: Experiment
     folder: Path
     fabric: Fabric
     report: Report
@@ -158,7 +158,7 @@ class Trainer:
         model, optimizer = self.fabric.setup(run.model, run.optimizer)
         self.model, self.optimizer = model, optimizer
         self.progress = Progress()
-        self.totals = Totals(self.fabric.device)
+        self.totals = EpochMetrics(self.fabric.device)
         self.train, self.test = (batches.to(self.fabric.device) for batches in (run.train, run.test))
         self.validation = None if run.validation is None else run.validation.to(self.fabric.device)
 
@@ -245,7 +245,7 @@ class Trainer:
             run.scheduler.step()
         progress.history.append(row)
         progress.epoch, progress.index, progress.seconds = progress.epoch + 1, 0, 0.0
-        self.totals = Totals(self.fabric.device)
+        self.totals = EpochMetrics(self.fabric.device)
         if held["accuracy"] >= progress.best:  # of equals the later: its learning rate is the smaller
             progress.best = held["accuracy"]
             self.save("best")
@@ -308,7 +308,7 @@ def evaluate(model: Equilibrium, batches: Batches, fabric: Fabric) -> Row:
     """
     training = model.training
     model.eval()
-    totals = Totals(batches.images.pixels.device)
+    totals = EpochMetrics(batches.images.pixels.device)
     for x, y in batches.epoch(0):
         record = Record()
         with fabric.autocast():

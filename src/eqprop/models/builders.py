@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from eqprop.energy.activations import Activation, half_hard_sigmoid
 from eqprop.energy.couplings import Bias, Coupling, SeparateFeedback, Synapse
 from eqprop.energy.losses import Loss
 from eqprop.energy.maps import Convolution, Dense, Map, Pair, fan_in
 from eqprop.energy.network import Network
 from eqprop.energy.nodes import Node
 from eqprop.energy.pooling import MaxPool, Pool
+from eqprop.energy.units import Unit, half_hard_sigmoid
 from eqprop.errors import InputError
 
 Shape = tuple[int, ...]
@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 class Layer(ABC):
     """One node of a chain, and the map that drives it from the node below."""
 
-    activation: Activation
+    activation: Unit
     dropout: float
 
     @abstractmethod
@@ -36,7 +36,7 @@ class Layer(ABC):
 @dataclass(frozen=True)
 class DenseLayer(Layer):
     units: int
-    activation: Activation = half_hard_sigmoid
+    activation: Unit = half_hard_sigmoid
     dropout: float = 0.0
 
     def map(self, in_shape: Shape) -> Map:
@@ -45,7 +45,7 @@ class DenseLayer(Layer):
 
 @dataclass(frozen=True)
 class ConvLayer(Layer):
-    """A convolution and a pool, as ``Convolution`` takes them; the defaults are the seed paper's."""
+    """A convolution and a pool, as ``Convolution`` takes them; the defaults are those of Laborieux et al. (2021)."""
 
     channels: int
     kernel: Pair = 3
@@ -54,7 +54,7 @@ class ConvLayer(Layer):
     dilation: Pair = 1
     groups: int = 1
     pool: Pool | None = MaxPool(2)  # noqa: RUF009 - frozen
-    activation: Activation = half_hard_sigmoid
+    activation: Unit = half_hard_sigmoid
     dropout: float = 0.0
 
     def map(self, in_shape: Shape) -> Map:
@@ -86,7 +86,8 @@ def chain(
         layers: from the input to the output.
         loss: made from the last node's name and shape, e.g. ``SquaredError`` or
             ``partial(ReadoutCrossEntropy, classes=10)``.
-        separate_feedback: feed back through weights of their own (the seed paper's vector-field model) on every
+        separate_feedback: feed back through weights of their own (the vector-field model of Laborieux et al. 2021) on
+        every
             synapse but the input's, which feeds nothing back.
         feedback_gain: of every synapse but the input's; see ``Synapse``.
 

@@ -10,16 +10,17 @@ from torch import Tensor
 
 from eqprop.energy.network import Landscape
 from eqprop.errors import InputError
-from eqprop.learning.estimators import Cost, Learnt, PhaseEstimator
-from eqprop.learning.forms import Form, difference
+from eqprop.learning import forms
+from eqprop.learning.estimators import Cost, GradientEstimate, PhaseEstimator
+from eqprop.learning.forms import Form
 from eqprop.learning.rules import Rule, contrastive
 from eqprop.learning.stencils import check_beta, circle
 from eqprop.learning.teachers import Teacher, force
-from eqprop.settling.solvers import Settled, Solver
+from eqprop.settling.solvers import Solution, Solver
 
 
 @dataclass(frozen=True)
-class TurningNudge(PhaseEstimator):
+class OscillatingNudge(PhaseEstimator):
     """The nudge goes round the circle of ``holomorphic(beta, points)``; the gradient is demodulated as it turns.
 
     Each step starts from where the last one ended, and adds its share to the estimate: the memory of one phase, and no
@@ -32,7 +33,7 @@ class TurningNudge(PhaseEstimator):
     Attributes:
         beta: radius of the circle.
         points: steps in one turn.
-        free, nudged, rule, form, teacher: see ``PhaseEstimator``; ``nudged`` takes one step, e.g. ``FixedPoint(1)``.
+        free, nudged, rule, form, teacher: see ``PhaseEstimator``; ``nudged`` takes one step, e.g. ``FixedSweeps(1)``.
         turns: turns that the estimate averages over.
         transient: turns before those, in which the state comes to turn steadily; 0 where each step settles.
 
@@ -49,7 +50,7 @@ class TurningNudge(PhaseEstimator):
     turns: int = 1
     transient: int = 1
     rule: Rule = contrastive
-    form: Form = difference
+    form: Form = forms.displacements
     teacher: Teacher = force
 
     def __post_init__(self) -> None:
@@ -61,7 +62,9 @@ class TurningNudge(PhaseEstimator):
     def is_complex(self) -> bool:
         return True
 
-    def _learn(self, landscape: Landscape, free: Settled, cost: Cost, parameters: Sequence[Tensor]) -> Learnt:
+    def _learn(
+        self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
+    ) -> GradientEstimate:
         at = self._form(landscape).start(free.state)
         total = tuple(torch.zeros_like(parameter) for parameter in parameters)
         for turn in range(-self.transient, self.turns):
@@ -72,4 +75,4 @@ class TurningNudge(PhaseEstimator):
                     phase = (beta, weight / self.turns)
                     share, state = self._compare(landscape, free.state, cost, [phase], at, parameters)
                     total = tuple(old + new for old, new in zip(total, share, strict=True))
-        return Learnt(total, settled._replace(state=state))
+        return GradientEstimate(total, settled._replace(state=state))

@@ -19,7 +19,7 @@ from eqprop.energy.holomorphic import sigmoid as logistic
 from eqprop.errors import InputError
 
 
-class Activation(ABC):
+class Unit(ABC):
     """A unit's own energy and its response. Both act elementwise on tensors of any shape."""
 
     holomorphic: bool = False
@@ -45,13 +45,13 @@ class Activation(ABC):
         """response(drive + change) - response(drive). An override does it without cancellation."""
         return self.response(drive + change) - self.response(drive)
 
-    def taken(self, examples: Tensor) -> Activation:
+    def select(self, examples: Tensor) -> Unit:
         """The same for some examples of the batch; only an activation that holds something for each one differs."""
         return self
 
 
 @dataclass(frozen=True)
-class Linear(Activation):
+class Identity(Unit):
     """s = a; G(s) = s^2/2."""
 
     holomorphic = True
@@ -67,10 +67,11 @@ class Linear(Activation):
 
 
 @dataclass(frozen=True)
-class Clip(Activation):
+class Clip(Unit):
     """s = clip(slope * a, low, high); G(s) = s^2 / (2 slope) on [low, high].
 
-    The derivative at a corner is 0, as in the seed paper's program (``hardtanh``; ``clamp`` would give 1).
+    The derivative at a corner is 0, as in the program of Laborieux et al. (2021) (``hardtanh``; ``clamp`` would give
+    1).
     """
 
     slope: float = 1.0
@@ -95,7 +96,7 @@ class Clip(Activation):
 
 
 @dataclass(frozen=True)
-class Sigmoid(Activation):
+class Sigmoid(Unit):
     """s = 1 / (1 + exp(-slope (a - centre))); its steepest slope is ``slope / 4``.
 
     G(s) = centre * s + (s log s + (1 - s) log(1 - s)) / slope.
@@ -124,7 +125,7 @@ class Sigmoid(Activation):
 
 
 @dataclass(frozen=True)
-class Tanh(Activation):
+class Tanh(Unit):
     """s = tanh(a); G(s) = ((1 + s) log(1 + s) + (1 - s) log(1 - s)) / 2."""
 
     holomorphic = True
@@ -141,7 +142,7 @@ class Tanh(Activation):
 
 
 @dataclass(frozen=True)
-class SmoothClip(Activation):
+class SmoothClip(Unit):
     """s = a/2 sigma(g a) + (1 - a/2) sigma(g (a - 2)), g = ``gain``: a holomorphic stand-in for clip(a/2, 0, 1).
 
     Laborieux & Zenke (2022). Like SiLU it dips below 0 on its way there, so no energy of its state makes it a minimum.
@@ -185,12 +186,12 @@ def logistic_difference(a: Tensor, change: Tensor) -> Tensor:
     return 0.5 * tanh_difference(0.5 * a, 0.5 * change)
 
 
-linear = Linear()
+identity = Identity()
 """s = a."""
 hard_sigmoid = Clip()
 """clip(a, 0, 1)."""
 half_hard_sigmoid = Clip(slope=0.5)
-"""clip(a/2, 0, 1): the seed paper's, which lets deep networks settle from default initial weights."""
+"""clip(a/2, 0, 1): that of Laborieux et al. (2021), which lets deep networks settle from default initial weights."""
 centred_hard_sigmoid = Clip(low=-0.5, high=0.5)
 """clip(a, -1/2, 1/2)."""
 sigmoid = Sigmoid()

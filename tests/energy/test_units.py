@@ -6,9 +6,9 @@ from test_conformance import ACTIVATIONS, WITHOUT_POTENTIAL
 
 import eqprop as ep
 
-BOUNDED = [a for a in ACTIVATIONS if a is not ep.linear]
+BOUNDED = [a for a in ACTIVATIONS if a is not ep.identity]
 EVERY = [*ACTIVATIONS, *WITHOUT_POTENTIAL]
-SMOOTH = [ep.sigmoid, ep.half_sigmoid, ep.tanh, ep.Sigmoid(3.0, 0.1)]
+SMOOTH = [ep.sigmoid, ep.energy.half_sigmoid, ep.tanh, ep.energy.Sigmoid(3.0, 0.1)]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
@@ -22,7 +22,7 @@ def test_no_small_step_inside_the_range_lowers_the_cost(activation):
         assert bool((activation.potential(moved) - drives * moved >= cost - 1e-14).all()), step
 
 
-@pytest.mark.parametrize("activation", [*SMOOTH, ep.linear], ids=str)
+@pytest.mark.parametrize("activation", [*SMOOTH, ep.identity], ids=str)
 def test_the_potentials_slope_is_the_drive_that_the_response_answers(activation):
     drives = torch.linspace(-1.5, 1.5, 61, dtype=torch.float64)
     states = activation.response(drives).requires_grad_()
@@ -68,7 +68,12 @@ def test_differences_from_a_saturated_unit(activation):
 
 
 @pytest.mark.parametrize(
-    "bad", [lambda: ep.Clip(slope=0.0), lambda: ep.Clip(low=1.0, high=1.0), lambda: ep.Sigmoid(slope=-1.0)]
+    "bad",
+    [
+        lambda: ep.energy.Clip(slope=0.0),
+        lambda: ep.energy.Clip(low=1.0, high=1.0),
+        lambda: ep.energy.Sigmoid(slope=-1.0),
+    ],
 )
 def test_settings_that_cannot_be(bad):
     with pytest.raises(ep.InputError, match=r"slope"):
@@ -78,17 +83,17 @@ def test_settings_that_cannot_be(bad):
 @pytest.mark.parametrize("gain", [1.0, 40.0])
 def test_the_smooth_clip_is_the_published_one_and_clips_where_its_gain_is_large(gain):
     z = torch.linspace(-6, 6, 241, dtype=torch.float64)
-    found = ep.SmoothClip(gain).response(z)
+    found = ep.energy.SmoothClip(gain).response(z)
     published = z / 2 * torch.sigmoid(gain * z) + (1 - z / 2) * torch.sigmoid(gain * (z - 2))
     torch.testing.assert_close(found, published, rtol=1e-12, atol=1e-12)
-    assert float((found - ep.half_hard_sigmoid.response(z)).abs().max()) < 0.2 / gain
+    assert float((found - ep.energy.half_hard_sigmoid.response(z)).abs().max()) < 0.2 / gain
     ends = torch.tensor([-1e4, -200.0, 200.0, 1e4])
-    torch.testing.assert_close(ep.SmoothClip(gain).response(ends), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    torch.testing.assert_close(ep.energy.SmoothClip(gain).response(ends), torch.tensor([0.0, 0.0, 1.0, 1.0]))
 
 
 def test_the_smooth_clip_has_no_energy_of_its_own_and_says_so():
-    assert float(ep.smooth_clip.response(torch.tensor(-2.0))) < 0
+    assert float(ep.energy.smooth_clip.response(torch.tensor(-2.0))) < 0
     with pytest.raises(ep.InputError, match="not monotone"):
-        ep.smooth_clip.potential(torch.tensor(0.5))
+        ep.energy.smooth_clip.potential(torch.tensor(0.5))
     with pytest.raises(ep.InputError, match="gain"):
-        ep.SmoothClip(0.0)
+        ep.energy.SmoothClip(0.0)

@@ -22,7 +22,7 @@ def at_rest(taught, batch=3):
     x = torch.randn(batch, 3, dtype=torch.float64)
     with torch.no_grad():
         scene = taught.landscape(x)
-        return x, scene, ep.FixedPoint(20)(scene, scene.rest()).state
+        return x, scene, ep.FixedSweeps(20)(scene, scene.zeros()).state
 
 
 def test_it_is_the_rayleigh_quotient_of_the_sweep():
@@ -34,7 +34,7 @@ def test_it_is_the_rayleigh_quotient_of_the_sweep():
         v = {n: torch.randn_like(value) for n, value in state.items()}
         flat = torch.cat([value.flatten() for value in v.values()])
         expected = (flat @ whole @ flat) / (flat.square() / slopes).sum()
-        torch.testing.assert_close(ep.slowness(linear, v), expected.detach().view(1))
+        torch.testing.assert_close(ep.learning.rayleigh_quotient(linear, v), expected.detach().view(1))
 
 
 def test_a_term_named_like_its_node_counts_as_a_term():
@@ -45,12 +45,12 @@ def test_a_term_named_like_its_node_counts_as_a_term():
     taught = ep.Network(nodes, [*terms, Repulsion("a")]).double()
     scene = taught.landscape(torch.randn(2, 3, dtype=torch.float64))
     with torch.no_grad():
-        state = ep.FixedPoint(50)(scene, scene.rest()).state
+        state = ep.FixedSweeps(50)(scene, scene.zeros()).state
         linear = tangent(scene, state, {})
         change = {name: torch.randn_like(value) for name, value in state.items()}
         pushed = linear.inner(change, {name: linear.drive(change, name) for name in change})
         own = torch.stack(list(linear.node_energies(change).values())).sum(0)
-        torch.testing.assert_close(ep.slowness(linear, change), pushed / (2 * own))
+        torch.testing.assert_close(ep.learning.rayleigh_quotient(linear, change), pushed / (2 * own))
         parts = [*scene.node_energies(state).values(), *scene.term_energies(state).values()]
     assert len(parts) == 5
     torch.testing.assert_close(scene.energy(state), torch.stack(parts).sum(0))
@@ -68,14 +68,14 @@ class Repulsion(ep.Coupling):
 def test_along_the_slowest_mode_it_is_the_square_root_of_how_a_sweep_contracts():
     taught = network(1.5)
     _, scene, state = at_rest(taught)
-    rest = ep.UntilRest(1e-14, 2000)(scene, state).state
+    rest = ep.UntilConverged(1e-14, 2000)(scene, state).state
     with torch.no_grad():
         near = {n: value + 1e-3 * torch.randn_like(value) for n, value in rest.items()}
-        near = ep.FixedPoint(8)(scene, near).state
+        near = ep.FixedSweeps(8)(scene, near).state
         after, change = last_change(scene, near)
         _, further = last_change(scene, after)
         contracted = [torch.cat([v.flatten(1) for v in c.values()], 1).norm(dim=1) for c in (change, further)]
-        found = ep.slowness(tangent(scene, rest, {}), further)
+        found = ep.learning.rayleigh_quotient(tangent(scene, rest, {}), further)
     torch.testing.assert_close(found, (contracted[1] / contracted[0]).pow(0.25), rtol=0.05, atol=0)
 
 
@@ -85,14 +85,14 @@ def test_its_gradient_is_that_of_slowness_with_state_and_change_held(share):
     torch.manual_seed(2)
     x, y = torch.randn(6, 3, dtype=torch.float64), torch.arange(6) % 4
     strength = 0.7
-    found = gradients(taught, ep.SlownessPenalty(Nothing(), strength, share), x, y)
+    found = gradients(taught, ep.learning.RayleighPenalty(Nothing(), strength, share), x, y)
 
     asked = x[: int(share * 6)]
     scene = taught.landscape(asked)
     with torch.no_grad():
         free = Nothing()(scene)[0].state
         state, change = last_change(scene, free)
-        slopes = {n: node.activation.slope for n, node in tangent(scene, state, {}).nodes.items()}
+        slopes = {n: node.unit.slope for n, node in tangent(scene, state, {}).nodes.items()}
     coupled = 0
     for a, b in (("layer1", "layer2"), ("layer2", "layer3")):
         coupled = coupled + 2 * (taught.terms[f"{a}_{b}"].map(change[a]) * change[b]).sum(1)
@@ -113,10 +113,10 @@ def test_it_is_added_to_the_other_estimators_gradient_on_every_network_with_an_e
     estimator = nudging(ep.symmetric(0.1))
     if not all(term.symmetric for term in taught.terms.values()):
         with pytest.raises(ep.InputError, match="no energy"):
-            gradients(taught, ep.SlownessPenalty(estimator, 1.0), x, y)
+            gradients(taught, ep.learning.RayleighPenalty(estimator, 1.0), x, y)
         return
     plain, same, more = (
-        gradients(taught, e, x, y) for e in (estimator, *(ep.SlownessPenalty(estimator, s) for s in (0, 1.0)))
+        gradients(taught, e, x, y) for e in (estimator, *(ep.learning.RayleighPenalty(estimator, s) for s in (0, 1.0)))
     )
     assert torch.equal(plain, same)
     assert more.isfinite().all()
@@ -127,7 +127,7 @@ def test_a_network_that_is_asked_to_stays_quick_to_settle():
 
     def sweeps(strength):
         taught = network(3.0)
-        model = ep.Equilibrium(taught, ep.SlownessPenalty(nudging(ep.symmetric(0.1)), strength, 1.0))
+        model = ep.Equilibrium(taught, ep.learning.RayleighPenalty(nudging(ep.symmetric(0.1)), strength, 1.0))
         optimiser = torch.optim.SGD(taught.parameters(), lr=0.1)
         for _ in range(60):
             optimiser.zero_grad()
@@ -135,7 +135,7 @@ def test_a_network_that_is_asked_to_stays_quick_to_settle():
             optimiser.step()
         with torch.no_grad():
             scene = taught.landscape(x)
-            return float(ep.UntilRest(1e-8, 2000)(scene, scene.rest()).sweeps.double().mean())
+            return float(ep.UntilConverged(1e-8, 2000)(scene, scene.zeros()).sweeps.double().mean())
 
     assert sweeps(3.0) < 0.75 * sweeps(0.0)
 
@@ -146,7 +146,7 @@ def test_data_get_no_share_of_it():
     plain = nudging(ep.symmetric(0.1))
     found = [
         grad(ep.Equilibrium(taught, e).loss(x, y), [x, *taught.parameters()])
-        for e in (plain, ep.SlownessPenalty(plain, 1.0))
+        for e in (plain, ep.learning.RayleighPenalty(plain, 1.0))
     ]
     assert torch.equal(found[0][0], found[1][0])
     assert not all(torch.equal(a, b) for a, b in zip(*found, strict=True))
@@ -156,10 +156,10 @@ def test_one_node_alone_is_not_slow():
     alone = ep.chain((3,), [ep.DenseLayer(2, ep.tanh)], ep.SquaredError)
     x, y = torch.randn(4, 3), torch.arange(4) % 2
     plain = nudging(ep.symmetric(0.1))
-    assert torch.equal(gradients(alone, ep.SlownessPenalty(plain, 1.0), x, y), gradients(alone, plain, x, y))
+    assert torch.equal(gradients(alone, ep.learning.RayleighPenalty(plain, 1.0), x, y), gradients(alone, plain, x, y))
 
 
 @pytest.mark.parametrize(("strength", "share"), [(-1.0, 0.5), (float("nan"), 0.5), (1.0, 0.0), (1.0, 1.5)])
 def test_what_cannot_be(strength, share):
     with pytest.raises(ep.InputError, match="share"):
-        ep.SlownessPenalty(Nothing(), strength, share)
+        ep.learning.RayleighPenalty(Nothing(), strength, share)
