@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import eqprop as ep
 
-SETTLE = ep.FixedSweeps(400)
+SETTLE = ep.FixedSweeps(60)
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +115,7 @@ def nudging(stencil, rule=ep.contrastive, **more):
 def test_the_two_exact_gradients_agree(network):
     x, y = data(network)
     implicit = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
-    unrolled = gradients(network, ep.BackpropagationThroughTime(SETTLE, 200), x, y)
+    unrolled = gradients(network, ep.BackpropagationThroughTime(SETTLE, 60), x, y)
     assert relative(unrolled, implicit) < 1e-8
 
 
@@ -271,7 +271,7 @@ def test_a_block_inside_an_ordinary_model(make):
         return [g.flatten() for g in torch.autograd.grad(loss, parameters)]
 
     exact = torch.cat(run(ep.ImplicitDifferentiation(SETTLE)))
-    unrolled = torch.cat(run(ep.BackpropagationThroughTime(SETTLE, 200)))
+    unrolled = torch.cat(run(ep.BackpropagationThroughTime(SETTLE, 60)))
     assert relative(unrolled, exact) < 1e-8
     assert relative(torch.cat(run(nudging(ep.symmetric(1e-3)))), exact) < 1e-4
 

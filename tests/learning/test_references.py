@@ -48,7 +48,7 @@ def linear_loss(parameters, beta=0.0):
     "estimator",
     [
         ep.ImplicitDifferentiation(SETTLE),
-        ep.BackpropagationThroughTime(SETTLE, 300),
+        ep.BackpropagationThroughTime(SETTLE, 60),
         ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(50, 1e-14), 0.0),
         nudging(ep.learning.five_point(0.01)),
     ],
