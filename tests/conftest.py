@@ -1,8 +1,10 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch reads it as it is imported: each test process has one core
 sys.path.insert(0, str(Path(__file__).parent))
 
 
