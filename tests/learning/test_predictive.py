@@ -1,8 +1,9 @@
 """The predictive rule against a plain re-telling of it, its predictor against least squares, and both as they learn."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from oracles import FOLDER
 from test_gradients import conv, dense, double, relative, shrunk  # noqa: F401
 from torch.nn import functional as F
 
@@ -10,7 +11,7 @@ import eqprop as ep
 from eqprop.recipes import RECIPES
 from eqprop.training.data import load_images
 
-MNIST = FOLDER.parent / "data" / "mnist"
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 SIGMOID = ep.energy.Sigmoid(slope=1, centre=0)
 LEAKY = ep.settling.Leaky(0.1)
 
