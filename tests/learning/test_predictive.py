@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_gradients import conv, dense, double, relative, shrunk  # noqa: F401
+from networks import dense, relative, shrunk
 from torch.nn import functional as F
 
 import eqprop as ep
 from eqprop.recipes import RECIPES
 from eqprop.training.data import load_images
+
+pytestmark = pytest.mark.usefixtures("double")
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 SIGMOID = ep.energy.Sigmoid(slope=1, centre=0)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_sweeps import SWEEPS, chain, start, triangle
+from networks import SWEEPS, chain, start, triangle
 
 import eqprop as ep
 
