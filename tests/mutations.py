@@ -1,47 +1,68 @@
 """Deliberate one-line bugs, and the tests that must notice them: what the two files of them share."""
 
+from __future__ import annotations
+
+import json
 import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import eqprop
 
 TESTS = Path(__file__).parent
+PACKAGE = Path(eqprop.__file__).parent
 
 
-def run(tests, **environment):
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(str(TESTS / t) for t in tests)]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=300)
+class ForkServer:
+    """Runs tests on copies of the package, each in a fork of one process: see fork_server.py."""
 
+    def __init__(self) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(TESTS / "fork_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=TESTS.parent,
+        )
 
-def with_bug(folder, file, right, wrong, tests):
-    copy = folder / "eqprop"
-    shutil.copytree(Path(eqprop.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (copy / file).read_text()
-    assert text.count(right) == 1, f"{file} no longer says {right!r} once: bring this bug up to date"
-    (copy / file).write_text(text.replace(right, wrong))
-    return run([tests], PYTHONPATH=str(folder))
+    def close(self) -> None:
+        with self._process:  # it ends with its standard input
+            self._process.stdin.close()
 
+    def run(self, tests: list[str], package: Path, folder: Path) -> dict:
+        """The report of ``tests`` with ``package`` in eqprop's place; files are written in ``folder``."""
+        log, report = folder / "log", folder / "report"
+        names = [str(TESTS / test) for test in tests]
+        job = {"package": str(package.parent), "tests": names, "log": str(log), "report": str(report)}
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline(), "the fork server has ended"
+        assert report.exists(), f"the tests did not end: {log.read_text()[-2000:]}"
+        found = json.loads(report.read_text()) | {"log": log.read_text()[-2000:]}
+        assert Path(found["file"]).parent == package, f"the tests ran on {found['file']}"
+        return found
 
-@contextmanager
-def all_running(bugs, tmp_path_factory):
-    """All of them, two at a time; and the same tests on the package as it is, under "no bug"."""
-    with ThreadPoolExecutor(2) as pool:
-        jobs = {"no bug": pool.submit(run, sorted({bug[-1] for bug in bugs.values()}))}
-        jobs |= {name: pool.submit(with_bug, tmp_path_factory.mktemp("bug"), *bug) for name, bug in bugs.items()}
-        yield jobs
-        pool.shutdown(cancel_futures=True)
+    def notices(self, folder: Path, file: str, right: str, wrong: str, tests: str) -> None:
+        """An assertion of ``tests`` fails where ``file`` says ``wrong`` for ``right``."""
+        copy = folder / "eqprop"
+        shutil.copytree(PACKAGE, copy)
+        text = (copy / file).read_text()
+        assert text.count(right) == 1, f"{file} no longer says {right!r} once: bring this bug up to date"
+        (copy / file).write_text(text.replace(right, wrong))
+        for compiled in (copy / file).parent.glob(f"__pycache__/{Path(file).stem}.*"):
+            compiled.unlink()
+        found = self.run([tests], copy, folder)
+        assert found["ran"], f"no test ran:\n{found['log']}"
+        assert any(failure["asserted"] for failure in found["failures"]), (
+            f"no assertion failed; of {found['ran']} tests, these failed otherwise: {found['failures']}\n{found['log']}"
+        )
 
-
-def noticed(found):
-    assert found.returncode == 1, f"no test noticed, or none ran:\n{found.stdout[-2000:]}{found.stderr[-500:]}"
-
-
-def passed(found):
-    """Else a bug would seem noticed where the tests fail anyway."""
-    assert found.returncode == 0, found.stdout[-2000:]
+    def passes(self, folder: Path, tests: list[str]) -> None:
+        """``tests`` pass on the package as it is: else a bug would seem noticed where they fail anyway."""
+        found = self.run(tests, PACKAGE, folder)
+        assert found["status"] == 0, found["log"]

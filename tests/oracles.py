@@ -1,4 +1,4 @@
-"""The numeric answers of the program of Laborieux et al. (2021), as networks of this package."""
+"""The numeric answers of the program of Laborieux et al. (2021), as networks of this package: data/oracle/README.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import eqprop as ep
 
-FOLDER = Path(__file__).parents[2] / "shared" / "oracle"
+FOLDER = Path(__file__).parent / "data" / "oracle"
 ACTIVATIONS = {
     "my_hard_sig": ep.energy.half_hard_sigmoid,
     "hard_sigmoid": ep.hard_sigmoid,

@@ -1,7 +1,6 @@
 """Deliberate one-line bugs in the energy and in settling. Each must be noticed by the tests named beside it."""
 
 import pytest
-from mutations import all_running, noticed, passed
 
 SETTLING, NETWORK = "settling/test_settling.py", "energy/test_network.py"
 GRADIENTS = "learning/test_gradients.py"
@@ -27,7 +26,7 @@ BUGS = {
         "settling/sweeps.py",
         "state = state | landscape.relax(state, group)",
         "state = {**state, **landscape.relax(landscape.zeros(), group)}",
-        SETTLING,
+        f"{SETTLING}::test_sweeps_come_to_rest[synchronous]",
     ),
     "nudge the wrong way": (
         "energy/losses.py",
@@ -45,31 +44,31 @@ BUGS = {
         "settling/conjugate_gradients.py",
         "along = along | incident(free, frontier).relax(along, others)",
         "along = along | {n: start[n] for n in others}",
-        "learning/test_infinitesimal.py::test_it_equals_the_exact_gradient",
+        "learning/test_infinitesimal.py::test_it_equals_the_exact_gradient[dense]",
     ),
     "a contrast without its product of displacements": (
         "energy/couplings.py",
         "linearly(carried.jvp, pre_move) * (post + post_move)",
         "linearly(carried.jvp, pre_move) * post",
-        f"{GRADIENTS}::test_the_two_forms_agree",
+        f"{GRADIENTS}::test_the_two_forms_agree[dense-contrastive]",
     ),
     "a residual that flatters": (
         "settling/solvers.py",
         "(after[node] - before[node]).abs().amax(example_dims(after[node]))",
         "(after[node] - before[node]).abs().amin(example_dims(after[node]))",
-        f"{SOLVERS}::test_the_residual_is_the_last_sweeps_largest_change",
+        f"{SOLVERS}::test_the_residual_is_the_last_sweeps_largest_change[1-synchronous]",
     ),
     "dropout without its rescaling": (
         "energy/network.py",
         "scale = self.masks[name] / self._kept(name)",
         "scale = self.masks[name]",
-        NETWORK,
+        f"{NETWORK}::test_dropout_silences_units_and_stays_an_energy",
     ),
     "an inner product in which dropout does not count": (
         "energy/network.py",
         "sum_per_example(a[name] * b[name]) / self._kept(name)",
         "sum_per_example(a[name] * b[name])",
-        "learning/test_infinitesimal.py::test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out",
+        "learning/test_infinitesimal.py::test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out[dropout0]",
     ),
     "16 bits in more than the messages": (
         "training/precision.py",
@@ -81,7 +80,7 @@ BUGS = {
         "settling/sweeps.py",
         "state = state | landscape.relax(state, group)\n    return state",
         "landscape.relax(state, group)\n    return state | landscape.relax(state, [n for g in groups for n in g])",
-        "settling/test_sweeps.py::test_a_synchronous_sweep_advances_two_interleaved_alternating_ones",
+        "settling/test_sweeps.py::test_a_synchronous_sweep_advances_two_interleaved_alternating_ones[2]",
     ),
     "winners of a state that has changed in place": (
         "energy/couplings.py",
@@ -99,13 +98,13 @@ BUGS = {
         "energy/couplings.py",
         "return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback",
         "return feedback",
-        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains",
+        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains[contrastive]",
     ),
     "feedback gains that are not undone": (
         "energy/network.py",
         "way = found[node] * term.gain(node) / term.gain(other)",
         "way = found[node]",
-        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains",
+        f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains[contrastive]",
     ),
     "examples at rest move on": (
         "settling/solvers.py",
@@ -123,7 +122,7 @@ BUGS = {
         "settling/solvers.py",
         "(2 / (1 + (1 - mu_squared).sqrt()))",
         "(2 / (1 + (1 + mu_squared).sqrt()))",
-        "settling/test_over_relaxation.py::test_the_nearer_the_brink_the_more_it_saves",
+        "settling/test_over_relaxation.py::test_the_nearer_the_brink_the_more_it_saves[0.9]",
     ),
     "units over-relaxed out of their range": (
         "energy/network.py",
@@ -164,16 +163,23 @@ BUGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    with all_running(BUGS, tmp_path_factory) as jobs:
-        yield jobs
-
-
 @pytest.mark.parametrize("bug", BUGS)
-def test_the_suite_notices(running, bug):
-    noticed(running[bug].result())
+def test_the_suite_notices(fork_server, tmp_path, bug):
+    fork_server.notices(tmp_path, *BUGS[bug])
 
 
-def test_without_a_bug_the_same_tests_pass(running):
-    passed(running["no bug"].result())
+def test_without_a_bug_the_same_tests_pass(fork_server, tmp_path):
+    fork_server.passes(tmp_path, sorted({bug[-1] for bug in BUGS.values()}))
+
+
+@pytest.mark.parametrize(
+    ("bug", "said"),
+    [
+        (("energy/losses.py", "- softmax(scores, 1)", "- undefined", f"{CONFORMANCE}::test_losses"), "NameError"),
+        (("errors.py", "class InputError(", "class Missing(", f"{CONFORMANCE}::test_losses"), "no test ran"),
+    ],
+    ids=["an error in the code", "an error in importing it"],
+)
+def test_an_error_is_no_assertion(fork_server, tmp_path, bug, said):
+    with pytest.raises(AssertionError, match=said):
+        fork_server.notices(tmp_path, *bug)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from test_conformance import Inhibition, ThreeBody
+from terms import Inhibition, ThreeBody
 from torch.nn import functional as F
 
 import eqprop as ep

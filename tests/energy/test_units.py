@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conformance import ACTIVATIONS, WITHOUT_POTENTIAL
+from terms import ACTIVATIONS, WITHOUT_POTENTIAL
 
 import eqprop as ep
 

@@ -4,9 +4,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_gradients import NETWORKS, data, dense, double, gradients, relative  # noqa: F401
+from networks import NETWORKS, data, dense, gradients, relative
 
 import eqprop as ep
+
+pytestmark = pytest.mark.usefixtures("double")
 
 FREE, SWEEPS = ep.UntilConverged(1e-14, 1000), ep.FixedSweeps(60)
 STENCILS = {"optimistic": ep.one_sided(0.2), "pessimistic": ep.one_sided(-0.2), "centred": ep.symmetric(0.1)}

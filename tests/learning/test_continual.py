@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from test_gradients import NETWORKS, SETTLE, data, dense, double, gradients, nudging, relative, shrunk  # noqa: F401
+from networks import NETWORKS, SETTLE, data, dense, gradients, nudging, relative, shrunk
 
 import eqprop as ep
 from eqprop.learning.moving import moving
+
+pytestmark = pytest.mark.usefixtures("double")
 
 SWEEPS = ep.FixedSweeps(8)
 

@@ -8,12 +8,14 @@ import math
 
 import pytest
 import torch
-from test_gradients import conv, data, dense, double, nudging, relative, shrunk, skip  # noqa: F401
+from networks import conv, data, dense, relative, shrunk, skip
 from torch.nn import functional as F
 
 import eqprop as ep
 from eqprop import testing
 from eqprop.learning.teachers import Towards
+
+pytestmark = pytest.mark.usefixtures("double")
 
 REST = ep.UntilConverged(1e-12, 5000)
 SEEDS = (0, 1, 2)

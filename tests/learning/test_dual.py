@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from test_gradients import NETWORKS, data, dense, double, gradients, relative, shrunk  # noqa: F401
+from networks import NETWORKS, data, dense, gradients, relative, shrunk
 from torch.nn import functional as F
 
 import eqprop as ep
+
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.0, 1.0, 0.3])

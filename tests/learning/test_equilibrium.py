@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
-from test_gradients import SETTLE, data, dense, double, gradients, nudging, relative, shrunk  # noqa: F401
+from networks import SETTLE, data, dense, gradients, nudging, relative, shrunk
 from torch.nn import functional as F
 
 import eqprop as ep
+
+pytestmark = pytest.mark.usefixtures("double")
 
 EXACT = ep.ImplicitDifferentiation(SETTLE)
 CLOSE = nudging(ep.symmetric(1e-3))

@@ -4,85 +4,12 @@ import math
 
 import pytest
 import torch
+from networks import NETWORKS, SETTLE, conv, data, dense, gradients, nudging, readout, relative, shrunk
 from torch.nn import functional as F
 
 import eqprop as ep
 
-SETTLE = ep.FixedSweeps(400)
-
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def shrunk(network, factor=0.6):
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(factor)
-    return network
-
-
-def readout(node, shape):
-    return ep.ReadoutCrossEntropy(node, shape, 4)
-
-
-def dense(separate=False, loss=readout):
-    return shrunk(ep.chain((6,), [ep.DenseLayer(n, ep.tanh) for n in (8, 7, 4)], loss, separate))
-
-
-def conv(pool, separate=False):
-    layers = [
-        ep.ConvLayer(3, pool=pool, activation=ep.tanh),
-        ep.ConvLayer(4, pool=None, activation=ep.energy.half_sigmoid),
-    ]
-    return shrunk(ep.chain((2, 6, 6), [*layers, ep.DenseLayer(5, ep.tanh)], readout, separate))
-
-
-def skip():
-    """A triangle of hidden nodes, a loss on two of them, and an edge that jumps over a node."""
-    nodes = {"x": ep.Node((6,)), **{n: ep.Node((5,), ep.tanh) for n in ("a", "b", "c")}}
-    edges = [("x", "a"), ("a", "b"), ("b", "c"), ("a", "c"), ("x", "c")]
-    couplings = [ep.Synapse(p, q, ep.Dense(nodes[p].shape, nodes[q].shape)) for p, q in edges]
-    couplings += [ep.Bias(n, (5,)) for n in ("a", "b", "c")]
-    loss = ep.energy.WeightedSum([ep.SquaredError("c", (5,)), ep.CrossEntropy("b", (5,))], [1.0, 0.3])
-    return shrunk(ep.Network(nodes, couplings, loss), 0.5)
-
-
-class Quartic(ep.Coupling):
-    """A user's energy of three nodes, with nothing but the energy."""
-
-    def __init__(self):
-        super().__init__()
-        self.nodes = ("a", "b", "c")
-        self.strength = torch.nn.Parameter(torch.tensor(0.3))
-
-    def energy(self, *states):
-        a, b, c = states
-        return self.strength * (a.square() * b * c).sum(1)
-
-
-def custom():
-    nodes = {"x": ep.Node((6,)), **{n: ep.Node((5,), ep.tanh) for n in ("a", "b", "c")}}
-    chain = [ep.Synapse(p, q, torch.nn.Linear(nodes[p].units, 5)) for p, q in ("xa", "ab", "bc")]
-    return shrunk(ep.Network(nodes, [*chain, Quartic()], ep.SquaredError("c", (5,))))
-
-
-NETWORKS = {
-    "dense": dense,
-    "dense mse": lambda: dense(loss=ep.SquaredError),
-    "average": lambda: conv(ep.AveragePool(2)),
-    "soft": lambda: conv(ep.energy.SoftPool(2)),
-    "max": lambda: conv(ep.MaxPool(2)),
-    "strided max": lambda: conv(ep.MaxPool(3, 2)),
-    "separate": lambda: dense(separate=True),
-    "separate conv": lambda: conv(ep.AveragePool(2), separate=True),
-    "skip": skip,
-    "custom": custom,
-}
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
@@ -90,32 +17,10 @@ def network(request):
     return request.param()
 
 
-def data(network, batch=5):
-    shape = network.nodes[network.input].shape
-    return torch.randn(batch, *shape), torch.arange(batch) % 4
-
-
-def gradients(network, estimator, x=None, y=None, weight=None):
-    model = ep.Equilibrium(network, estimator)
-    x0, y0 = data(network)
-    torch.manual_seed(1)
-    x, y = (x0, y0) if x is None else (x, y)
-    found = torch.autograd.grad(model.loss(x, y, weight), list(network.parameters()))
-    return torch.cat([g.flatten() for g in found])
-
-
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
-
-
-def nudging(stencil, rule=ep.contrastive, **more):
-    return ep.EquilibriumPropagation(stencil, SETTLE, SETTLE, rule, **more)
-
-
 def test_the_two_exact_gradients_agree(network):
     x, y = data(network)
     implicit = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
-    unrolled = gradients(network, ep.BackpropagationThroughTime(SETTLE, 200), x, y)
+    unrolled = gradients(network, ep.BackpropagationThroughTime(SETTLE, 60), x, y)
     assert relative(unrolled, implicit) < 1e-8
 
 
@@ -271,7 +176,7 @@ def test_a_block_inside_an_ordinary_model(make):
         return [g.flatten() for g in torch.autograd.grad(loss, parameters)]
 
     exact = torch.cat(run(ep.ImplicitDifferentiation(SETTLE)))
-    unrolled = torch.cat(run(ep.BackpropagationThroughTime(SETTLE, 200)))
+    unrolled = torch.cat(run(ep.BackpropagationThroughTime(SETTLE, 60)))
     assert relative(unrolled, exact) < 1e-8
     assert relative(torch.cat(run(nudging(ep.symmetric(1e-3)))), exact) < 1e-4
 

@@ -5,33 +5,16 @@ import math
 
 import pytest
 import torch
+from networks import readout, shrunk
 
 import eqprop as ep
 from eqprop.learning.stencils import circle
 
+pytestmark = pytest.mark.usefixtures("double")
 SETTLE = ep.UntilConverged(1e-14, 300)
 FORMS = pytest.mark.parametrize(
     "form", [ep.learning.forms.displacements, ep.learning.forms.states], ids=["difference", "ordinary"]
 )
-
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def shrunk(network, factor=0.6):
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(factor)
-    return network
-
-
-def readout(node, shape):
-    return ep.ReadoutCrossEntropy(node, shape, 4)
 
 
 def dense(activation=ep.tanh, loss=ep.CrossEntropy, **options):

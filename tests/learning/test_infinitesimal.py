@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from test_gradients import NETWORKS, SETTLE, conv, data, dense, double, gradients, nudging, relative, shrunk  # noqa: F401
+from networks import NETWORKS, SETTLE, conv, data, dense, gradients, nudging, relative, shrunk
 
 import eqprop as ep
 from eqprop.settling.displacement import tangent
+
+pytestmark = pytest.mark.usefixtures("double")
 
 SYMMETRIC = {name: make for name, make in NETWORKS.items() if "separate" not in name}
 EXACT = {"damping": 0.0, "response": ep.settling.ConjugateGradients(200, 1e-13)}

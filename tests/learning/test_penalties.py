@@ -4,17 +4,14 @@ import copy
 
 import pytest
 import torch
-from test_gradients import NETWORKS, data, dense, double, gradients, relative, shrunk  # noqa: F401
+from networks import NETWORKS, data, dense, gradients, relative, shrunk
+from penalties import FREE, Nothing, jacobian, nudging
 
 import eqprop as ep
 from eqprop.settling.displacement import tangent
 from eqprop.training.loop import alignment_angles
 
-FREE = ep.FixedSweeps(10)  # at rest or not, a penalty is that of the state where the free phase ends
-
-
-def nudging(stencil):
-    return ep.EquilibriumPropagation(stencil, FREE, ep.FixedSweeps(30))
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def tiny(kind):
@@ -30,19 +27,6 @@ def settled(network, x):
     with torch.no_grad():
         scene = network.landscape(x)
         return scene, FREE(scene, scene.zeros()).state
-
-
-def jacobian(network, x, state):
-    """d drives / d states of one example, by automatic differentiation; and the slopes of its units, all tanh."""
-    sizes = [network.free[n].units for n in state]
-
-    def drives(flat):
-        parts = flat.split(sizes)
-        at = {n: part.view(1, *network.free[n].shape) for n, part in zip(state, parts, strict=True)}
-        return torch.cat([network.landscape(x).drive(at, n).flatten() for n in state])
-
-    at = torch.cat([value.flatten() for value in state.values()])
-    return torch.autograd.functional.jacobian(drives, at, create_graph=True), 1 - torch.tanh(drives(at)).square()
 
 
 def over_a_basis(penalty):
@@ -67,17 +51,6 @@ def expected(penalty, a, slopes):
     if penalty is ep.learning.jacobian_asymmetry:
         return 0.5 * (a - a.T).square().sum()
     return (slopes[:, None] * a).square().sum()
-
-
-class Nothing(ep.Estimator):
-    """A gradient of 0."""
-
-    def __call__(self, landscape):
-        with torch.no_grad():
-            free = FREE(landscape, landscape.zeros())
-        return free, lambda cost, parameters: ep.learning.GradientEstimate(
-            tuple(torch.zeros_like(p) for p in parameters)
-        )
 
 
 @pytest.mark.parametrize("penalty", [ep.learning.jacobian_asymmetry, ep.learning.jacobian_norm])

@@ -1,16 +1,19 @@
 """The predictive rule against a plain re-telling of it, its predictor against least squares, and both as they learn."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from oracles import FOLDER
-from test_gradients import conv, dense, double, relative, shrunk  # noqa: F401
+from networks import dense, relative, shrunk
 from torch.nn import functional as F
 
 import eqprop as ep
 from eqprop.recipes import RECIPES
 from eqprop.training.data import load_images
 
-MNIST = FOLDER.parent / "data" / "mnist"
+pytestmark = pytest.mark.usefixtures("double")
+
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 SIGMOID = ep.energy.Sigmoid(slope=1, centre=0)
 LEAKY = ep.settling.Leaky(0.1)
 

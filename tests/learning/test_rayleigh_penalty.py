@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_gradients import NETWORKS, data, gradients, shrunk
-from test_penalties import Nothing, jacobian, nudging
+from networks import NETWORKS, data, gradients, shrunk
+from penalties import Nothing, jacobian, nudging
 from torch.autograd import grad
 
 import eqprop as ep

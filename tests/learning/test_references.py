@@ -4,11 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gradients import NETWORKS, SETTLE, double, gradients, nudging, relative, shrunk  # noqa: F401
-from test_gradients import data as batch_of
+from networks import NETWORKS, SETTLE, gradients, nudging, relative, shrunk
+from networks import data as batch_of
 from torch.nn import functional as F
 
 import eqprop as ep
+
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def two_layers(activation, loss=ep.SquaredError):
@@ -48,7 +50,7 @@ def linear_loss(parameters, beta=0.0):
     "estimator",
     [
         ep.ImplicitDifferentiation(SETTLE),
-        ep.BackpropagationThroughTime(SETTLE, 300),
+        ep.BackpropagationThroughTime(SETTLE, 60),
         ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(50, 1e-14), 0.0),
         nudging(ep.learning.five_point(0.01)),
     ],

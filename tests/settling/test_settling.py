@@ -32,7 +32,9 @@ def test_sweeps_come_to_rest(sweep):
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-@pytest.mark.parametrize("solver", [ep.FixedSweeps(3), ep.FixedSweeps(60), ep.UntilConverged(1e-6, 500)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [ep.FixedSweeps(3), ep.FixedSweeps(60), ep.UntilConverged(1e-6, 500)], ids=["3", "60", "converged"]
+)
 def test_solvers_are_honest(solver, sweep):
     testing.check_solver(type(solver)(**{**vars(solver), "sweep": sweep}), network())
 

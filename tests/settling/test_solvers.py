@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_sweeps import SWEEPS, chain, start, triangle
+from networks import SWEEPS, chain, start, triangle
 
 import eqprop as ep
 
@@ -144,7 +144,7 @@ def test_a_state_changed_in_place_is_seen(dropout):
         torch.testing.assert_close(scene.drive(state, "layer2"), network.landscape(x, masks).drive(held, "layer2"))
 
 
-@pytest.mark.parametrize("solver", [ep.FixedSweeps(5), ep.UntilConverged(1e-3, 5)], ids=str)
+@pytest.mark.parametrize("solver", [ep.FixedSweeps(5), ep.UntilConverged(1e-3, 5)], ids=["fixed", "converged"])
 def test_settling_leaves_its_start_and_its_data_alone(solver):
     network = chain(3)
     scene, state = start(network)

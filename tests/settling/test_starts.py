@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_sweeps import chain, start, triangle
+from networks import chain, start, triangle
 
 import eqprop as ep
 from eqprop.settling.starts import feedforward

@@ -2,37 +2,10 @@
 
 import pytest
 import torch
+from networks import SWEEPS, chain, start, triangle
 
 import eqprop as ep
 from eqprop import testing
-
-SWEEPS = [
-    *(ep.synchronous, ep.alternating, ep.settling.forward_order, ep.settling.backward_order),
-    *(ep.settling.Leaky(0.5), ep.settling.Leaky(0.2, ep.alternating)),
-]
-
-
-def chain(depth, activation=ep.tanh, loss=None):
-    torch.manual_seed(0)
-    return ep.chain((3,), [ep.DenseLayer(4 + n, activation) for n in range(depth)], loss).double()
-
-
-def triangle(activation=ep.tanh, scale=1.0, seed=0):
-    """Three hidden nodes, each coupled to both others."""
-    torch.manual_seed(seed)
-    nodes = {"x": ep.Node((3,)), **{n: ep.Node((4,), activation) for n in "abc"}}
-    edges = ["xa", "ab", "bc", "ac"]
-    network = ep.Network(nodes, [ep.Synapse(p, q, ep.Dense(nodes[p].shape, (4,))) for p, q in edges]).double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(scale)
-    return network
-
-
-def start(network, batch=3):
-    torch.manual_seed(1)
-    scene = network.landscape(torch.randn(batch, 3, dtype=torch.float64))
-    return scene, {n: torch.rand(batch, *node.shape, dtype=torch.float64) for n, node in network.free.items()}
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])

@@ -77,6 +77,7 @@ def test_killed_at_any_moment_resumes_to_the_same_bits(recipe, by_batch):
         while len(seen) < wait and process.poll() is None and time.monotonic() < deadline:
             if commit.exists():
                 seen.add(commit.stat().st_mtime_ns)
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
         command = [sys.executable, "-m", "eqprop.cli", "resume", "killed"]
@@ -276,9 +277,9 @@ def test_every_recipe_states_itself():
 def test_two_processes_train_to_the_weights_of_one(recipe):
     """No dropout and no random sign here: only the sharing of each batch."""
     options = ["--epochs", "1", "--validation", "0.1093", "--free_sweeps", "3", "--lr", "1e-3"]
-    run = [sys.executable, "-m", "eqprop.cli", "train", "digits", *options, "--threads", "1", "--device", "cpu"]
-    subprocess.run([*run, "--out", "one"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*run, "--processes", "2"], check=True, capture_output=True)
+    run = ["train", "digits", *options, "--threads", "1", "--device", "cpu"]
+    assert main([*run, "--out", "one"]) == 0
+    subprocess.run([sys.executable, "-m", "eqprop.cli", *run, "--processes", "2"], check=True, capture_output=True)
     (folder,) = Path("runs").iterdir()
     one, two = load(Path("one"), "last")[0], load(folder, "last")[0]
     for name, value in one.items():
