@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +16,14 @@ from eqprop.training.checkpoint import write_text_atomic
 History = Sequence[dict[str, float]]
 
 
-class Report(ABC):
+class Report:
     """Told about each step, and about each epoch with all rows so far."""
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         """``done`` of ``steps`` batches of the epoch (counted from 0) are behind us."""
 
-    @abstractmethod
-    def epoch(self, history: History, epochs: int) -> None: ...
+    def epoch(self, history: History, epochs: int) -> None:
+        """The last of ``epochs`` rows, so far, is that of the epoch that has ended."""
 
 
 class Files(Report):
