@@ -24,8 +24,7 @@ from rich.table import Table
 from eqprop.errors import EqpropError, InputError
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.recipes import DEFAULT, RECIPES, find
-from eqprop.settling.solvers import UntilConverged
-from eqprop.settling.starts import FromFeedforward
+from eqprop.settling import FromFeedforward, UntilConverged
 from eqprop.training import checkpoint
 from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights
 from eqprop.training.memory import keep_freed_memory

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from eqprop.diagnostics.gradients import Named, check_batch, double, estimate, joined, relative_error, undisturbed
 from eqprop.diagnostics.references import exact_gradients
-from eqprop.energy.losses import Target
-from eqprop.energy.network import Network
-from eqprop.energy.nodes import State
+from eqprop.energy import Network, State, Target
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Estimator
 

@@ -29,8 +29,7 @@ from eqprop.diagnostics.pictures import (
 from eqprop.diagnostics.smoothing import is_smooth, smooth
 from eqprop.diagnostics.suggestion import Family, noise_curve, suggest_beta
 from eqprop.diagnostics.through_time import through_time
-from eqprop.energy.network import Landscape, Network
-from eqprop.energy.nodes import State
+from eqprop.energy import Landscape, Network, State
 from eqprop.errors import EqpropError, InputError
 from eqprop.learning import forms
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of
@@ -38,10 +37,7 @@ from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
-from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import FixedSweeps, Solver, UntilConverged
-from eqprop.settling.starts import FromState
-from eqprop.settling.sweeps import Sweep, alternating
+from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
 from eqprop.training.checkpoint import make_folder, write_text_atomic
 from eqprop.training.loop import Experiment
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from eqprop.diagnostics.gradients import Estimate, Named, check_batch, estimate, joined, relative_error, undisturbed
 from eqprop.diagnostics.references import Reference, implicit
 from eqprop.diagnostics.switching import crossed_corners, switched_winners
-from eqprop.energy.losses import Target
-from eqprop.energy.network import Network
+from eqprop.energy import Network, Target
 from eqprop.errors import InputError
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.settling.solvers import Solution

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from eqprop.diagnostics.gradients import double
-from eqprop.energy.network import Network
-from eqprop.energy.nodes import State
+from eqprop.energy import Network, State
 from eqprop.errors import InputError
 from eqprop.settling.solvers import Solver, UntilConverged
 from eqprop.settling.starts import FromFeedforward

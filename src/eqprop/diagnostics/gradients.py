@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eqprop.energy.losses import Loss, Target
-from eqprop.energy.network import Network
+from eqprop.energy import Loss, Network, Target
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Cost, Estimator
 from eqprop.settling.solvers import Solution

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from eqprop.diagnostics.gradients import check_batch, double, estimate, joined, undisturbed
-from eqprop.energy.losses import Target
-from eqprop.energy.network import Network
+from eqprop.energy import Network, Target
 from eqprop.errors import InputError
-from eqprop.learning.estimators import EquilibriumPropagation
-from eqprop.learning.rules import Noisy
+from eqprop.learning import EquilibriumPropagation, Noisy
 
 Family = Callable[[float], EquilibriumPropagation]
 """beta -> the estimator that nudges with it."""

@@ -5,11 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eqprop.energy.couplings import SeparateFeedback, Synapse
-from eqprop.energy.maps import Convolution
-from eqprop.energy.network import Network
-from eqprop.energy.nodes import State
-from eqprop.energy.units import Clip
+from eqprop.energy import Clip, Convolution, Network, SeparateFeedback, State, Synapse
 
 NEAR = 1e-6
 """A unit counts as clipped within this share of its range from either end: rounding moves it by less."""

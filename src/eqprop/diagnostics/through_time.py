@@ -15,15 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from eqprop.diagnostics.gradients import check_batch, double, loss_of
-from eqprop.energy.losses import Target
-from eqprop.energy.network import Landscape, Network
-from eqprop.energy.nodes import State
+from eqprop.energy import Landscape, Network, State, Target
 from eqprop.errors import InputError
-from eqprop.learning import forms
-from eqprop.learning.estimators import Cost, compare, nudge_of
-from eqprop.learning.rules import Rule, contrastive
-from eqprop.settling.solvers import FixedSweeps
-from eqprop.settling.sweeps import synchronous
+from eqprop.learning import Cost, Rule, contrastive, forms
+from eqprop.learning.estimators import compare, nudge_of
+from eqprop.settling import FixedSweeps, synchronous
 
 Sums = dict[str, Tensor]
 """Parameter name -> (sweeps, *parameter shape): the partial sums R(1), R(2), ..."""

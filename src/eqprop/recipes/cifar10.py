@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
-from eqprop.energy.network import Network
+from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError
 from eqprop.learning import forms
 from eqprop.learning.estimators import EquilibriumPropagation
 from eqprop.learning.penalties import RayleighPenalty
@@ -27,8 +26,7 @@ from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions
-from eqprop.settling.solvers import FixedSweeps
-from eqprop.settling.sweeps import synchronous
+from eqprop.settling import FixedSweeps, synchronous
 from eqprop.training.data import Crop, Flip, Normalise
 from eqprop.training.loop import Experiment
 

@@ -13,10 +13,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from eqprop.energy.couplings import SeparateFeedback
-from eqprop.energy.losses import SquaredError
-from eqprop.energy.network import Network
-from eqprop.energy.units import identity, tanh
+from eqprop.energy import Network, SeparateFeedback, SquaredError, identity, tanh
 from eqprop.learning.agnostic import AgnosticEP
 from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
@@ -26,8 +23,7 @@ from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, force
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.recipes.setting import ImageRecipe, NudgeOptions
-from eqprop.settling.solvers import FixedSweeps, Solver
-from eqprop.settling.starts import FromFeedforward
+from eqprop.settling import FixedSweeps, FromFeedforward, Solver
 from eqprop.training.loop import Experiment
 
 

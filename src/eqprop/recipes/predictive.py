@@ -14,17 +14,12 @@ from typing import Any
 
 import torch
 
-from eqprop.energy.couplings import Bias
-from eqprop.energy.losses import SquaredError
-from eqprop.energy.network import Network
-from eqprop.energy.units import Sigmoid
-from eqprop.learning.predictive import LeastSquares, PredictiveLearning
-from eqprop.learning.teachers import soft_clamp
+from eqprop.energy import Bias, Network, Sigmoid, SquaredError
+from eqprop.learning import LeastSquares, PredictiveLearning, soft_clamp
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import AUGMENT, NORMALISE
 from eqprop.recipes.setting import ImageRecipe
-from eqprop.settling.solvers import FixedSweeps
-from eqprop.settling.sweeps import Leaky, synchronous
+from eqprop.settling import FixedSweeps, Leaky, synchronous
 from eqprop.training.constraints import Constrain, Signs, dale
 from eqprop.training.loop import Experiment
 

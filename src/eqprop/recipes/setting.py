@@ -12,12 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop.energy.network import Network
-from eqprop.learning.equilibrium import Equilibrium
-from eqprop.learning.estimators import Estimator
-from eqprop.learning.infinitesimal import InfinitesimalNudge
-from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import UntilConverged, relative_norm
-from eqprop.settling.starts import FromFeedforward
+from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
+from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
 from eqprop.training.constraints import Constrain
 from eqprop.training.data import Augmentation, Batches, Images, Normalise, load_images
 from eqprop.training.loop import Experiment

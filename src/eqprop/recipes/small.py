@@ -10,13 +10,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
-from eqprop.energy.network import Network
-from eqprop.energy.units import hard_sigmoid
-from eqprop.learning import forms
-from eqprop.learning.estimators import EquilibriumPropagation
-from eqprop.learning.references import Backpropagation
-from eqprop.learning.stencils import symmetric
+from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError, hard_sigmoid
+from eqprop.learning import Backpropagation, EquilibriumPropagation, forms, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import NORMALISE, ep
 from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions

@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from eqprop.energy.couplings import SeparateFeedback
-from eqprop.energy.network import Landscape
+from eqprop.energy import Landscape, SeparateFeedback
 from eqprop.energy.nodes import length
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
