@@ -15,12 +15,11 @@ from torch import Tensor
 
 from eqprop.diagnostics import pictures
 from eqprop.diagnostics.alignment import ABOUT, Angles, trained_angles
-from eqprop.diagnostics.bias import bias_curve
+from eqprop.diagnostics.bias import Family, bias_curve, noise_curve, suggest_beta
 from eqprop.diagnostics.comparison import compare, plain, short
 from eqprop.diagnostics.equilibria import equilibria
 from eqprop.diagnostics.gradients import double, loss_of, undisturbed
 from eqprop.diagnostics.smoothing import is_smooth, smooth
-from eqprop.diagnostics.suggestion import Family, noise_curve, suggest_beta
 from eqprop.diagnostics.through_time import through_time
 from eqprop.energy import Landscape, Network, State
 from eqprop.errors import EqpropError, InputError

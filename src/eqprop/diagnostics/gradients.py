@@ -82,7 +82,7 @@ def undisturbed(x: Tensor, estimators: Iterable[Estimator] = ()) -> Iterator[Non
             generator.set_state(state)
 
 
-def joined(gradients: Named) -> Tensor:
+def as_vector(gradients: Named) -> Tensor:
     """One after the other, in float64; (parameters,)."""
     return torch.cat([gradient.double().flatten() for gradient in gradients.values()])
 

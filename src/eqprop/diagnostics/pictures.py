@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eqprop.diagnostics.bias import BiasCurve
-from eqprop.diagnostics.suggestion import Suggestion
+from eqprop.diagnostics.bias import BiasCurve, Suggestion
 from eqprop.diagnostics.through_time import ThroughTime
 
 WIDE = (8.5, 4.4)

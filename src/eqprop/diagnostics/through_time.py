@@ -65,10 +65,10 @@ class ThroughTime:
         """
         sides = {"+beta": self.plus, "-beta": self.minus, "mean": self.mean}
         return [
-            {"parameter": name, "estimate": side, "rmse": rmse(steps(sums[name]), exact), "wrong_signs": wrong}
+            {"parameter": name, "estimate": side, "rmse": rmse(per_step(sums[name]), exact), "wrong_signs": wrong}
             for side, sums in sides.items()
-            for name, exact in ((name, steps(each)) for name, each in self.exact.items())
-            for wrong in [float((steps(sums[name]) * exact < 0).double().mean())]
+            for name, exact in ((name, per_step(each)) for name, each in self.exact.items())
+            for wrong in [float((per_step(sums[name]) * exact < 0).double().mean())]
         ]
 
     def _distance(self, name: str) -> float:
@@ -168,7 +168,7 @@ def backpropagated_sums(
     return {name: torch.stack([next(found) for _ in range(sweeps)]).cumsum(0) for name in parameters}
 
 
-def steps(sums: Tensor) -> Tensor:
+def per_step(sums: Tensor) -> Tensor:
     """(steps, ...): what each step adds to the partial sums."""
     return sums.diff(dim=0, prepend=torch.zeros_like(sums[:1]))
 
