@@ -42,7 +42,6 @@ USAGE = """usage: eqprop COMMAND ...
 RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options."""
 
 INTERRUPTED = 130
-PRECISIONS = ("32", "bf16")
 STAMP = "%Y%m%d-%H%M%S"
 LONG = 5000
 SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
@@ -117,14 +116,10 @@ class About:
 
     @classmethod
     def read(cls, folder: Path) -> About:
-        try:
+        wrong = f"{str(folder)!r} is not the folder of a run ({{}}): name one that `eqprop train` made."
+        with checkpoint.explained(wrong, OSError, ValueError, TypeError, KeyError):
             held = json.loads((folder / "run.json").read_text())
             return cls(**held | {"session": Session(**held["session"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{str(folder)!r} is not the folder of a run ({checkpoint.first_line(error)}): "
-                "name one that `eqprop train` made."
-            ) from error
 
     @property
     def name(self) -> str:
@@ -136,7 +131,7 @@ class About:
         torch.manual_seed(self.options.get("seed", 0))
         run = find(self.recipe)(**self.options)
         if not isinstance(run, Experiment):
-            raise InputError(f"The recipe {self.recipe!r} returned {type(run).__name__}: it must return a Run.")
+            raise InputError(f"The recipe {self.recipe!r} returned {type(run).__name__}: it must return an Experiment.")
         return run
 
 
@@ -176,7 +171,7 @@ def train(arguments: Sequence[str]) -> int:
     if fabric.is_global_zero:
         checkpoint.make_folder(Path(about.session.out))
         checkpoint.write_text_atomic(Path(about.session.out) / "run.json", json.dumps(asdict(about), indent=1))
-    return fit(Path(about.session.out), run, fabric, about)
+    return train_on(Path(about.session.out), run, fabric, about)
 
 
 def resume(arguments: Sequence[str]) -> int:
@@ -185,14 +180,14 @@ def resume(arguments: Sequence[str]) -> int:
     folder = Path(parser.parse_args(list(arguments)).run)
     about = About.read(folder)
     run = about.build()
-    return fit(folder, run, *start(about))
+    return train_on(folder, run, *start(about))
 
 
 def evaluate_run(arguments: Sequence[str]) -> int:
     parser = Parser(prog="eqprop evaluate")
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: the training's")
+    parser.add_argument("--precision", choices=("32", "bf16"), help="default: the training's")
     parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
     options = parser.parse_args(list(arguments))
     about = About.read(Path(options.run))
@@ -253,17 +248,14 @@ def start(about: About) -> tuple[Fabric, About]:
     session = about.session
     device = chosen_device(session.device)
     messages = MessagePrecision(device)
-    try:
+    missing = f"No device {session.device!r} with {session.processes} processes here: {{}}"
+    with checkpoint.explained(missing, Exception):
         fabric = Fabric(
             accelerator=device,
             devices=session.processes,
             strategy="ddp" if session.processes > 1 else "auto",
             plugins=messages,
         )
-    except Exception as error:
-        raise InputError(
-            f"No device {session.device!r} with {session.processes} processes here: {checkpoint.first_line(error)}"
-        ) from error
     fabric.launch()
     about = fabric.broadcast(about)
     messages.sixteen_bits = about.session.precision == "bf16"
@@ -277,7 +269,7 @@ def load_epoch(run: Experiment, folder: Path, name: str) -> int:
     return state["progress"]["epoch"]
 
 
-def fit(folder: Path, run: Experiment, fabric: Fabric, about: About) -> int:
+def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About) -> int:
     """Trains, from the last checkpoint if there is one."""
     session, terminal = about.session, Terminal(folder)
     trainer = Trainer(run, folder, fabric, terminal, session.checkpoint_seconds, session.residual_limit)
@@ -288,7 +280,7 @@ def fit(folder: Path, run: Experiment, fabric: Fabric, about: About) -> int:
         f"[bold]{about.recipe}[/]: {len(run.train.images):,} images, {parameters:,} parameters, "
         f"{run.epochs} epochs on {fabric.device} ({session.precision}); the run is in {folder}"
     )
-    with terminal:
+    with terminal.bar:
         finished = trainer.fit()
     if not fabric.is_global_zero:
         return 0
@@ -324,13 +316,6 @@ class Terminal(Files):
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=self.console, transient=True)
         self.task = self.bar.add_task("epoch 1", total=None)
-
-    def __enter__(self) -> Terminal:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)

@@ -54,7 +54,12 @@ class ThroughTime:
         |+| and |-| are the two one-sided errors, all after the last step; where both are 0 the entry counts 1. In
         [0, 1]: 1 says that the two errors have the same sign, so that the mean gains nothing.
         """
-        return {name: self._distance(name) for name in self.exact}
+        found = {}
+        for name, exact in self.exact.items():
+            up, down = (sums[name][-1] - exact[-1] for sums in (self.plus, self.minus))
+            apart = up.abs() + down.abs()
+            found[name] = float(torch.where(apart > 0, (up + down).abs() / apart, 1).mean())
+        return found
 
     def errors(self) -> list[dict[str, Any]]:
         """For each parameter and each of "+beta", "-beta", "mean", of the steps (not of their sums), those of
@@ -63,19 +68,13 @@ class ThroughTime:
         rmse: the mean over entries of rms(estimate - exact) / max(rms estimate, rms exact), rms being over steps;
         wrong_signs: the share of entries and steps in which the two have opposite signs.
         """
-        sides = {"+beta": self.plus, "-beta": self.minus, "mean": self.mean}
-        return [
-            {"parameter": name, "estimate": side, "rmse": rmse(per_step(sums[name]), exact), "wrong_signs": wrong}
-            for side, sums in sides.items()
-            for name, exact in ((name, per_step(each)) for name, each in self.exact.items())
-            for wrong in [float((per_step(sums[name]) * exact < 0).double().mean())]
-        ]
-
-    def _distance(self, name: str) -> float:
-        exact = self.exact[name][-1]
-        up, down = (sums[name][-1] - exact for sums in (self.plus, self.minus))
-        apart = up.abs() + down.abs()
-        return float(torch.where(apart > 0, (up + down).abs() / apart, 1).mean())
+        rows = []
+        for side, sums in {"+beta": self.plus, "-beta": self.minus, "mean": self.mean}.items():
+            for name in self.exact:
+                found, exact = per_step(sums[name]), per_step(self.exact[name])
+                wrong = float((found * exact < 0).double().mean())
+                rows.append({"parameter": name, "estimate": side, "rmse": rmse(found, exact), "wrong_signs": wrong})
+        return rows
 
 
 def through_time(

@@ -1,4 +1,4 @@
-"""Complete runs: a recipe is a typed function that returns a ``Experiment``; its parameters are its options."""
+"""Complete runs: a recipe is a typed function that returns an ``Experiment``; its parameters are its options."""
 
 from __future__ import annotations
 

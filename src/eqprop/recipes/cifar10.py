@@ -70,7 +70,7 @@ class PaperNudge(NudgeOptions, Paper):
 
     def by(self, nudging: Callable[[float], Nudging], rule: Rule = contrastive, **about_network: Any) -> Experiment:
         taught_by = ep(nudging(self.beta), self.free_sweeps, self.nudged_sweeps, rule)
-        return self.run(partial(network, **about_network), taught_by)
+        return self.run(partial(paper_network, **about_network), taught_by)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class ThroughTime(Paper):
 
     def back(self, **about_network: Any) -> Experiment:
         free = FixedSweeps(self.free_sweeps, synchronous)
-        return self.run(partial(network, **about_network), BackpropagationThroughTime(free, self.last_sweeps))
+        return self.run(partial(paper_network, **about_network), BackpropagationThroughTime(free, self.last_sweeps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def cifar10_ce_fast(**options: Any) -> Experiment:
     """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
     fast = Fast(**options)
     taught_by = RayleighPenalty(fast.estimator, fast.slowness) if fast.slowness else fast.estimator
-    return fast.run(network, taught_by)
+    return fast.run(paper_network, taught_by)
 
 
 def cifar10_mse_one_sided(**options: Any) -> Experiment:
@@ -191,7 +191,7 @@ def cifar10_separate_bptt(**options: Any) -> Experiment:
     return LongerThroughTime(**options).back(separate_feedback=True)
 
 
-def network(
+def paper_network(
     shape: tuple[int, int, int],
     classes: int,
     squared_error: bool = False,

@@ -24,16 +24,13 @@ from torch import Tensor
 from eqprop.errors import InputError
 
 FORMAT = 1
+DAMAGED = "The checkpoint file {} is missing or damaged ({{}}): choose another checkpoint or start the run anew."
 
 
 def make_folder(folder: Path, exist_ok: bool = False) -> None:
     """With its parents. Raises InputError where it cannot be made."""
-    try:
+    with explained(f"Cannot make the folder {str(folder)!r} ({{}}): --out names another.", OSError):
         folder.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        raise InputError(
-            f"Cannot make the folder {str(folder)!r} ({first_line(error)}): --out names another."
-        ) from error
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -50,27 +47,21 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[
     checkpoint before it is then still whole.
     """
     path = _commit_file(folder, name)
-    try:
+    with explained(f"The state of the checkpoint {path} is not JSON: {{}}.", TypeError, ValueError):
         json.dumps(state)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"The state of the checkpoint {path} is not JSON: {first_line(error)}.") from error
     # A copy of each: safetensors refuses tensors that share memory or are not contiguous.
     copies = {
         key: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for key, tensor in tensors.items()
     }
     file = path.with_name(f"{name}-{secrets.token_hex(8)}.safetensors")
-    try:
+    unwritten = f"Cannot write the checkpoint {path} ({{}}): make room, or choose a folder that can be written."
+    with explained(unwritten, OSError, SafetensorError):  # safetensors reports a full disk in its own way
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(file) as temporary:
             save_file(copies, temporary)
         about = {"file": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
         write_text_atomic(path, json.dumps({"format": FORMAT, "tensors": about, "state": state}, indent=1))
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
-        raise InputError(
-            f"Cannot write the checkpoint {path} ({first_line(error)}): make room, or choose a "
-            "folder that can be written."
-        ) from error
     _delete_unreferenced(file, name)
 
 
@@ -80,31 +71,27 @@ def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises InputError for a checkpoint that is missing, damaged, or written by a newer version.
     """
     path = _commit_file(folder, name)
-    try:
+    missing = f"There is no checkpoint {path}: name the folder and the checkpoint of a run that has saved one."
+    with (
+        explained(DAMAGED.format(path), OSError, ValueError, KeyError, TypeError),
+        explained(missing, FileNotFoundError, NotADirectoryError),
+    ):
         record = json.loads(path.read_text(encoding="utf-8"))
         newer = int(record["format"]) > FORMAT
         if not newer:
             about, state = record["tensors"], record["state"]
             file, written = path.with_name(about["file"]), (about["bytes"], about["sha256"])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(
-            f"There is no checkpoint {path}: name the folder and the checkpoint of a run that has saved one."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
     if newer:
         raise InputError(
             f"The checkpoint {path} has format {record['format']} and this version of eqprop reads {FORMAT}: "
             "upgrade eqprop."
         )
-    try:
+    with explained(DAMAGED.format(file), OSError, SafetensorError):
         if (file.stat().st_size, _sha256(file)) != written:
             raise OSError("its content is not what was saved")
         # Copied out of the mapped file, where tensors lie at odd addresses: kernels take other paths for
         # those, and a resumed run would differ in the last bit.
         return {key: tensor.clone() for key, tensor in load_file(file).items()}, state
-    except (OSError, SafetensorError) as error:
-        raise _damaged(file, error) from error
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -124,15 +111,14 @@ def restore_optimizer(
 
     Raises InputError when the state belongs to another kind of optimiser or to other parameters.
     """
-    try:
+    misfit = (
+        f"The saved optimiser does not fit {type(optimizer).__name__} ({{}}): use the "
+        "optimiser and the model that the checkpoint was saved with."
+    )
+    with explained(misfit, KeyError, TypeError, ValueError):
         if state["kind"] != type(optimizer).__name__:  # PyTorch would take it, and fail at a later step
             raise ValueError(f"it is of {state['kind']}")
         optimizer.load_state_dict(_decode(state["state"], tensors))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"The saved optimiser does not fit {type(optimizer).__name__} ({first_line(error)}): use the "
-            "optimiser and the model that the checkpoint was saved with."
-        ) from error
 
 
 def rng_tensors() -> dict[str, Tensor]:
@@ -148,15 +134,12 @@ def restore_rng(tensors: Mapping[str, Tensor]) -> None:
 
     Raises InputError when ``rng.cpu`` is missing or is not such a state.
     """
-    try:
+    lost = "The checkpoint holds no state of the random generators ({}): start the run anew."
+    with explained(lost, KeyError, RuntimeError, TypeError):
         torch.set_rng_state(tensors["rng.cpu"])
         for device in range(torch.cuda.device_count()):
             if (key := f"rng.cuda.{device}") in tensors:
                 torch.cuda.set_rng_state(tensors[key], device)
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise InputError(
-            f"The checkpoint holds no state of the random generators ({first_line(error)}): start the run anew."
-        ) from error
 
 
 @contextlib.contextmanager
@@ -202,13 +185,6 @@ def _delete_unreferenced(kept: Path, name: str) -> None:
                 path.unlink()
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"The checkpoint file {path} is missing or damaged ({first_line(error)}): choose another checkpoint "
-        "or start the run anew."
-    )
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -241,6 +217,17 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case list():
             return [_decode(item, tensors) for item in value]
     return value
+
+
+@contextlib.contextmanager
+def explained(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is what the error says."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(message.replace("{}", first_line(error))) from error
 
 
 def first_line(error: Exception) -> str:

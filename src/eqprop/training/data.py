@@ -27,7 +27,7 @@ from torch import Tensor
 
 from eqprop.errors import InputError
 from eqprop.training import checkpoint
-from eqprop.training.checkpoint import first_line
+from eqprop.training.checkpoint import explained, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -295,16 +295,13 @@ def _column(features: Mapping[str, Any], names: Sequence[str], kind: type) -> st
 
 def _pixels(decoder: Any, encoded: Any, row: int) -> np.ndarray:
     """(height, width, channels), uint8."""
-    try:
+    place = encoded.get("path") if isinstance(encoded, dict) else None
+    place = f" ({place})" if place else ""
+    broken = f"the image of row {row}{place} cannot be decoded ({{}}): replace it or leave it out."
+    with explained(broken, Exception):  # a damaged file makes Pillow raise almost anything
         # Read here, since Pillow leaves a file open when it cannot decode it.
         content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
         picture: Picture = decoder.decode_example({"path": None, "bytes": content})
-    except Exception as error:  # a damaged file makes Pillow raise almost anything
-        place = encoded.get("path") if isinstance(encoded, dict) else None
-        raise InputError(
-            f"the image of row {row}{f' ({place})' if place else ''} cannot be decoded "
-            f"({first_line(error)}): replace it or leave it out."
-        ) from error
     if picture.mode.startswith(("I", "F")):
         raise InputError(f"the image of row {row} has mode {picture.mode}: convert all images to 8 bits.")
     grey = picture.mode in ("1", "L", "LA", "La")
@@ -491,24 +488,19 @@ class Batches:
         return self._produce(number, range(start, self.steps(world)), rank, world)
 
     def _produce(self, number: int, indices: range, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self._order(number).to(self.images.labels.device)
+        count = len(self.images)
+        generator = generator_for("order", self.seed, number)
+        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+        order = order.to(self.images.labels.device)
         for index in indices:
             rows = order[index * self.batch_size : (index + 1) * self.batch_size]
             share = slice(rank * len(rows) // world, (rank + 1) * len(rows) // world)
             # Augmented whole and then shared out, so that the draws do not depend on the number of processes.
-            x = self._augmented(self.normalise(self.images.pixels[rows]), number, index)
+            x = self.normalise(self.images.pixels[rows])
+            generator = generator_for("augment", self.seed, number, index)
+            for change in self.augment:
+                x = change(x, generator)
             yield x[share], self.images.labels[rows][share]
-
-    def _order(self, number: int) -> Tensor:
-        if not self.shuffle:
-            return torch.arange(len(self.images))
-        return torch.randperm(len(self.images), generator=generator_for("order", self.seed, number))
-
-    def _augmented(self, images: Tensor, number: int, index: int) -> Tensor:
-        generator = generator_for("augment", self.seed, number, index)
-        for change in self.augment:
-            images = change(images, generator)
-        return images
 
 
 def generator_for(*key: str | int) -> torch.Generator:

@@ -317,11 +317,9 @@ def evaluate(model: Equilibrium, batches: Batches, fabric: Fabric) -> Row:
 
 def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    try:
+    misfit = "The checkpoint's weights do not fit this network ({}): use its own recipe."
+    with checkpoint.explained(misfit, RuntimeError):
         model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = checkpoint.first_line(error)
-        raise InputError(f"The checkpoint's weights do not fit this network ({reason}): use its own recipe.") from error
 
 
 def alignment_angles(model: Equilibrium) -> Row:
