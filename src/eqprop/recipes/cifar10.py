@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,7 +34,6 @@ NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2
 FLOOR, PERIOD = 1e-5, 100
 
 
-@dataclass(frozen=True, kw_only=True)
 class Paper(ImageRecipe):
     """The paper's optimiser, schedule and data.
 
@@ -62,7 +60,6 @@ class Paper(ImageRecipe):
         return optimizer, LambdaLR(optimizer, [partial(cosine_factor, rate) for rate in self.rates])
 
 
-@dataclass(frozen=True, kw_only=True)
 class PaperNudge(NudgeOptions, Paper):
     beta: float = 1.0
     free_sweeps: int = 250
@@ -73,18 +70,15 @@ class PaperNudge(NudgeOptions, Paper):
         return self.run(partial(paper_network, **about_network), taught_by)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SeparateNudge(PaperNudge):
     nudged_sweeps: int = 30
 
 
-@dataclass(frozen=True, kw_only=True)
 class SquaredErrorNudge(PaperNudge):
     beta: float = 0.5
     nudged_sweeps: int = 30
 
 
-@dataclass(frozen=True, kw_only=True)
 class ThroughTime(Paper):
     """Backpropagation through time.
 
@@ -101,12 +95,10 @@ class ThroughTime(Paper):
         return self.run(partial(paper_network, **about_network), BackpropagationThroughTime(free, self.last_sweeps))
 
 
-@dataclass(frozen=True, kw_only=True)
 class LongerThroughTime(ThroughTime):
     last_sweeps: int = 30
 
 
-@dataclass(frozen=True, kw_only=True)
 class Fast(FastOptions, Paper):
     """The fast way.
 

@@ -6,7 +6,6 @@ The runs differ in the rule, and in the feedback it is for; the optimiser, the b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -43,7 +42,6 @@ def random_feedback(shape: tuple[int, int, int], classes: int, feedback_gain: fl
     return taught
 
 
-@dataclass(frozen=True, kw_only=True)
 class Mnist(ImageRecipe):
     """Adam, its rate a cosine to 0.
 
@@ -61,7 +59,6 @@ class Mnist(ImageRecipe):
         return optimizer, CosineAnnealingLR(optimizer, periods)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Nudge(NudgeOptions, Mnist):
     beta: float = 0.2
     free_sweeps: int = 10
@@ -72,7 +69,6 @@ class Nudge(NudgeOptions, Mnist):
         return FromFeedforward(FixedSweeps(self.free_sweeps)), FixedSweeps(self.nudged_sweeps)
 
 
-@dataclass(frozen=True, kw_only=True)
 class FeedbackNudge(Nudge):
     """With feedback that may be weak.
 
@@ -87,7 +83,6 @@ class FeedbackNudge(Nudge):
         return self.run(partial(build, feedback_gain=self.feedback_gain), taught_by)
 
 
-@dataclass(frozen=True, kw_only=True)
 class WeakFeedbackClamp(FeedbackNudge):
     beta: float = 1.0
     feedback_gain: float = 0.1

@@ -8,7 +8,6 @@ is chosen by the test set; ``--choose_by_test false`` holds out a tenth of the t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,6 @@ from eqprop.training.loop import Experiment
 LOGISTIC = Sigmoid(slope=1, centre=0)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Predictive(ImageRecipe):
     """A rest of an epoch that is smaller than a batch is left out.
 
@@ -44,7 +42,6 @@ class Predictive(ImageRecipe):
     keep_last = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class Dense(Predictive):
     """The release's dense network, dynamics and optimiser.
 
@@ -83,7 +80,6 @@ class Dense(Predictive):
         return self.run(partial(dense, hidden=self.hidden), estimator, constrain)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Dale(Dense):
     """Under Dale's law.
 
@@ -95,7 +91,6 @@ class Dale(Dense):
     epochs: int = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
 class Convolutional(Predictive):
     """The options of the convolutional network.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, dataclass_transform
 
 import torch
 from torch.optim import Optimizer
@@ -25,8 +25,15 @@ PLAIN = Normalise((0.0,), (1.0,))
 """Pixels in [0, 1]."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageRecipe(ABC):
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Options:
+    """Its subclasses are frozen dataclasses, whose fields are given by name."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+class ImageRecipe(Options, ABC):
     """What runs on labelled images share: these options, and the way from a data set to an experiment.
 
     Args:
@@ -85,8 +92,7 @@ class ImageRecipe(ABC):
         return Batches(images, 200, self.normalise, shuffle=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NudgeOptions:
+class NudgeOptions(Options):
     """The options of a free phase and of nudged ones.
 
     Args:
@@ -100,8 +106,7 @@ class NudgeOptions:
     nudged_sweeps: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class FastOptions:
+class FastOptions(Options):
     """The options of infinitesimal nudges.
 
     Args:

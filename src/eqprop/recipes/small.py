@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,6 @@ from eqprop.training.data import Crop, Flip, Normalise
 from eqprop.training.loop import Experiment
 
 
-@dataclass(frozen=True, kw_only=True)
 class CosineRecipe(ImageRecipe):
     """Momentum 0.9, every layer at the same rate, a cosine to 0 over the run.
 
@@ -36,7 +34,6 @@ class CosineRecipe(ImageRecipe):
         return optimizer, CosineAnnealingLR(optimizer, periods)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Small(NudgeOptions, CosineRecipe):
     """Symmetric nudges of states, alternating sweeps: half as many of them as synchronous ones do the same."""
 
@@ -51,7 +48,6 @@ class Small(NudgeOptions, CosineRecipe):
         return EquilibriumPropagation(symmetric(self.beta), free, nudged, form=forms.states)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Digits(Small):
     batch_size: int = 32
     epochs: int = 15
@@ -61,7 +57,6 @@ class Digits(Small):
     augment = (Crop(1),)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MnistDense(Small):
     free_sweeps: int = 10
     lr: float = 0.05
@@ -69,12 +64,10 @@ class MnistDense(Small):
     epochs: int = 12
 
 
-@dataclass(frozen=True, kw_only=True)
 class MnistConv(Small):
     epochs: int = 3
 
 
-@dataclass(frozen=True, kw_only=True)
 class Cifar10(CosineRecipe):
     """The rate falls with each batch, images are flipped at random."""
 
@@ -87,14 +80,12 @@ class Cifar10(CosineRecipe):
     schedule_by_batch = True
 
 
-@dataclass(frozen=True, kw_only=True)
 class Cifar10Fast(FastOptions, Cifar10):
     tolerance: float = 0.05
     free_sweeps: int = 40
     response_sweeps: int = 2
 
 
-@dataclass(frozen=True, kw_only=True)
 class Cifar10PaperSchedule(NudgeOptions, Cifar10):
     beta: float = 1.0
     free_sweeps: int = 250
