@@ -157,7 +157,7 @@ def compare(
     Raises:
         InputError: an argument does not fit. That is found before any work is done.
     """
-    references = named(reference)
+    references = named_references(reference)
     check_estimators(estimators)
     check_batch(network, x, y)
     network = copy.deepcopy(network).eval()
@@ -182,7 +182,7 @@ def compare(
     return Comparison(tuple(rows), settling)
 
 
-def named(
+def named_references(
     reference: Reference | Estimator | Mapping[str, Reference | Estimator] | None,
 ) -> dict[str, Reference | Estimator]:
     found = reference if isinstance(reference, Mapping) else {"reference": reference or implicit}

@@ -79,7 +79,7 @@ class SquaredErrorNudge(PaperNudge):
     nudged_sweeps: int = 30
 
 
-class ThroughTime(Paper):
+class PaperBptt(Paper):
     """Backpropagation through time.
 
     Args:
@@ -95,11 +95,11 @@ class ThroughTime(Paper):
         return self.run(partial(paper_network, **about_network), BackpropagationThroughTime(free, self.last_sweeps))
 
 
-class LongerThroughTime(ThroughTime):
+class LongerBptt(PaperBptt):
     last_sweeps: int = 30
 
 
-class Fast(FastOptions, Paper):
+class PaperFast(FastOptions, Paper):
     """The fast way.
 
     Args:
@@ -114,7 +114,7 @@ class Fast(FastOptions, Paper):
 
 def cifar10_ce_fast(**options: Any) -> Experiment:
     """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
-    fast = Fast(**options)
+    fast = PaperFast(**options)
     taught_by = RayleighPenalty(fast.estimator, fast.slowness) if fast.slowness else fast.estimator
     return fast.run(paper_network, taught_by)
 
@@ -137,7 +137,7 @@ def cifar10_mse_symmetric(**options: Any) -> Experiment:
 
 def cifar10_mse_bptt(**options: Any) -> Experiment:
     """Tied weights, squared error, backpropagation through the last sweeps."""
-    return LongerThroughTime(**options).back(squared_error=True)
+    return LongerBptt(**options).back(squared_error=True)
 
 
 def cifar10_ce_symmetric(**options: Any) -> Experiment:
@@ -147,7 +147,7 @@ def cifar10_ce_symmetric(**options: Any) -> Experiment:
 
 def cifar10_ce_bptt(**options: Any) -> Experiment:
     """Tied weights, cross-entropy read-out, backpropagation through the last sweeps."""
-    return ThroughTime(**options).back()
+    return PaperBptt(**options).back()
 
 
 def cifar10_ce_dropout_symmetric(dropout: float = 0.1, **options: Any) -> Experiment:
@@ -165,7 +165,7 @@ def cifar10_ce_dropout_bptt(dropout: float = 0.1, **options: Any) -> Experiment:
     Args:
         dropout: the share of the third layer's units that is left out.
     """
-    return ThroughTime(**options).back(dropout=dropout)
+    return PaperBptt(**options).back(dropout=dropout)
 
 
 def cifar10_separate_vector_field(**options: Any) -> Experiment:
@@ -180,7 +180,7 @@ def cifar10_separate_kolen_pollack(**options: Any) -> Experiment:
 
 def cifar10_separate_bptt(**options: Any) -> Experiment:
     """Separate feedback weights, backpropagation through the last sweeps."""
-    return LongerThroughTime(**options).back(separate_feedback=True)
+    return LongerBptt(**options).back(separate_feedback=True)
 
 
 def paper_network(

@@ -59,7 +59,7 @@ class Mnist(ImageRecipe):
         return optimizer, CosineAnnealingLR(optimizer, periods)
 
 
-class Nudge(NudgeOptions, Mnist):
+class MnistNudge(NudgeOptions, Mnist):
     beta: float = 0.2
     free_sweeps: int = 10
     nudged_sweeps: int = 6
@@ -69,7 +69,7 @@ class Nudge(NudgeOptions, Mnist):
         return FromFeedforward(FixedSweeps(self.free_sweeps)), FixedSweeps(self.nudged_sweeps)
 
 
-class FeedbackNudge(Nudge):
+class FeedbackNudge(MnistNudge):
     """With feedback that may be weak.
 
     Args:
@@ -121,7 +121,7 @@ def mnist_holomorphic(beta: float = 0.4, points: int = 4, **options: Any) -> Exp
         beta: the radius of the circle.
         points: how many nudges lie on it.
     """
-    nudge = Nudge(beta=beta, **options)
+    nudge = MnistNudge(beta=beta, **options)
     return nudge.run(network, EquilibriumPropagation(holomorphic(beta, points), *nudge.solvers, teacher=force))
 
 
@@ -131,7 +131,7 @@ def mnist_continual(rate: float = 1e-3, **options: Any) -> Experiment:
     Args:
         rate: the learning rate within the phases.
     """
-    nudge = Nudge(**options)
+    nudge = MnistNudge(**options)
     return nudge.run(network, ContinualEP(symmetric(nudge.beta), *nudge.solvers, rate))
 
 
@@ -141,7 +141,7 @@ def mnist_agnostic(epsilon: float = 1e-3, **options: Any) -> Experiment:
     Args:
         epsilon: how loosely the weights are held.
     """
-    nudge = Nudge(**options)
+    nudge = MnistNudge(**options)
     return nudge.run(network, AgnosticEP(symmetric(nudge.beta), *nudge.solvers, epsilon))
 
 

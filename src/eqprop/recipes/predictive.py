@@ -42,7 +42,7 @@ class Predictive(ImageRecipe):
     keep_last = False
 
 
-class Dense(Predictive):
+class PredictiveDense(Predictive):
     """The release's dense network, dynamics and optimiser.
 
     Args:
@@ -77,10 +77,10 @@ class Dense(Predictive):
             learnt=self.learnt,
             predictor=LeastSquares(tuple(range(1, self.samples + 1)), 0.0, high),
         )
-        return self.run(partial(dense, hidden=self.hidden), estimator, constrain)
+        return self.run(partial(sigmoid_network, hidden=self.hidden), estimator, constrain)
 
 
-class Dale(Dense):
+class Dale(PredictiveDense):
     """Under Dale's law.
 
     Args:
@@ -91,7 +91,7 @@ class Dale(Dense):
     epochs: int = 1000
 
 
-class Convolutional(Predictive):
+class PredictiveConvolutions(Predictive):
     """The options of the convolutional network.
 
     Args:
@@ -121,7 +121,7 @@ class Convolutional(Predictive):
 
 def mnist_predictive(**options: Any) -> Experiment:
     """MNIST, dense 784-1000-10, by the predictive learning rule: leaky units, the output clamped to its target."""
-    return Dense(**options).by()
+    return PredictiveDense(**options).by()
 
 
 def mnist_predictive_dale(**options: Any) -> Experiment:
@@ -133,7 +133,7 @@ def mnist_predictive_dale(**options: Any) -> Experiment:
 
 def cifar10_predictive(**options: Any) -> Experiment:
     """CIFAR-10, two convolutions and a dense layer, by the predictive learning rule under a weak clamp."""
-    rule = Convolutional(**options)
+    rule = PredictiveConvolutions(**options)
     estimator = PredictiveLearning(
         free=FixedSweeps(rule.sweeps, synchronous),
         taught=FixedSweeps(rule.taught_sweeps, synchronous),
@@ -143,16 +143,16 @@ def cifar10_predictive(**options: Any) -> Experiment:
         teacher=soft_clamp,
         beta=rule.beta,
     )
-    return rule.run(convolutions, estimator)
+    return rule.run(smaller_convolutions, estimator)
 
 
-def dense(shape: tuple[int, int, int], classes: int, hidden: int) -> Network:
+def sigmoid_network(shape: tuple[int, int, int], classes: int, hidden: int) -> Network:
     network = chain(shape, [DenseLayer(hidden, LOGISTIC), DenseLayer(classes, LOGISTIC)], SquaredError)
     initialise(network)
     return network
 
 
-def convolutions(shape: tuple[int, int, int], classes: int) -> Network:
+def smaller_convolutions(shape: tuple[int, int, int], classes: int) -> Network:
     layers = [ConvLayer(256, padding=0), ConvLayer(512, padding=0), DenseLayer(classes)]
     return chain(shape, layers, SquaredError)
 
