@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -24,13 +24,12 @@ from rich.table import Table
 from eqprop.errors import EqpropError, InputError
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.recipes import DEFAULT, RECIPES, find
-from eqprop.settling.solvers import UntilConverged
-from eqprop.settling.starts import FromFeedforward
+from eqprop.settling import FromFeedforward, UntilConverged
 from eqprop.training import checkpoint
 from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights
 from eqprop.training.memory import keep_freed_memory
-from eqprop.training.precision import chosen_device, faster_in_16_bits, message_precision
-from eqprop.training.report import Files, History, Report
+from eqprop.training.precision import MessagePrecision, chosen_device, faster_in_16_bits
+from eqprop.training.report import Files, History
 
 USAGE = """usage: eqprop COMMAND ...
 
@@ -43,7 +42,7 @@ USAGE = """usage: eqprop COMMAND ...
 RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options."""
 
 INTERRUPTED = 130
-PRECISIONS = ("32", "bf16")
+STAMP = "%Y%m%d-%H%M%S"
 LONG = 5000
 SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
 
@@ -80,15 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def session(
-    out: str = "",
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    processes: int = 1,
-    precision: Literal["auto", "32", "bf16"] = "auto",
-    threads: int = 0,
-    checkpoint_seconds: float = 60.0,
-    residual_limit: float = 0.5,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Session:
     """How a recipe is run.
 
     Args:
@@ -101,76 +93,114 @@ def session(
         checkpoint_seconds: how often to save within an epoch.
         residual_limit: the mean residual of an epoch's free phases above which the run stops as not settling.
     """
-    return dict(locals())
+
+    out: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = 1
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    threads: int = 0
+    checkpoint_seconds: float = 60.0
+    residual_limit: float = 0.5
+
+
+@dataclass(frozen=True)
+class About:
+    """What ``run.json`` holds: all that a run was started with."""
+
+    recipe: str
+    options: dict[str, Any]
+    session: Session
+    command: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: str = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+    @classmethod
+    def read(cls, folder: Path) -> About:
+        wrong = f"{str(folder)!r} is not the folder of a run ({{}}): name one that `eqprop train` made."
+        with checkpoint.explained(wrong, OSError, ValueError, TypeError, KeyError):
+            held = json.loads((folder / "run.json").read_text())
+            return cls(**held | {"session": Session(**held["session"])})
+
+    @property
+    def name(self) -> str:
+        return self.recipe.rpartition(":")[2]
+
+    def build(self) -> Experiment:
+        if self.session.threads:
+            torch.set_num_threads(self.session.threads)
+        torch.manual_seed(self.options.get("seed", 0))
+        run = find(self.recipe)(**self.options)
+        if not isinstance(run, Experiment):
+            raise InputError(f"The recipe {self.recipe!r} returned {type(run).__name__}: it must return an Experiment.")
+        return run
+
+
+def named(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The recipe or run that comes first, or the default one; and the options."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], list(arguments[1:])
+    return DEFAULT, list(arguments)
 
 
 def train(arguments: Sequence[str]) -> int:
-    named = bool(arguments) and not arguments[0].startswith("-")
-    name = arguments[0] if named else DEFAULT
+    name, rest = named(arguments)
     recipe = find(name)
     parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
     parser.add_function_arguments(recipe)
-    parser.add_function_arguments(session)
-    options = parser.parse_args(list(arguments[1:] if named else arguments)).as_dict()
-    keys = inspect.signature(session).parameters
-    how = {key: options.pop(key) for key in keys}
-    if "LOCAL_RANK" not in os.environ:  # worker processes start from this command line too: one name for all
-        os.environ["EQPROP_STAMP"] = time.strftime("%Y%m%d-%H%M%S")
-    stamp = os.environ["EQPROP_STAMP"]
-    folder = Path(how["out"] or f"runs/{name.rpartition(':')[2]}-{stamp}")
+    parser.add_class_arguments(Session)
+    options = parser.parse_args(rest).as_dict()
+    session = Session(**{each.name: options.pop(each.name) for each in fields(Session)})
+    file, colon, function = name.rpartition(":")
+    folder = Path(session.out or f"runs/{function}-{time.strftime(STAMP)}")
     if folder.exists():
         raise InputError(
             f"The folder {str(folder)!r} exists: `eqprop resume {folder}` goes on with it, --out names another."
         )
-    about: dict[str, Any] = {
-        "recipe": str(Path(name.rpartition(":")[0]).resolve()) + ":" + name.rpartition(":")[2] if ":" in name else name,
-        "options": options,
-        "session": how | {"out": str(folder)},
-        "command": ["eqprop", "train", *arguments],
-        "versions": {package: version(package) for package in ("eqprop", "torch", "numpy", "lightning-fabric")},
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-    }
-    run = build(about)
-    about["session"]["precision"] = chosen_precision(how, run)
-    fabric = start(about["session"])
+    about = About(
+        recipe=f"{Path(file).resolve()}:{function}" if colon else name,
+        options=options,
+        session=replace(session, out=str(folder)),
+        command=["eqprop", "train", *arguments],
+        versions={package: version(package) for package in ("eqprop", "torch", "numpy", "lightning-fabric")},
+    )
+    run = about.build()
+    if session.precision == "auto":
+        fast = run.model.estimator.sixteen_bits(run.first()) and faster_in_16_bits(chosen_device(session.device))
+        about = replace(about, session=replace(about.session, precision="bf16" if fast else "32"))
+    fabric, about = start(about)
     if fabric.is_global_zero:
-        checkpoint.make_folder(folder)
-        checkpoint.write_text_atomic(folder / "run.json", json.dumps(about, indent=1))
-    return fit(trainer_of(run, folder, fabric, about), about)
+        checkpoint.make_folder(Path(about.session.out))
+        checkpoint.write_text_atomic(Path(about.session.out) / "run.json", json.dumps(asdict(about), indent=1))
+    return train_on(Path(about.session.out), run, fabric, about)
 
 
 def resume(arguments: Sequence[str]) -> int:
     parser = Parser(prog="eqprop resume")
     parser.add_argument("run", type=str, help="the folder of the run")
     folder = Path(parser.parse_args(list(arguments)).run)
-    about = read_run(folder)
-    run = build(about)
-    trainer = trainer_of(run, folder, start(about["session"]), about)
-    if (folder / "last.json").exists():
-        trainer.restore()
-    return fit(trainer, about)
+    about = About.read(folder)
+    run = about.build()
+    return train_on(folder, run, *start(about))
 
 
 def evaluate_run(arguments: Sequence[str]) -> int:
     parser = Parser(prog="eqprop evaluate")
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: the training's")
+    parser.add_argument("--precision", choices=("32", "bf16"), help="default: the training's")
     parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
     options = parser.parse_args(list(arguments))
-    folder = Path(options.run)
-    about = read_run(folder)
-    run = build(about)
+    about = About.read(Path(options.run))
+    run = about.build()
     if options.settled:
         # Nothing learns here, so that any estimator's network settles in this one's free phase.
         run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilConverged(options.settled, LONG)))
-    tensors, state = checkpoint.load(folder, options.checkpoint)
-    load_weights(run.model, tensors)
-    how = about["session"]
-    fabric = start(how | {"processes": 1, "precision": options.precision or how["precision"]})
+    epoch = load_epoch(run, Path(options.run), options.checkpoint)
+    precision = options.precision or about.session.precision
+    fabric, _ = start(replace(about, session=replace(about.session, processes=1, precision=precision)))
     row = evaluate(run.model.to(fabric.device), run.test.to(fabric.device), fabric)
     print(
-        f"{options.checkpoint} weights (epoch {state['progress']['epoch']}): "
+        f"{options.checkpoint} weights (epoch {epoch}): "
         f"test accuracy {100 * row['accuracy']:.2f} %, "
         f"loss {row['loss']:.4f}, residual {row['free_residual']:.1e} after {row['free_sweeps']:.0f} sweeps"
     )
@@ -180,8 +210,7 @@ def evaluate_run(arguments: Sequence[str]) -> int:
 def check_gradients(arguments: Sequence[str]) -> int:
     from eqprop.diagnostics.check import check
 
-    named = bool(arguments) and not arguments[0].startswith("-")
-    name = arguments[0] if named else DEFAULT
+    name, rest = named(arguments)
     trained = name not in RECIPES and Path(name).is_dir()
     parser = Parser(prog=f"eqprop check {name}", description=(inspect.getdoc(check) or "").splitlines()[0])
     if trained:
@@ -191,20 +220,16 @@ def check_gradients(arguments: Sequence[str]) -> int:
     skipped: set[str | int] = {"run", "title", "folder", "say"}
     parser.add_function_arguments(check, skip=skipped)
     parser.add_argument("--out", type=str, default="", help="default: RUN/check, or runs/check-RECIPE-TIME")
-    options = parser.parse_args(list(arguments[1:] if named else arguments)).as_dict()
+    options = parser.parse_args(rest).as_dict()
     how = {key: options.pop(key) for key in inspect.signature(check).parameters if key not in skipped}
     out, which = options.pop("out"), options.pop("checkpoint", "")
-    recipe = name.rpartition(":")[2]
-    about: dict[str, Any] = {"recipe": name, "options": options, "session": {"threads": 0}}
+    about = About.read(Path(name)) if trained else About(name, options, Session())
+    run = about.build()
     if trained:
-        about = read_run(Path(name))
-    run, title = build(about), f"{recipe}, initial weights"
-    if trained:
-        tensors, state = checkpoint.load(Path(name), which)
-        load_weights(run.model, tensors)
-        title = f"{about['recipe'].rpartition(':')[2]}, {which} weights (epoch {state['progress']['epoch']})"
-    default = f"{name}/check" if trained else f"runs/check-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-    check(run, title, Path(out or default), Console(highlight=False).print, **how)
+        weights, folder = f"{which} weights (epoch {load_epoch(run, Path(name), which)})", f"{name}/check"
+    else:
+        weights, folder = "initial weights", f"runs/check-{about.name}-{time.strftime(STAMP)}"
+    check(run, f"{about.name}, {weights}", Path(out or folder), Console(highlight=False).print, **how)
     return 0
 
 
@@ -217,84 +242,58 @@ def list_recipes(arguments: Sequence[str]) -> int:
     return 0
 
 
-def start(how: dict[str, Any]) -> Fabric:
+def start(about: About) -> tuple[Fabric, About]:
+    """The processes of a run, and what the first one was started with: the clocks and the speeds of others differ."""
     keep_freed_memory()
-    strategy = "ddp" if how["processes"] > 1 else "auto"
-    device = chosen_device(how["device"])
-    try:
+    session = about.session
+    device = chosen_device(session.device)
+    messages = MessagePrecision(device)
+    missing = f"No device {session.device!r} with {session.processes} processes here: {{}}"
+    with checkpoint.explained(missing, Exception):
         fabric = Fabric(
             accelerator=device,
-            devices=how["processes"],
-            strategy=strategy,
-            plugins=message_precision(how["precision"], device),
+            devices=session.processes,
+            strategy="ddp" if session.processes > 1 else "auto",
+            plugins=messages,
         )
-    except Exception as error:
-        raise InputError(
-            f"No device {how['device']!r} with {how['processes']} processes here: {checkpoint.first_line(error)}"
-        ) from error
     fabric.launch()
-    return fabric
+    about = fabric.broadcast(about)
+    messages.sixteen_bits = about.session.precision == "bf16"
+    return fabric, about
 
 
-def build(about: dict[str, Any]) -> Experiment:
-    options = about["options"]
-    if threads := about["session"]["threads"]:
-        torch.set_num_threads(threads)
-    torch.manual_seed(options.get("seed", 0))
-    run = find(about["recipe"])(**options)
-    if not isinstance(run, Experiment):
-        raise InputError(f"The recipe {about['recipe']!r} returned {type(run).__name__}: it must return a Run.")
-    return run
+def load_epoch(run: Experiment, folder: Path, name: str) -> int:
+    """Gives the model the weights of a checkpoint, and says after how many epochs they were saved."""
+    tensors, state = checkpoint.load(folder, name)
+    load_weights(run.model, tensors)
+    return state["progress"]["epoch"]
 
 
-def chosen_precision(how: dict[str, Any], run: Experiment) -> str:
-    if how["precision"] != "auto":
-        return how["precision"]
-    if "LOCAL_RANK" not in os.environ:  # workers take what the first process found
-        fast = run.model.estimator.sixteen_bits(run.first()) and faster_in_16_bits(chosen_device(how["device"]))
-        os.environ["EQPROP_PRECISION"] = "bf16" if fast else "32"
-    return os.environ["EQPROP_PRECISION"]
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{str(folder)!r} is not the folder of a run ({checkpoint.first_line(error)}): "
-            "name one that `eqprop train` made."
-        ) from error
-
-
-def trainer_of(run: Experiment, folder: Path, fabric: Fabric, about: dict[str, Any]) -> Trainer:
-    how = about["session"]
-    return Trainer(run, folder, fabric, Terminal(folder), how["checkpoint_seconds"], how["residual_limit"])
-
-
-def fit(trainer: Trainer, about: dict[str, Any]) -> int:
-    run, folder, terminal = trainer.run, trainer.folder, trainer.report
-    assert isinstance(terminal, Terminal)
+def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About) -> int:
+    """Trains, from the last checkpoint if there is one."""
+    session, terminal = about.session, Terminal(folder)
+    trainer = Trainer(run, folder, fabric, terminal, session.checkpoint_seconds, session.residual_limit)
+    if (folder / "last.json").exists():
+        trainer.restore()
     parameters = sum(p.numel() for p in run.model.parameters())
     terminal.say(
-        f"[bold]{about['recipe']}[/]: {len(run.train.images):,} images, {parameters:,} parameters, "
-        f"{run.epochs} epochs on {trainer.fabric.device} ({about['session']['precision']}); the run is in {folder}"
+        f"[bold]{about.recipe}[/]: {len(run.train.images):,} images, {parameters:,} parameters, "
+        f"{run.epochs} epochs on {fabric.device} ({session.precision}); the run is in {folder}"
     )
-    with terminal:
+    with terminal.bar:
         finished = trainer.fit()
-    if not trainer.fabric.is_global_zero:
+    if not fabric.is_global_zero:
         return 0
     if not finished:
         terminal.say(f"Interrupted and saved. Go on with: eqprop resume {folder}")
         return INTERRUPTED
-    tensors, state = checkpoint.load(folder, "best")
-    last = evaluate(run.model, trainer.test, trainer.fabric)
-    load_weights(run.model, tensors)
-    same = state["progress"]["epoch"] == trainer.progress.epoch
-    best = last if same else evaluate(run.model, trainer.test, trainer.fabric)
+    last = evaluate(run.model, trainer.test, fabric)
+    best_epoch = load_epoch(run, folder, "best")
+    best = last if best_epoch == trainer.progress.epoch else evaluate(run.model, trainer.test, fabric)
     summary = {
         "test_accuracy_last": last["accuracy"],
         "test_accuracy_best": best["accuracy"],
-        "best_epoch": state["progress"]["epoch"],
+        "best_epoch": best_epoch,
         "best_chosen_by": run.chosen_by,
         "seconds": sum(row["seconds"] for row in trainer.progress.history),
     }
@@ -302,27 +301,21 @@ def fit(trainer: Trainer, about: dict[str, Any]) -> int:
     terminal.say(
         f"test accuracy [bold]{100 * last['accuracy']:.2f} %[/] after the last epoch, "
         f"{100 * best['accuracy']:.2f} % at "
-        f"epoch {summary['best_epoch']} (best by {run.chosen_by}); {summary['seconds']:.0f} s of training. "
+        f"epoch {best_epoch} (best by {run.chosen_by}); {summary['seconds']:.0f} s of training. "
         f"Curves: {folder / 'curves.png'}"
     )
     return 0
 
 
-class Terminal(Report):
+class Terminal(Files):
     """A progress bar and a line an epoch, besides the files."""
 
     def __init__(self, folder: Path):
-        self.files, self.console = Files(folder), Console(highlight=False)
+        super().__init__(folder)
+        self.console = Console(highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=self.console, transient=True)
         self.task = self.bar.add_task("epoch 1", total=None)
-
-    def __enter__(self) -> Terminal:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
@@ -331,7 +324,7 @@ class Terminal(Report):
         self.bar.update(self.task, description=f"epoch {epoch + 1}", completed=done, total=steps)
 
     def epoch(self, history: History, epochs: int) -> None:
-        self.files.epoch(history, epochs)
+        super().epoch(history, epochs)
         row = history[-1]
         held = next(name.removesuffix("_accuracy") for name in ("validation_accuracy", "test_accuracy") if name in row)
         self.say(

@@ -9,9 +9,8 @@ import torch
 
 import eqprop as ep
 from eqprop import diagnostics
-from eqprop.diagnostics.bias import fit
-from eqprop.diagnostics.gradients import estimate, joined
-from eqprop.diagnostics.suggestion import noise_curve
+from eqprop.diagnostics.bias import noise_curve, power_law
+from eqprop.diagnostics.gradients import as_vector, estimate
 
 FAR = ep.UntilConverged(1e-13, 3000)
 FAMILIES = {"one-sided": (ep.one_sided, 1), "symmetric": (ep.symmetric, 2), "five-point": (ep.learning.five_point, 4)}
@@ -47,12 +46,12 @@ def test_the_fitted_order_is_the_stencils(stencil, order):
 
 def test_the_fit_takes_what_it_says():
     betas = (1, 2, 4, 8, 16)
-    found = fit(betas, (1e-10, 0.001, 0.012, 0.024, 0.2), (0.01, 0.1))  # two that count between others
+    found = power_law(betas, (1e-10, 0.001, 0.012, 0.024, 0.2), (0.01, 0.1))  # two that count between others
     assert found.fitted == (4, 8)
     assert found.order == pytest.approx(1)
     assert found.constant == pytest.approx(0.003)
-    assert math.isnan(fit(betas, (0.5,) * 5).order)
-    assert fit(betas, (0.0, 1e-10, 1e-8, 0.1, 0.2)).fitted == (4, 8)
+    assert math.isnan(power_law(betas, (0.5,) * 5).order)
+    assert power_law(betas, (0.0, 1e-10, 1e-8, 0.1, 0.2)).fitted == (4, 8)
 
 
 @pytest.mark.parametrize("betas", [[0.1], [0.1, 0.1], [0.0, 0.1], [-0.1, 0.1]])
@@ -118,12 +117,12 @@ def test_the_suggested_beta_is_nearly_the_best_of_a_grid(name, read_noise):
     stencil, _ = FAMILIES[name]
     suggestion = diagnostics.suggest_beta(network, x, y, read_noise, 1, family(stencil))
     betas = [suggestion.beta, *np.geomspace(5e-3, 0.6, 15)]
-    exact = joined(estimate(network, ep.ImplicitDifferentiation(FAR), x, y).gradients)
+    exact = as_vector(estimate(network, ep.ImplicitDifferentiation(FAR), x, y).gradients)
     errors = []
     torch.manual_seed(5)
     for beta in betas:
         noisy = ep.EquilibriumPropagation(stencil(beta), FAR, FAR, ep.learning.Noisy(ep.contrastive, read_noise))
-        runs = [joined(estimate(network, noisy, x, y).gradients) - exact for _ in range(6)]
+        runs = [as_vector(estimate(network, noisy, x, y).gradients) - exact for _ in range(6)]
         errors.append(math.sqrt(sum(float(run.square().sum()) for run in runs) / 6) / float(exact.norm()))
     assert errors[0] < 1.5 * min(errors)
     assert errors[0] < 1.5 * suggestion.error
@@ -134,8 +133,8 @@ def test_noise_is_measured_as_the_model_says():
     suggestion = diagnostics.suggest_beta(network, x, y, 1e-4, 1, family(ep.symmetric))
     for beta, noise in noise_curve(network, x, y, family(ep.symmetric), (0.02, 0.1), 1e-4, 1):
         assert noise == pytest.approx(suggestion.noise(beta), rel=0.1)
-    exact = joined(estimate(network, ep.ImplicitDifferentiation(FAR), x, y).gradients)
-    found = joined(estimate(network, family(ep.symmetric)(0.05), x, y).gradients)
+    exact = as_vector(estimate(network, ep.ImplicitDifferentiation(FAR), x, y).gradients)
+    found = as_vector(estimate(network, family(ep.symmetric)(0.05), x, y).gradients)
     assert float((found - exact).norm() / exact.norm()) == pytest.approx(suggestion.bias(0.05), rel=0.1)
 
 

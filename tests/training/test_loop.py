@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -272,6 +273,15 @@ def test_the_image_size_is_checked_before_anything_is_trained():
 def test_every_recipe_states_itself():
     assert set(RECIPES) >= {"digits", "mnist-dense", "mnist-conv", "cifar10-small", "cifar10-ce-symmetric"}
     assert all((recipe.__doc__ or "").strip() for recipe in RECIPES.values())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_option_of_every_recipe_has_help(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", name, "--help"])
+    said = capsys.readouterr().out
+    assert "--batch_size BATCH_SIZE\n                        images a step. (type: int" in said
+    assert not re.findall(r"--[\w+]+ \S+\s+\(type", said)
 
 
 def test_two_processes_train_to_the_weights_of_one(recipe):

@@ -4,12 +4,11 @@
 >>> print(diagnostics.compare(network, x, y, {"mine": my_estimator}).worst())
 """
 
-from eqprop.diagnostics.bias import BiasCurve, bias_curve
+from eqprop.diagnostics.bias import BiasCurve, Suggestion, bias_curve, suggest_beta
 from eqprop.diagnostics.comparison import Comparison, Row, Settling, compare
 from eqprop.diagnostics.equilibria import Equilibria, equilibria
 from eqprop.diagnostics.references import FiniteDifferences, Reference, exact_gradients, implicit
 from eqprop.diagnostics.smoothing import smooth
-from eqprop.diagnostics.suggestion import Suggestion, suggest_beta
 from eqprop.diagnostics.through_time import ThroughTime, through_time
 
 __all__ = [

@@ -7,10 +7,7 @@ from functools import partial
 import torch
 
 from eqprop.energy.losses import ReadoutCrossEntropy
-from eqprop.learning.equilibrium import Equilibrium
-from eqprop.learning.estimators import EquilibriumPropagation
-from eqprop.learning.rules import Rule, kolen_pollack, vector_field
-from eqprop.learning.stencils import symmetric
+from eqprop.learning import Equilibrium, EquilibriumPropagation, Rule, kolen_pollack, symmetric, vector_field
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.settling.solvers import FixedSweeps
 from eqprop.training.data import load_images

@@ -13,24 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eqprop.diagnostics import pictures
 from eqprop.diagnostics.alignment import ABOUT, Angles, trained_angles
-from eqprop.diagnostics.bias import BiasCurve, bias_curve
-from eqprop.diagnostics.comparison import compare, plain
+from eqprop.diagnostics.bias import Family, bias_curve, noise_curve, suggest_beta
+from eqprop.diagnostics.comparison import compare, plain, short
 from eqprop.diagnostics.equilibria import equilibria
 from eqprop.diagnostics.gradients import double, loss_of, undisturbed
-from eqprop.diagnostics.pictures import (
-    draw_angles,
-    draw_bias,
-    draw_convergence,
-    draw_distance,
-    draw_noise,
-    draw_through_time,
-)
 from eqprop.diagnostics.smoothing import is_smooth, smooth
-from eqprop.diagnostics.suggestion import Family, noise_curve, suggest_beta
 from eqprop.diagnostics.through_time import through_time
-from eqprop.energy.network import Landscape, Network
-from eqprop.energy.nodes import State
+from eqprop.energy import Landscape, Network, State
 from eqprop.errors import EqpropError, InputError
 from eqprop.learning import forms
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of
@@ -38,12 +29,10 @@ from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
-from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.solvers import FixedSweeps, Solver, UntilConverged
-from eqprop.settling.starts import FromState
-from eqprop.settling.sweeps import Sweep, alternating
+from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
 from eqprop.training.checkpoint import make_folder, write_text_atomic
 from eqprop.training.loop import Experiment
+from eqprop.training.report import write_figure
 
 Say = Callable[[Any], None]
 
@@ -61,6 +50,7 @@ BETAS = tuple(0.02 * 2**k for k in range(8))
 FEW = 8
 FAR = UntilConverged(1e-12, 1000)
 SWEEPS = 20
+BETA = "beta (no unit)"
 AS_IT_IS, TWIN = "as it is", "smooth twin (sigmoids, soft pooling)"
 
 
@@ -82,6 +72,13 @@ class Subject:
     y: Tensor
     own: Estimator
     beta: float
+    folder: Path
+    say: Say
+
+    def picture(self, name: str, about: str, panels: Mapping[str, Any], draw: Callable[..., None], **how: Any) -> None:
+        """In the folder; ``how`` as ``write_figure`` says."""
+        title = f"{self.title}, {len(self.x)} images{about}"
+        write_figure(self.folder / f"{name}.png", title, panels, draw, **how)
 
     @property
     def network(self) -> Network:
@@ -152,20 +149,11 @@ def check(
         networks |= {} if is_smooth(network) else {TWIN: smooth(network)}
     except InputError as error:
         say(f"No smooth twin: {error}")
-    subject = Subject(title, networks, x, y, own, beta)
-    parts: dict[str, Callable[[], Any]] = {
-        "suggestion": partial(suggestions, subject.few(), read_noise, reads, say, folder if pictures else None)
-    }
-    if pictures:
-        parts |= {
-            "bias": partial(bias, subject.few(), folder),
-            "through_time": partial(steps, subject.few(), folder),
-            "convergence": partial(convergence, subject, folder),
-            "angles": partial(alignment, subject, folder),
-        }
-    for name, part in parts.items():
+    subject = Subject(title, networks, x, y, own, beta, folder, say)
+    parts = {"suggestion": partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)}
+    for name, part in (parts | PICTURED if pictures else parts).items():
         try:
-            found[name] = part()
+            found[name] = part(subject)
         except EqpropError as error:
             say(f"Left out, {name}: {error}")
     write_text_atomic(folder / "check.json", json.dumps(plain(found), indent=1))
@@ -220,58 +208,75 @@ def symmetric_terms(network: Network) -> bool:
 # -- the parts: each measures, draws, and returns what goes into check.json --
 
 
-def suggestions(subject: Subject, read_noise: float, reads: int, say: Say, folder: Path | None = None) -> Any:
+def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> Any:
     """The best beta under read noise, on the smoothest network there is."""
+    subject = subject.few()
     which, network = list(subject.networks.items())[-1]
     x, y = subject.x, subject.y
     families = {name: family for name, family in subject.families(which).items() if name in READ_WITH_NOISE}
     found = {name: suggest_beta(network, x, y, read_noise, reads, family) for name, family in families.items()}
     many = f"{reads} read{'s' * (reads > 1)}"
     for name, each in found.items():
-        say(
+        subject.say(
             f"Read noise {read_noise:g}, {many}, {len(x)} images, {which}: {name} is best at beta {each.beta:.2g}, "
             f"with an error of up to {each.error:.2g} of the gradient."
         )
-    if folder is not None:
+    if drawn:
         measured = {}
         for name, family in families.items():
             betas = [found[name].beta * 2.0**k for k in range(-6, 2)]
             noises = noise_curve(network, x, y, family, betas[::2], read_noise, reads, draws=4)
             measured[name] = found[name], bias_curve(network, x, y, family, betas), noises
-        about = f"standard deviation of a read {read_noise:g}, {many}, batch of {len(x)} images"
-        title = f"{subject.title}, {which}: bias of the estimate, and its noise\n({about})"
-        draw_noise(folder / "noise.png", measured, title)
+        about = f", {which}: bias of the estimate, and its noise\n(standard deviation of a read {read_noise:g}, {many})"
+        label = "error relative to the gradient (no unit)"
+        options = {"share": True, "room": (1e-4, 1), "legend": "lower left"}
+        subject.picture("noise", about, measured, pictures.draw_noise, x=BETA, y=label, **options)
     return {name: suggestion.as_dict() for name, suggestion in found.items()}
 
 
-def bias(subject: Subject, folder: Path) -> Any:
-    found: dict[str, dict[str, BiasCurve]] = {
+def bias(subject: Subject) -> Any:
+    subject = subject.few()
+    found = {
         which: {
             name: bias_curve(network, subject.x, subject.y, family, BETAS)
             for name, family in subject.families(which).items()
         }
         for which, network in subject.networks.items()
     }
-    draw_bias(folder / "bias.png", found, f"{subject.title}, {len(subject.x)} images")
+    about = ": error against the exact gradient at the same equilibrium, settled far;\nlines: power laws fitted to the"
+    label = "relative error of the gradient (no unit)"
+    options = {"share": True, "room": (1, 300), "legend": "upper left"}
+    subject.picture("bias", f"{about} points that they cross", found, pictures.draw_bias, x=BETA, y=label, **options)
     return found
 
 
-def steps(subject: Subject, folder: Path) -> Any:
+def against_backpropagation(subject: Subject) -> Any:
+    subject = subject.few()
     found = {
         which: through_time(network, subject.x, subject.y, subject.beta, SWEEPS, rule=subject.rule)
         for which, network in subject.networks.items()
     }
+    names = list(next(iter(found.values())).exact)
+    shown = [name for name in names if name.endswith("weight")] or names
+    panels = {f"{which}: {short(name)}": (each, name) for which, each in found.items() for name in shown}
+    about = ": the estimate after K nudged sweeps,\nand backpropagation through the last K sweeps"
+    subject.picture(
+        "through_time", about, panels, pictures.draw_through_time, x="K (sweeps)", rows=len(found), whole=True
+    )
     distances = {which: each.relative_distance() for which, each in found.items()}
-    title = f"{subject.title}, {len(subject.x)} images"
-    draw_through_time(folder / "through_time.png", found, title)
-    draw_distance(folder / "distance.png", distances, f"{title}, beta ±{subject.beta:g}, {SWEEPS} sweeps")
+    bars = {which: {short(name): value for name, value in each.items()} for which, each in distances.items()}
+    about = f", beta ±{subject.beta:g}, {SWEEPS} sweeps: the mean of the ±beta estimates,\nits distance from "
+    about += "backpropagation relative to theirs"
+    label = "relative distance (no unit)\n1: no nearer than ±beta alone"
+    options = {"y": label, "legend": "upper right", "size": pictures.WIDE}
+    subject.picture("distance", about, {"": bars}, pictures.draw_distance, x="parameter tensor", **options)
     return {
         which: {"residual": each.residual, "relative_distance": distances[which], "steps": each.errors()}
         for which, each in found.items()
     }
 
 
-def convergence(subject: Subject, folder: Path) -> Any:
+def convergence(subject: Subject) -> Any:
     """In float64, in the order of the run's own free sweeps."""
     network, x, y = double(subject.network), subject.x.double(), subject.y
     sweep: Sweep = getattr(getattr(subject.own, "free", None), "sweep", alternating)
@@ -285,7 +290,9 @@ def convergence(subject: Subject, folder: Path) -> Any:
             f"nudged phase, beta {subject.beta:g}, from the free equilibrium": residuals(nudged, rest, sweep),
         }
     order = getattr(sweep, "__name__", "own").replace("_", " ")
-    draw_convergence(folder / "convergence.png", found, f"{subject.title}, {len(x)} images, {order} sweeps, float64")
+    about = f", {order} sweeps, float64: how far each node is from rest"
+    label = "largest change of a unit in the sweep\n(units of the state)"
+    subject.picture("convergence", about, found, pictures.draw_convergence, x="sweeps", y=label, share=True)
     return found
 
 
@@ -300,13 +307,23 @@ def residuals(landscape: Landscape, state: State, sweep: Sweep) -> dict[str, lis
     return found
 
 
-def alignment(subject: Subject, folder: Path) -> Any:
+def alignment(subject: Subject) -> Any:
     """The angles that the run has logged; else those of a short training that shows what the two rules do."""
-    logged = logged_angles(folder.parent / "metrics.csv")
+    logged = logged_angles(subject.folder.parent / "metrics.csv")
     found = {"as trained": logged} if logged else trained_angles()
-    about = f"{subject.title}" if logged else ABOUT
-    draw_angles(folder / "angles.png", found, f"Do feedback weights align with feedforward ones?\n{about}")
+    title = f"Do feedback weights align with feedforward ones?\n{subject.title if logged else ABOUT}"
+    label = "angle between feedforward\nand feedback weights (degrees)"
+    path, size = subject.folder / "angles.png", pictures.WIDE
+    write_figure(path, title, {"": found}, pictures.draw_angles, x="epochs", y=label, whole=True, size=size)
     return found
+
+
+PICTURED: dict[str, Callable[[Subject], Any]] = {
+    "bias": bias,
+    "through_time": against_backpropagation,
+    "convergence": convergence,
+    "angles": alignment,
+}
 
 
 def logged_angles(path: Path) -> Angles:

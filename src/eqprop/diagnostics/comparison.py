@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from rich.table import Table
 from torch import Tensor
 
-from eqprop.diagnostics.gradients import Estimate, Named, check_batch, estimate, joined, relative_error, undisturbed
+from eqprop.diagnostics.gradients import Estimate, Named, as_vector, check_batch, estimate, relative_error, undisturbed
 from eqprop.diagnostics.references import Reference, implicit
 from eqprop.diagnostics.switching import crossed_corners, switched_winners
-from eqprop.energy.losses import Target
-from eqprop.energy.network import Network
+from eqprop.energy import Network, Target
 from eqprop.errors import InputError
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.settling.solvers import Solution
@@ -47,6 +46,9 @@ class Row:
     norm_ratio: float = NOTHING
     wrong_signs: float = NOTHING
     problem: str = ""
+
+    def numbers(self) -> list[str]:
+        return [f"{self.cosine:.4f}", f"{self.error:.2g}", f"{self.norm_ratio:.3f}", percent(self.wrong_signs)]
 
 
 @dataclass(frozen=True)
@@ -101,30 +103,27 @@ class Comparison:
     def table(self, title: str = "") -> Table:
         """Every row."""
         several = len({row.reference for row in self.rows}) > 1
-        table = titled(title, "estimator", *(["reference"] if several else []), "parameter")
-        numbers(table, "cosine", "error", "ratio", "signs")
+        names = ["estimator", "reference", "parameter"] if several else ["estimator", "parameter"]
+        about = "error: relative; ratio: of norms; signs: share of entries with the wrong one"
+        table = titled(title, about, *names, *(">cosine", ">error", ">ratio", ">signs"))
         last = None
         for row in self.rows:
-            pair = (row.estimator, row.reference)
-            names = (pair if several else pair[:1]) if pair != last else [""] * (1 + several)
+            pair = (row.estimator, row.reference) if several else (row.estimator,)
+            given = [row.problem] if row.problem else row.numbers()
+            shown = pair if pair != last else [""] * len(pair)
+            table.add_row(*shown, short(row.parameter), *given, style="red" if row.problem else None)
             last = pair
-            numbers_of = [row.problem] if row.problem else cells(row)
-            table.add_row(*names, short(row.parameter), *numbers_of, style="red" if row.problem else None)
-        table.caption = "error: relative; ratio: of norms; signs: share of entries with the wrong one"
         return table
 
     def phases(self, title: str = "") -> Table:
         """A line for each estimator that gave a gradient."""
-        table = titled(title, "estimator", "free residual")
-        numbers(table, "sweeps")
-        table.add_column("nudged residual")
-        numbers(table, "sweeps", "winners", "corners")
+        columns = ("estimator", "free residual", ">sweeps", "nudged residual", ">sweeps", ">winners", ">corners")
+        table = titled(title, "winners, corners: the share that the nudge switched", *columns)
         for name, went in self.settling.items():
             shares = (percent(each) for each in (went.switched_winners, went.crossed_corners))
-            free = f"{went.free_sweeps:.4g}"
             nudged = "-" if went.nudged_residual is None else f"{went.nudged_sweeps:.4g}"
-            table.add_row(name, most(went.free_residual), free, most(went.nudged_residual), nudged, *shares)
-        table.caption = "winners, corners: the share that the nudge switched"
+            free = [most(went.free_residual), f"{went.free_sweeps:.4g}"]
+            table.add_row(name, *free, most(went.nudged_residual), nudged, *shares)
         return table
 
     def as_dict(self) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def compare(
     Raises:
         InputError: an argument does not fit. That is found before any work is done.
     """
-    references = named(reference)
+    references = named_references(reference)
     check_estimators(estimators)
     check_batch(network, x, y)
     network = copy.deepcopy(network).eval()
@@ -183,7 +182,7 @@ def compare(
     return Comparison(tuple(rows), settling)
 
 
-def named(
+def named_references(
     reference: Reference | Estimator | Mapping[str, Reference | Estimator] | None,
 ) -> dict[str, Reference | Estimator]:
     found = reference if isinstance(reference, Mapping) else {"reference": reference or implicit}
@@ -204,7 +203,7 @@ def check_estimators(estimators: Mapping[str, Estimator]) -> None:
 
 
 def check_finite(what: str, gradients: Named) -> None:
-    if not bool(joined(gradients).isfinite().all()):
+    if not bool(as_vector(gradients).isfinite().all()):
         raise InputError(f"The {what} is not finite.")
 
 
@@ -222,8 +221,8 @@ def agreement(estimator: str, reference: str, found: Named, right: Named) -> lis
         raise InputError(f"The reference {reference!r} gives no gradient for {missing}.")
     right = {name: right[name] for name in found}
     check_finite("reference", right)
-    pairs = {name: (joined({name: found[name]}), joined({name: right[name]})) for name in found}
-    pairs[ALL] = (joined(found), joined(right))
+    pairs = {name: (as_vector({name: found[name]}), as_vector({name: right[name]})) for name in found}
+    pairs[ALL] = (as_vector(found), as_vector(right))
     return [Row(estimator, reference, name, *measures(a, b)) for name, (a, b) in pairs.items()]
 
 
@@ -242,36 +241,32 @@ def measures(found: Tensor, right: Tensor) -> tuple[float, float, float, float]:
 
 def settled(network: Network, estimator: Estimator, made: Estimate) -> Settling:
     free, nudged = made.free, made.nudged
-    plain = {node: float(change.max()) for node, change in free.change.items()}, float(free.sweeps.double().mean())
+    went = Settling(worst_changes(free), float(free.sweeps.double().mean()))
     if nudged is None:
-        return Settling(*plain)
-    states = isinstance(estimator, EquilibriumPropagation)  # what others call nudged may be a response, or complex
-    return Settling(
-        *plain,
-        {node: float(change.max()) for node, change in nudged.change.items()},
-        float(nudged.sweeps.double().sum()) / len(free.sweeps),
-        switched_winners(network, free.state, nudged.state) if states else None,
-        crossed_corners(network, free.state, nudged.state) if states else None,
-    )
+        return went
+    sweeps = float(nudged.sweeps.double().sum()) / len(free.sweeps)
+    went = replace(went, nudged_residual=worst_changes(nudged), nudged_sweeps=sweeps)
+    if not isinstance(estimator, EquilibriumPropagation):  # what others call nudged may be a response, or complex
+        return went
+    pair = network, free.state, nudged.state
+    return replace(went, switched_winners=switched_winners(*pair), crossed_corners=crossed_corners(*pair))
+
+
+def worst_changes(solution: Solution) -> dict[str, float]:
+    return {node: float(change.max()) for node, change in solution.change.items()}
 
 
 # -- how it is shown --
 
 
-def titled(title: str, *columns: str) -> Table:
-    table = Table(title=title or None, title_justify="left", caption_justify="left", box=None, header_style="bold")
+def titled(title: str, caption: str, *columns: str) -> Table:
+    """A table without rows. A column whose name begins with ``>`` holds numbers."""
+    table = Table(title=title or None, caption=caption, box=None, header_style="bold")
+    table.title_justify = table.caption_justify = "left"
     for column in columns:
-        table.add_column(column)
+        number = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if number else "left", no_wrap=number)
     return table
-
-
-def numbers(table: Table, *columns: str) -> None:
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-
-
-def cells(row: Row) -> list[str]:
-    return [f"{row.cosine:.4f}", f"{row.error:.2g}", f"{row.norm_ratio:.3f}", percent(row.wrong_signs)]
 
 
 def most(residual: dict[str, float] | None) -> str:

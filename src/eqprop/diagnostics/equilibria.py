@@ -9,9 +9,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from eqprop.diagnostics.gradients import double
-from eqprop.energy.network import Network
-from eqprop.energy.nodes import State
+from eqprop.diagnostics.gradients import double, relative_error
+from eqprop.energy import Network, State
 from eqprop.errors import InputError
 from eqprop.settling.solvers import Solver, UntilConverged
 from eqprop.settling.starts import FromFeedforward
@@ -89,10 +88,10 @@ def equilibria(
     for i in range(len(x)):
         found: list[Tensor] = []
         for route, state in states.items():
-            if bool(resting[route][i]) and all(distance(other, state[i]) > apart for other in found):
+            if bool(resting[route][i]) and all(relative_error(state[i], other) > apart for other in found):
                 found.append(state[i])
         counts.append(len(found))
-        distances.append(max((distance(a, b) for a, b in combinations(found, 2)), default=0.0))
+        distances.append(max((relative_error(b, a) for a, b in combinations(found, 2)), default=0.0))
     at_rest = {route: float(each.double().mean()) for route, each in resting.items()}
     return Equilibria(tuple(routes), tuple(counts), tuple(distances), at_rest, apart)
 
@@ -100,8 +99,3 @@ def equilibria(
 def flattened(state: State) -> Tensor:
     """(batch, units)"""
     return torch.cat([value.flatten(1) for value in state.values()], 1)
-
-
-def distance(a: Tensor, b: Tensor) -> float:
-    gap = float((a - b).norm())
-    return gap / float(a.norm()) if gap else 0.0

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eqprop.energy.losses import Loss, Target
-from eqprop.energy.network import Network
+from eqprop.energy import Loss, Network, Target
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Cost, Estimator
 from eqprop.settling.solvers import Solution
@@ -83,7 +82,7 @@ def undisturbed(x: Tensor, estimators: Iterable[Estimator] = ()) -> Iterator[Non
             generator.set_state(state)
 
 
-def joined(gradients: Named) -> Tensor:
+def as_vector(gradients: Named) -> Tensor:
     """One after the other, in float64; (parameters,)."""
     return torch.cat([gradient.double().flatten() for gradient in gradients.values()])
 

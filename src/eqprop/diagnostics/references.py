@@ -12,14 +12,10 @@ import torch
 from torch import Tensor
 
 from eqprop.diagnostics.gradients import Named, double, estimate, learning, loss_of
-from eqprop.energy.losses import Target
-from eqprop.energy.network import Network
-from eqprop.energy.nodes import State
+from eqprop.energy import Network, State, Target
 from eqprop.errors import InputError, NotSettledError
-from eqprop.learning.estimators import Cost, Estimator
-from eqprop.learning.references import ImplicitDifferentiation
-from eqprop.settling.solvers import Solution, UntilConverged
-from eqprop.settling.starts import FromState
+from eqprop.learning import Cost, Estimator, ImplicitDifferentiation
+from eqprop.settling import FromState, Solution, UntilConverged
 
 Reference = Callable[[Network, Estimator, Solution, Tensor, Target], Named]
 """(network, the estimator that is judged, its free phase, x, y) -> the gradients to hold it against, by name."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-from eqprop.energy.maps import Convolution
-from eqprop.energy.network import Network
-from eqprop.energy.pooling import MaxPool, SoftPool
-from eqprop.energy.units import Clip, Sigmoid, Unit
+from eqprop.energy import Clip, Convolution, MaxPool, Network, Sigmoid, SoftPool, Unit
 from eqprop.errors import InputError
 
 

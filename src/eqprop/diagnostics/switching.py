@@ -5,11 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eqprop.energy.couplings import SeparateFeedback, Synapse
-from eqprop.energy.maps import Convolution
-from eqprop.energy.network import Network
-from eqprop.energy.nodes import State
-from eqprop.energy.units import Clip
+from eqprop.energy import Clip, Convolution, Network, SeparateFeedback, State, Synapse
 
 NEAR = 1e-6
 """A unit counts as clipped within this share of its range from either end: rounding moves it by less."""
@@ -22,7 +18,7 @@ def switched_winners(network: Network, free: State, nudged: State) -> float | No
         free: node -> (batch, *shape).
         nudged: node -> (phases * batch, *shape), stacked phase by phase.
     """
-    pairs = []
+    changed = []
     for term in network.terms.values():
         pre = term.nodes[0]
         synapses = [term.feedforward, term.feedback] if isinstance(term, SeparateFeedback) else [term]
@@ -31,8 +27,8 @@ def switched_winners(network: Network, free: State, nudged: State) -> float | No
                 continue
             before, after = synapse.map.winners(free[pre]), synapse.map.winners(nudged[pre])
             if before is not None and after is not None:
-                pairs.append((repeated(before, after), after))
-    return share([before != after for before, after in pairs], [torch.ones_like(a, dtype=torch.bool) for _, a in pairs])
+                changed.append(before != by_phase(after, before))
+    return share(changed, [torch.ones_like(each) for each in changed])
 
 
 def crossed_corners(network: Network, free: State, nudged: State) -> float | None:
@@ -43,8 +39,8 @@ def crossed_corners(network: Network, free: State, nudged: State) -> float | Non
     crossed, clipped = [], []
     for name, node in network.free.items():
         if isinstance(node.unit, Clip):
-            after = side(node.unit, nudged[name])
-            before = repeated(side(node.unit, free[name]), after)
+            before = side(node.unit, free[name])
+            after = by_phase(side(node.unit, nudged[name]), before)
             crossed.append(before != after)
             clipped.append((before != 0) | (after != 0))
     return share(crossed, clipped)
@@ -56,9 +52,9 @@ def side(clip: Clip, state: Tensor) -> Tensor:
     return (state >= clip.high - near).int() - (state <= clip.low + near).int()
 
 
-def repeated(free: Tensor, nudged: Tensor) -> Tensor:
-    """The free phase once for each nudged one."""
-    return free.repeat(len(nudged) // len(free), *(1 for _ in free.shape[1:]))
+def by_phase(nudged: Tensor, free: Tensor) -> Tensor:
+    """(phases, batch, ...)"""
+    return nudged.unflatten(0, (-1, len(free)))
 
 
 def share(some: list[Tensor], of: list[Tensor]) -> float | None:

@@ -15,15 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from eqprop.diagnostics.gradients import check_batch, double, loss_of
-from eqprop.energy.losses import Target
-from eqprop.energy.network import Landscape, Network
-from eqprop.energy.nodes import State
+from eqprop.energy import Landscape, Network, State, Target
 from eqprop.errors import InputError
-from eqprop.learning import forms
-from eqprop.learning.estimators import Cost, compare, nudge_of
-from eqprop.learning.rules import Rule, contrastive
-from eqprop.settling.solvers import FixedSweeps
-from eqprop.settling.sweeps import synchronous
+from eqprop.learning import Cost, Rule, contrastive, forms
+from eqprop.learning.estimators import compare, nudge_of
+from eqprop.settling import FixedSweeps, synchronous
 
 Sums = dict[str, Tensor]
 """Parameter name -> (sweeps, *parameter shape): the partial sums R(1), R(2), ..."""
@@ -58,7 +54,12 @@ class ThroughTime:
         |+| and |-| are the two one-sided errors, all after the last step; where both are 0 the entry counts 1. In
         [0, 1]: 1 says that the two errors have the same sign, so that the mean gains nothing.
         """
-        return {name: self._distance(name) for name in self.exact}
+        found = {}
+        for name, exact in self.exact.items():
+            up, down = (sums[name][-1] - exact[-1] for sums in (self.plus, self.minus))
+            apart = up.abs() + down.abs()
+            found[name] = float(torch.where(apart > 0, (up + down).abs() / apart, 1).mean())
+        return found
 
     def errors(self) -> list[dict[str, Any]]:
         """For each parameter and each of "+beta", "-beta", "mean", of the steps (not of their sums), those of
@@ -67,19 +68,13 @@ class ThroughTime:
         rmse: the mean over entries of rms(estimate - exact) / max(rms estimate, rms exact), rms being over steps;
         wrong_signs: the share of entries and steps in which the two have opposite signs.
         """
-        sides = {"+beta": self.plus, "-beta": self.minus, "mean": self.mean}
-        return [
-            {"parameter": name, "estimate": side, "rmse": rmse(steps(sums[name]), exact), "wrong_signs": wrong}
-            for side, sums in sides.items()
-            for name, exact in ((name, steps(each)) for name, each in self.exact.items())
-            for wrong in [float((steps(sums[name]) * exact < 0).double().mean())]
-        ]
-
-    def _distance(self, name: str) -> float:
-        exact = self.exact[name][-1]
-        up, down = (sums[name][-1] - exact for sums in (self.plus, self.minus))
-        apart = up.abs() + down.abs()
-        return float(torch.where(apart > 0, (up + down).abs() / apart, 1).mean())
+        rows = []
+        for side, sums in {"+beta": self.plus, "-beta": self.minus, "mean": self.mean}.items():
+            for name in self.exact:
+                found, exact = per_step(sums[name]), per_step(self.exact[name])
+                wrong = float((found * exact < 0).double().mean())
+                rows.append({"parameter": name, "estimate": side, "rmse": rmse(found, exact), "wrong_signs": wrong})
+        return rows
 
 
 def through_time(
@@ -172,7 +167,7 @@ def backpropagated_sums(
     return {name: torch.stack([next(found) for _ in range(sweeps)]).cumsum(0) for name in parameters}
 
 
-def steps(sums: Tensor) -> Tensor:
+def per_step(sums: Tensor) -> Tensor:
     """(steps, ...): what each step adds to the partial sums."""
     return sums.diff(dim=0, prepend=torch.zeros_like(sums[:1]))
 

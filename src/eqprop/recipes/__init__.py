@@ -1,4 +1,4 @@
-"""Complete runs: a recipe is a typed function that returns a ``Experiment``; its parameters are its options."""
+"""Complete runs: a recipe is a typed function that returns an ``Experiment``; its parameters are its options."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ Recipe = Callable[..., Experiment]
 
 DEFAULT = "digits"
 RECIPES: dict[str, Recipe] = {
-    recipe.__name__.replace("_", "-"): recipe
-    for recipe in (*small.RECIPES, *mnist.RECIPES, *cifar10.RECIPES, *predictive.RECIPES)
+    name.replace("_", "-"): found
+    for module in (small, mnist, cifar10, predictive)
+    for name, found in vars(module).items()
+    if name.startswith(("digits", "mnist_", "cifar10_")) and found.__module__ == module.__name__
 }
 
 

@@ -9,169 +9,181 @@ the training set instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from eqprop.energy.losses import ReadoutCrossEntropy, SquaredError
-from eqprop.energy.network import Network
+from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError
 from eqprop.learning import forms
-from eqprop.learning.estimators import EquilibriumPropagation, Estimator
+from eqprop.learning.estimators import EquilibriumPropagation
 from eqprop.learning.penalties import RayleighPenalty
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
-from eqprop.recipes.setting import Build, fast, image_run
-from eqprop.settling.solvers import FixedSweeps
-from eqprop.settling.sweeps import synchronous
+from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions
+from eqprop.settling import FixedSweeps, synchronous
 from eqprop.training.data import Crop, Flip, Normalise
 from eqprop.training.loop import Experiment
 
-NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010))
 AUGMENT = (Flip(0.5), Crop(4))
-RATES = (0.25, 0.15, 0.1, 0.08, 0.05)
+NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010))
 FLOOR, PERIOD = 1e-5, 100
 
 
-def cifar10_ce_fast(
-    tolerance: float = 0.04,
-    free_sweeps: int = 60,
-    response_sweeps: int = 4,
-    damping: float = 0.25,
-    slowness: float = 1.0,
-    **paper: Any,
-) -> Experiment:
-    """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
-    taught_by: Estimator = fast(tolerance, free_sweeps, response_sweeps, damping)
-    if slowness:
-        taught_by = RayleighPenalty(taught_by, slowness)
-    return _run(taught_by, network, **paper)
-
-
-def cifar10_mse_one_sided(
-    beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
-) -> Experiment:
-    """Tied weights, squared error, one-sided nudging: the biased estimate, which hardly trains."""
-    return _run(ep(one_sided(beta), free_sweeps, nudged_sweeps), partial(network, squared_error=True), **paper)
-
-
-def cifar10_mse_random_sign(
-    beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, seed: int = 0, **paper: Any
-) -> Experiment:
-    """Tied weights, squared error, the sign of the nudge drawn for each batch."""
-    return _run(
-        ep(RandomSign(beta, seed), free_sweeps, nudged_sweeps), partial(network, squared_error=True), seed=seed, **paper
-    )
-
-
-def cifar10_mse_symmetric(
-    beta: float = 0.5, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
-) -> Experiment:
-    """Tied weights, squared error, symmetric nudging."""
-    return _run(ep(symmetric(beta), free_sweeps, nudged_sweeps), partial(network, squared_error=True), **paper)
-
-
-def cifar10_mse_bptt(free_sweeps: int = 250, last_sweeps: int = 30, **paper: Any) -> Experiment:
-    """Tied weights, squared error, backpropagation through the last sweeps."""
-    return _run(bptt(free_sweeps, last_sweeps), partial(network, squared_error=True), **paper)
-
-
-def cifar10_ce_symmetric(
-    beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 25, **paper: Any
-) -> Experiment:
-    """Tied weights, cross-entropy read-out, symmetric nudging: the paper's main run."""
-    return _run(ep(symmetric(beta), free_sweeps, nudged_sweeps), network, **paper)
-
-
-def cifar10_ce_bptt(free_sweeps: int = 250, last_sweeps: int = 25, **paper: Any) -> Experiment:
-    """Tied weights, cross-entropy read-out, backpropagation through the last sweeps."""
-    return _run(bptt(free_sweeps, last_sweeps), network, **paper)
-
-
-def cifar10_ce_dropout_symmetric(
-    beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 25, dropout: float = 0.1, **paper: Any
-) -> Experiment:
-    """The main run with dropout on the third layer."""
-    return _run(ep(symmetric(beta), free_sweeps, nudged_sweeps), partial(network, dropout=dropout), **paper)
-
-
-def cifar10_ce_dropout_bptt(
-    free_sweeps: int = 250, last_sweeps: int = 25, dropout: float = 0.1, **paper: Any
-) -> Experiment:
-    """Dropout on the third layer, backpropagation through the last sweeps."""
-    return _run(bptt(free_sweeps, last_sweeps), partial(network, dropout=dropout), **paper)
-
-
-def cifar10_separate_vector_field(
-    beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
-) -> Experiment:
-    """Separate feedback weights, each with its own update (the paper's "different updates")."""
-    return _run(
-        ep(symmetric(beta), free_sweeps, nudged_sweeps, vector_field), partial(network, separate_feedback=True), **paper
-    )
-
-
-def cifar10_separate_kolen_pollack(
-    beta: float = 1.0, free_sweeps: int = 250, nudged_sweeps: int = 30, **paper: Any
-) -> Experiment:
-    """Separate feedback weights, one update shared by both (the paper's "same update")."""
-    return _run(
-        ep(symmetric(beta), free_sweeps, nudged_sweeps, kolen_pollack),
-        partial(network, separate_feedback=True),
-        **paper,
-    )
-
-
-def cifar10_separate_bptt(free_sweeps: int = 250, last_sweeps: int = 30, **paper: Any) -> Experiment:
-    """Separate feedback weights, backpropagation through the last sweeps."""
-    return _run(bptt(free_sweeps, last_sweeps), partial(network, separate_feedback=True), **paper)
-
-
-def _run(
-    estimator: Estimator,
-    build: Build,
-    rates: Sequence[float] = RATES,
-    weight_decay: float = 3e-4,
-    batch_size: int = 128,
-    epochs: int = 120,
-    choose_by_test: bool = True,
-    train_images: int = 0,
-    seed: int = 0,
-    data: str = "uoft-cs/cifar10",
-) -> Experiment:
+class Paper(ImageRecipe):
     """The paper's optimiser, schedule and data.
 
     Args:
         rates: learning rates of the four convolutions and the dense layer.
         weight_decay: L2, on every tensor.
-        batch_size: images a step.
         epochs: passes through the training set; the schedule's period stays 100.
-        choose_by_test: the best epoch is chosen by the test set, as in the paper; otherwise by 5,000 held-out images.
-        train_images: use only so many training images; 0 is all.
-        seed: of the initial weights, the order, the augmentation.
-        data: a hub name, or a folder.
     """
 
-    return image_run(
-        build,
-        estimator,
-        lambda taught, _: paper_sgd(taught, rates, weight_decay),
-        NORMALISE,
-        data,
-        batch_size,
-        epochs,
-        seed,
-        0.0 if choose_by_test else 0.1,
-        AUGMENT,
-        train_images,
-    )
+    rates: Sequence[float] = (0.25, 0.15, 0.1, 0.08, 0.05)
+    weight_decay: float = 3e-4
+    batch_size: int = 128
+    epochs: int = 120
+    choose_by_test: bool = True
+    data: str = "uoft-cs/cifar10"
+
+    normalise = NORMALISE
+    augment = AUGMENT
+
+    def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """Momentum 0.9, decay added to the gradient, a cosine from each rate to 1e-5 in 100 epochs, then flat."""
+        groups = parameter_groups(network, self.rates)
+        optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
+        return optimizer, LambdaLR(optimizer, [partial(cosine_factor, rate) for rate in self.rates])
 
 
-def network(
+class PaperNudge(NudgeOptions, Paper):
+    beta: float = 1.0
+    free_sweeps: int = 250
+    nudged_sweeps: int = 25
+
+    def by(self, nudging: Callable[[float], Nudging], rule: Rule = contrastive, **about_network: Any) -> Experiment:
+        taught_by = ep(nudging(self.beta), self.free_sweeps, self.nudged_sweeps, rule)
+        return self.run(partial(paper_network, **about_network), taught_by)
+
+
+class SeparateNudge(PaperNudge):
+    nudged_sweeps: int = 30
+
+
+class SquaredErrorNudge(PaperNudge):
+    beta: float = 0.5
+    nudged_sweeps: int = 30
+
+
+class PaperBptt(Paper):
+    """Backpropagation through time.
+
+    Args:
+        free_sweeps: of the free phase.
+        last_sweeps: how many of them are gone back through.
+    """
+
+    free_sweeps: int = 250
+    last_sweeps: int = 25
+
+    def back(self, **about_network: Any) -> Experiment:
+        free = FixedSweeps(self.free_sweeps, synchronous)
+        return self.run(partial(paper_network, **about_network), BackpropagationThroughTime(free, self.last_sweeps))
+
+
+class LongerBptt(PaperBptt):
+    last_sweeps: int = 30
+
+
+class PaperFast(FastOptions, Paper):
+    """The fast way.
+
+    Args:
+        slowness: the strength of the penalty on the slowest mode of the equilibrium; 0 for none.
+    """
+
+    tolerance: float = 0.04
+    free_sweeps: int = 60
+    response_sweeps: int = 4
+    slowness: float = 1.0
+
+
+def cifar10_ce_fast(**options: Any) -> Experiment:
+    """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
+    fast = PaperFast(**options)
+    taught_by = RayleighPenalty(fast.estimator, fast.slowness) if fast.slowness else fast.estimator
+    return fast.run(paper_network, taught_by)
+
+
+def cifar10_mse_one_sided(**options: Any) -> Experiment:
+    """Tied weights, squared error, one-sided nudging: the biased estimate, which hardly trains."""
+    return SquaredErrorNudge(**options).by(one_sided, squared_error=True)
+
+
+def cifar10_mse_random_sign(**options: Any) -> Experiment:
+    """Tied weights, squared error, the sign of the nudge drawn for each batch."""
+    paper = SquaredErrorNudge(**options)
+    return paper.by(partial(RandomSign, seed=paper.seed), squared_error=True)
+
+
+def cifar10_mse_symmetric(**options: Any) -> Experiment:
+    """Tied weights, squared error, symmetric nudging."""
+    return SquaredErrorNudge(**options).by(symmetric, squared_error=True)
+
+
+def cifar10_mse_bptt(**options: Any) -> Experiment:
+    """Tied weights, squared error, backpropagation through the last sweeps."""
+    return LongerBptt(**options).back(squared_error=True)
+
+
+def cifar10_ce_symmetric(**options: Any) -> Experiment:
+    """Tied weights, cross-entropy read-out, symmetric nudging: the paper's main run."""
+    return PaperNudge(**options).by(symmetric)
+
+
+def cifar10_ce_bptt(**options: Any) -> Experiment:
+    """Tied weights, cross-entropy read-out, backpropagation through the last sweeps."""
+    return PaperBptt(**options).back()
+
+
+def cifar10_ce_dropout_symmetric(dropout: float = 0.1, **options: Any) -> Experiment:
+    """The main run with dropout on the third layer.
+
+    Args:
+        dropout: the share of the third layer's units that is left out.
+    """
+    return PaperNudge(**options).by(symmetric, dropout=dropout)
+
+
+def cifar10_ce_dropout_bptt(dropout: float = 0.1, **options: Any) -> Experiment:
+    """Dropout on the third layer, backpropagation through the last sweeps.
+
+    Args:
+        dropout: the share of the third layer's units that is left out.
+    """
+    return PaperBptt(**options).back(dropout=dropout)
+
+
+def cifar10_separate_vector_field(**options: Any) -> Experiment:
+    """Separate feedback weights, each with its own update (the paper's "different updates")."""
+    return SeparateNudge(**options).by(symmetric, vector_field, separate_feedback=True)
+
+
+def cifar10_separate_kolen_pollack(**options: Any) -> Experiment:
+    """Separate feedback weights, one update shared by both (the paper's "same update")."""
+    return SeparateNudge(**options).by(symmetric, kolen_pollack, separate_feedback=True)
+
+
+def cifar10_separate_bptt(**options: Any) -> Experiment:
+    """Separate feedback weights, backpropagation through the last sweeps."""
+    return LongerBptt(**options).back(separate_feedback=True)
+
+
+def paper_network(
     shape: tuple[int, int, int],
     classes: int,
     squared_error: bool = False,
@@ -191,32 +203,6 @@ def ep(nudging: Nudging, free_sweeps: int, nudged_sweeps: int, rule: Rule = cont
     return EquilibriumPropagation(nudging, free, nudged, rule, forms.states)
 
 
-def bptt(free_sweeps: int, last_sweeps: int) -> BackpropagationThroughTime:
-    return BackpropagationThroughTime(FixedSweeps(free_sweeps, synchronous), last_sweeps)
-
-
-def paper_sgd(taught: Network, rates: Sequence[float], weight_decay: float) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Momentum 0.9, decay added to the gradient, a cosine from each rate to 1e-5 in 100 epochs, then flat."""
-    optimizer = torch.optim.SGD(parameter_groups(taught, rates), momentum=0.9, weight_decay=weight_decay)
-    return optimizer, LambdaLR(optimizer, [partial(cosine_factor, rate) for rate in rates])
-
-
 def cosine_factor(rate: float, epoch: int) -> float:
     turn = math.cos(math.pi * min(epoch, PERIOD) / PERIOD)
     return (FLOOR + (rate - FLOOR) * (1 + turn) / 2) / rate
-
-
-RECIPES = (
-    cifar10_ce_fast,
-    cifar10_mse_one_sided,
-    cifar10_mse_random_sign,
-    cifar10_mse_symmetric,
-    cifar10_mse_bptt,
-    cifar10_ce_symmetric,
-    cifar10_ce_bptt,
-    cifar10_ce_dropout_symmetric,
-    cifar10_ce_dropout_bptt,
-    cifar10_separate_vector_field,
-    cifar10_separate_kolen_pollack,
-    cifar10_separate_bptt,
-)

@@ -5,115 +5,25 @@ The runs differ in the rule, and in the feedback it is for; the optimiser, the b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from eqprop.energy.couplings import SeparateFeedback
-from eqprop.energy.losses import SquaredError
-from eqprop.energy.network import Network
-from eqprop.energy.units import identity, tanh
+from eqprop.energy import Network, SeparateFeedback, SquaredError, identity, tanh
 from eqprop.learning.agnostic import AgnosticEP
 from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
-from eqprop.learning.estimators import EquilibriumPropagation, Estimator
+from eqprop.learning.estimators import EquilibriumPropagation
 from eqprop.learning.references import Backpropagation
 from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, force
 from eqprop.models.builders import DenseLayer, chain
-from eqprop.recipes.setting import Build, image_run
-from eqprop.settling.solvers import FixedSweeps, Solver
-from eqprop.settling.starts import FromFeedforward
-from eqprop.training.data import Normalise
+from eqprop.recipes.setting import ImageRecipe, NudgeOptions
+from eqprop.settling import FixedSweeps, FromFeedforward, Solver
 from eqprop.training.loop import Experiment
-
-
-def mnist_ep(
-    beta: float = 0.2, feedback_gain: float = 1.0, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Experiment:
-    """Equilibrium propagation: a force on the output, both signs of beta (Laborieux et al. 2021)."""
-    taught = contrast(symmetric(beta), force, free_sweeps, nudged_sweeps)
-    return _run(taught, partial(network, feedback_gain=feedback_gain), **common)
-
-
-def mnist_chl(feedback_gain: float = 0.1, free_sweeps: int = 6, nudged_sweeps: int = 4, **common: Any) -> Experiment:
-    """Contrastive Hebbian learning: the output clamped at the target, weak feedback (Xie & Seung 2003)."""
-    taught = contrast(one_sided(1.0), clamp, free_sweeps, nudged_sweeps)
-    return _run(taught, partial(network, feedback_gain=feedback_gain), **common)
-
-
-def mnist_coupled(
-    beta: float = 0.2, feedback_gain: float = 1.0, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Experiment:
-    """Coupled learning: the output held a part of the way to the target, and away from it (Stern et al. 2021)."""
-    taught = contrast(symmetric(beta), clamp, free_sweeps, nudged_sweeps)
-    return _run(taught, partial(network, feedback_gain=feedback_gain), **common)
-
-
-def mnist_random_feedback(
-    feedback_gain: float = 0.1, free_sweeps: int = 6, nudged_sweeps: int = 4, **common: Any
-) -> Experiment:
-    """Contrastive Hebbian learning through fixed random feedback weights (Detorakis et al. 2019)."""
-    taught = contrast(one_sided(1.0), clamp, free_sweeps, nudged_sweeps)
-    return _run(taught, partial(random_feedback, feedback_gain=feedback_gain), **common)
-
-
-def mnist_holomorphic(
-    beta: float = 0.4, points: int = 4, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Experiment:
-    """Holomorphic equilibrium propagation: nudges on a circle of complex numbers (Laborieux & Zenke 2022)."""
-    taught = contrast(holomorphic(beta, points), force, free_sweeps, nudged_sweeps)
-    return _run(taught, network, **common)
-
-
-def mnist_continual(
-    beta: float = 0.2, rate: float = 1e-3, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Experiment:
-    """Continual equilibrium propagation: weights that learn at every nudged sweep (Ernoult et al. 2020)."""
-    return _run(ContinualEP(symmetric(beta), *settling(free_sweeps, nudged_sweeps), rate), network, **common)
-
-
-def mnist_agnostic(
-    beta: float = 0.2, epsilon: float = 1e-3, free_sweeps: int = 10, nudged_sweeps: int = 6, **common: Any
-) -> Experiment:
-    """Agnostic equilibrium propagation, centred: weights that relax like the states (Scellier et al. 2022)."""
-    return _run(AgnosticEP(symmetric(beta), *settling(free_sweeps, nudged_sweeps), epsilon), network, **common)
-
-
-def mnist_dual(beta: float = 0.1, alpha: float = 0.5, passes: int = 1, **common: Any) -> Experiment:
-    """Dual propagation: two states a unit, in one phase (Høier et al. 2023)."""
-    return _run(DualPropagation(beta, alpha, passes), network, **common)
-
-
-def mnist_backpropagation(**common: Any) -> Experiment:
-    """Backpropagation through the feedforward network of the same weights: the baseline."""
-    return _run(Backpropagation(), network, **common)
-
-
-def _run(
-    estimator: Estimator,
-    build: Build,
-    lr: float = 1e-3,
-    batch_size: int = 64,
-    epochs: int = 5,
-    validation: float = 0.1,
-    seed: int = 0,
-    data: str = "ylecun/mnist",
-) -> Experiment:
-    """Adam, its rate a cosine to 0.
-
-    Args:
-        lr: the first learning rate.
-        batch_size: images a step.
-        epochs: passes through the training set.
-        validation: the share of the training set that is held out to choose the best epoch by.
-        seed: of the initial weights, the order, and the images held out.
-        data: a hub name, or a folder.
-    """
-    plain = Normalise((0.0,), (1.0,))
-    return image_run(build, estimator, partial(adam, lr=lr), plain, data, batch_size, epochs, seed, validation)
 
 
 def network(
@@ -132,28 +42,120 @@ def random_feedback(shape: tuple[int, int, int], classes: int, feedback_gain: fl
     return taught
 
 
-def contrast(nudging: Stencil, teacher: Teacher, free_sweeps: int, nudged_sweeps: int) -> EquilibriumPropagation:
-    return EquilibriumPropagation(nudging, *settling(free_sweeps, nudged_sweeps), teacher=teacher)
+class Mnist(ImageRecipe):
+    """Adam, its rate a cosine to 0.
+
+    Args:
+        lr: the first learning rate.
+    """
+
+    lr: float = 1e-3
+    epochs: int = 5
+    data: str = "ylecun/mnist"
+
+    def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
+        learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(learning, self.lr)
+        return optimizer, CosineAnnealingLR(optimizer, periods)
 
 
-def settling(free_sweeps: int, nudged_sweeps: int) -> tuple[Solver, FixedSweeps]:
-    return FromFeedforward(FixedSweeps(free_sweeps)), FixedSweeps(nudged_sweeps)
+class MnistNudge(NudgeOptions, Mnist):
+    beta: float = 0.2
+    free_sweeps: int = 10
+    nudged_sweeps: int = 6
+
+    @property
+    def solvers(self) -> tuple[Solver, FixedSweeps]:
+        return FromFeedforward(FixedSweeps(self.free_sweeps)), FixedSweeps(self.nudged_sweeps)
 
 
-def adam(taught: Network, periods: int, lr: float) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
-    learning = [parameter for parameter in taught.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learning, lr)
-    return optimizer, CosineAnnealingLR(optimizer, periods)
+class FeedbackNudge(MnistNudge):
+    """With feedback that may be weak.
+
+    Args:
+        feedback_gain: what the drive of feedback is multiplied by; 1 is the symmetric network.
+    """
+
+    feedback_gain: float = 1.0
+
+    def contrast(self, nudging: Stencil, teacher: Teacher, build: Callable[..., Network] = network) -> Experiment:
+        taught_by = EquilibriumPropagation(nudging, *self.solvers, teacher=teacher)
+        return self.run(partial(build, feedback_gain=self.feedback_gain), taught_by)
 
 
-RECIPES = (
-    mnist_ep,
-    mnist_chl,
-    mnist_coupled,
-    mnist_random_feedback,
-    mnist_holomorphic,
-    mnist_continual,
-    mnist_agnostic,
-    mnist_dual,
-    mnist_backpropagation,
-)
+class WeakFeedbackClamp(FeedbackNudge):
+    beta: float = 1.0
+    feedback_gain: float = 0.1
+    free_sweeps: int = 6
+    nudged_sweeps: int = 4
+
+
+def mnist_ep(**options: Any) -> Experiment:
+    """Equilibrium propagation: a force on the output, both signs of beta (Laborieux et al. 2021)."""
+    nudge = FeedbackNudge(**options)
+    return nudge.contrast(symmetric(nudge.beta), force)
+
+
+def mnist_chl(**options: Any) -> Experiment:
+    """Contrastive Hebbian learning: the output clamped at the target, weak feedback (Xie & Seung 2003)."""
+    nudge = WeakFeedbackClamp(**options)
+    return nudge.contrast(one_sided(nudge.beta), clamp)
+
+
+def mnist_coupled(**options: Any) -> Experiment:
+    """Coupled learning: the output held a part of the way to the target, and away from it (Stern et al. 2021)."""
+    nudge = FeedbackNudge(**options)
+    return nudge.contrast(symmetric(nudge.beta), clamp)
+
+
+def mnist_random_feedback(**options: Any) -> Experiment:
+    """Contrastive Hebbian learning through fixed random feedback weights (Detorakis et al. 2019)."""
+    nudge = WeakFeedbackClamp(**options)
+    return nudge.contrast(one_sided(nudge.beta), clamp, random_feedback)
+
+
+def mnist_holomorphic(beta: float = 0.4, points: int = 4, **options: Any) -> Experiment:
+    """Holomorphic equilibrium propagation: nudges on a circle of complex numbers (Laborieux & Zenke 2022).
+
+    Args:
+        beta: the radius of the circle.
+        points: how many nudges lie on it.
+    """
+    nudge = MnistNudge(beta=beta, **options)
+    return nudge.run(network, EquilibriumPropagation(holomorphic(beta, points), *nudge.solvers, teacher=force))
+
+
+def mnist_continual(rate: float = 1e-3, **options: Any) -> Experiment:
+    """Continual equilibrium propagation: weights that learn at every nudged sweep (Ernoult et al. 2020).
+
+    Args:
+        rate: the learning rate within the phases.
+    """
+    nudge = MnistNudge(**options)
+    return nudge.run(network, ContinualEP(symmetric(nudge.beta), *nudge.solvers, rate))
+
+
+def mnist_agnostic(epsilon: float = 1e-3, **options: Any) -> Experiment:
+    """Agnostic equilibrium propagation, centred: weights that relax like the states (Scellier et al. 2022).
+
+    Args:
+        epsilon: how loosely the weights are held.
+    """
+    nudge = MnistNudge(**options)
+    return nudge.run(network, AgnosticEP(symmetric(nudge.beta), *nudge.solvers, epsilon))
+
+
+def mnist_dual(beta: float = 0.1, alpha: float = 0.5, passes: int = 1, **options: Any) -> Experiment:
+    """Dual propagation: two states a unit, in one phase (Høier et al. 2023).
+
+    Args:
+        beta: the strength of the nudge.
+        alpha: the share of the upper state in the mean of the two.
+        passes: backward and forward again, so many times.
+    """
+    return Mnist(**options).run(network, DualPropagation(beta, alpha, passes))
+
+
+def mnist_backpropagation(**options: Any) -> Experiment:
+    """Backpropagation through the feedforward network of the same weights: the baseline."""
+    return Mnist(**options).run(network, Backpropagation())

@@ -24,16 +24,13 @@ from torch import Tensor
 from eqprop.errors import InputError
 
 FORMAT = 1
+DAMAGED = "The checkpoint file {} is missing or damaged ({{}}): choose another checkpoint or start the run anew."
 
 
 def make_folder(folder: Path, exist_ok: bool = False) -> None:
     """With its parents. Raises InputError where it cannot be made."""
-    try:
+    with explained(f"Cannot make the folder {str(folder)!r} ({{}}): --out names another.", OSError):
         folder.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        raise InputError(
-            f"Cannot make the folder {str(folder)!r} ({first_line(error)}): --out names another."
-        ) from error
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -42,55 +39,30 @@ def write_text_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_tensors_atomic(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Replace the safetensors file at ``path`` in one step; ``notes`` go into its header. Raises OSError.
+def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write the checkpoint ``name`` in ``folder``, in the place of the one before it.
 
-    Tensors may be on any device, of any strides, and may share memory.
+    Tensors may be on any device, of any strides, and may share memory. ``state`` comes back as JSON gives it: tuples
+    as lists, keys as strings. Raises InputError when ``state`` is not JSON, or when the files cannot be written; the
+    checkpoint before it is then still whole.
     """
+    path = _commit_file(folder, name)
+    with explained(f"The state of the checkpoint {path} is not JSON: {{}}.", TypeError, ValueError):
+        json.dumps(state)
     # A copy of each: safetensors refuses tensors that share memory or are not contiguous.
     copies = {
         key: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for key, tensor in tensors.items()
     }
-    with _replacing(path) as temporary:
-        try:
-            # Not {}: with no tensors and no notes safetensors would then write a file that it cannot read.
-            save_file(copies, temporary, metadata=dict(notes) if notes else None)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
-
-
-def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write the checkpoint ``name`` in ``folder``, in the place of the one before it.
-
-    ``state`` comes back as JSON gives it: tuples as lists, keys as strings. Raises InputError when ``state``
-    is not JSON, or when the files cannot be written; the checkpoint before it is then still whole.
-    """
-    tensor_file = Path(folder) / f"{_checked(name)}-{secrets.token_hex(8)}.safetensors"
-    commit_file = _commit_file(folder, name)
-    try:
-        json.dumps(state)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"The state of the checkpoint {commit_file} is not JSON: {first_line(error)}.") from error
-    try:
-        tensor_file.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors_atomic(tensor_file, tensors)
-        record = {
-            "format": FORMAT,
-            "tensors": {
-                "file": tensor_file.name,
-                "bytes": tensor_file.stat().st_size,
-                "sha256": _sha256(tensor_file),
-            },
-            "state": state,
-        }
-        write_text_atomic(commit_file, json.dumps(record, indent=1))
-    except OSError as error:
-        raise InputError(
-            f"Cannot write the checkpoint {commit_file} ({first_line(error)}): make room, or choose a "
-            "folder that can be written."
-        ) from error
-    _delete_unreferenced(tensor_file, name)
+    file = path.with_name(f"{name}-{secrets.token_hex(8)}.safetensors")
+    unwritten = f"Cannot write the checkpoint {path} ({{}}): make room, or choose a folder that can be written."
+    with explained(unwritten, OSError, SafetensorError):  # safetensors reports a full disk in its own way
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(file) as temporary:
+            save_file(copies, temporary)
+        about = {"file": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
+        write_text_atomic(path, json.dumps({"format": FORMAT, "tensors": about, "state": state}, indent=1))
+    _delete_unreferenced(file, name)
 
 
 def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -98,9 +70,28 @@ def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises InputError for a checkpoint that is missing, damaged, or written by a newer version.
     """
-    path = _commit_file(folder, _checked(name))
-    record = _read_record(path)
-    return _read_tensors(path, record["tensors"]), record["state"]
+    path = _commit_file(folder, name)
+    missing = f"There is no checkpoint {path}: name the folder and the checkpoint of a run that has saved one."
+    with (
+        explained(DAMAGED.format(path), OSError, ValueError, KeyError, TypeError),
+        explained(missing, FileNotFoundError, NotADirectoryError),
+    ):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        newer = int(record["format"]) > FORMAT
+        if not newer:
+            about, state = record["tensors"], record["state"]
+            file, written = path.with_name(about["file"]), (about["bytes"], about["sha256"])
+    if newer:
+        raise InputError(
+            f"The checkpoint {path} has format {record['format']} and this version of eqprop reads {FORMAT}: "
+            "upgrade eqprop."
+        )
+    with explained(DAMAGED.format(file), OSError, SafetensorError):
+        if (file.stat().st_size, _sha256(file)) != written:
+            raise OSError("its content is not what was saved")
+        # Copied out of the mapped file, where tensors lie at odd addresses: kernels take other paths for
+        # those, and a resumed run would differ in the last bit.
+        return {key: tensor.clone() for key, tensor in load_file(file).items()}, state
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -120,15 +111,14 @@ def restore_optimizer(
 
     Raises InputError when the state belongs to another kind of optimiser or to other parameters.
     """
-    try:
+    misfit = (
+        f"The saved optimiser does not fit {type(optimizer).__name__} ({{}}): use the "
+        "optimiser and the model that the checkpoint was saved with."
+    )
+    with explained(misfit, KeyError, TypeError, ValueError):
         if state["kind"] != type(optimizer).__name__:  # PyTorch would take it, and fail at a later step
             raise ValueError(f"it is of {state['kind']}")
         optimizer.load_state_dict(_decode(state["state"], tensors))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"The saved optimiser does not fit {type(optimizer).__name__} ({first_line(error)}): use the "
-            "optimiser and the model that the checkpoint was saved with."
-        ) from error
 
 
 def rng_tensors() -> dict[str, Tensor]:
@@ -144,15 +134,12 @@ def restore_rng(tensors: Mapping[str, Tensor]) -> None:
 
     Raises InputError when ``rng.cpu`` is missing or is not such a state.
     """
-    try:
+    lost = "The checkpoint holds no state of the random generators ({}): start the run anew."
+    with explained(lost, KeyError, RuntimeError, TypeError):
         torch.set_rng_state(tensors["rng.cpu"])
         for device in range(torch.cuda.device_count()):
             if (key := f"rng.cuda.{device}") in tensors:
                 torch.cuda.set_rng_state(tensors[key], device)
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise InputError(
-            f"The checkpoint holds no state of the random generators ({first_line(error)}): start the run anew."
-        ) from error
 
 
 @contextlib.contextmanager
@@ -180,13 +167,9 @@ def _flush(path: Path, mode: int) -> None:
 
 
 def _commit_file(folder: Path, name: str) -> Path:
-    return Path(folder) / f"{name}.json"
-
-
-def _checked(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"The checkpoint name {name!r} must be letters, digits, '_', '-' and '.'.")
-    return name
+    return Path(folder) / f"{name}.json"
 
 
 def _delete_unreferenced(kept: Path, name: str) -> None:
@@ -200,51 +183,6 @@ def _delete_unreferenced(kept: Path, name: str) -> None:
         if path != kept and stale.fullmatch(path.name):
             with contextlib.suppress(OSError):  # the new checkpoint is whole: a leftover costs only room
                 path.unlink()
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """What ``<name>.json`` holds."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        newer = int(record["format"]) > FORMAT
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(
-            f"There is no checkpoint {path}: name the folder and the checkpoint of a run that has saved one."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-    if newer:
-        raise InputError(
-            f"The checkpoint {path} has format {record['format']} and this version of eqprop reads {FORMAT}: "
-            "upgrade eqprop."
-        )
-    if missing := {"tensors", "state"} - record.keys():
-        raise _damaged(path, KeyError(*missing))
-    return record
-
-
-def _read_tensors(path: Path, about: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of the file that ``about``, an entry of the checkpoint ``path``, describes."""
-    try:
-        tensor_file = path.with_name(about["file"])
-        expected = (about["bytes"], about["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-    try:
-        if (tensor_file.stat().st_size, _sha256(tensor_file)) != expected:
-            raise OSError("its content is not what was saved")
-        # Copied out of the mapped file, where tensors lie at odd addresses: kernels take other paths for
-        # those, and a resumed run would differ in the last bit.
-        return {key: tensor.clone() for key, tensor in load_file(tensor_file).items()}
-    except (OSError, SafetensorError) as error:
-        raise _damaged(tensor_file, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"The checkpoint file {path} is missing or damaged ({first_line(error)}): choose another checkpoint "
-        "or start the run anew."
-    )
 
 
 def _sha256(path: Path) -> str:
@@ -279,6 +217,17 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case list():
             return [_decode(item, tensors) for item in value]
     return value
+
+
+@contextlib.contextmanager
+def explained(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is what the error says."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(message.replace("{}", first_line(error))) from error
 
 
 def first_line(error: Exception) -> str:

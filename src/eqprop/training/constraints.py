@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eqprop.energy.network import Network
 from eqprop.errors import InputError
+from eqprop.training.checkpoint import explained
 from eqprop.training.data import generator_for
 
 Constrain = Callable[[Network], None]
@@ -36,12 +37,9 @@ class Signs:
             if name not in parameters:
                 raise InputError(f"There is no parameter {name!r} to keep the signs of: {list(parameters)}.")
             parameter, signs = parameters[name], signs.to(parameters[name].device)
-            try:
+            misfit = f"Signs of shape {tuple(signs.shape)} do not fit {name!r}, {tuple(parameter.shape)}."
+            with explained(misfit, RuntimeError):
                 wrong = (parameter * signs < 0).expand_as(parameter)
-            except RuntimeError as error:
-                raise InputError(
-                    f"Signs of shape {tuple(signs.shape)} do not fit {name!r}, {tuple(parameter.shape)}."
-                ) from error
             parameter.masked_fill_(wrong, 0)
 
 

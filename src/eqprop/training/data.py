@@ -16,7 +16,6 @@ import math
 import os
 import re
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eqprop.errors import InputError
-from eqprop.training.checkpoint import first_line, write_tensors_atomic
+from eqprop.training import checkpoint
+from eqprop.training.checkpoint import explained, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -40,8 +39,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 EMBEDDED = "digits"
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label")
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 HUB_SECONDS = 10.0
+LAYOUTS = (("parquet", "{}*.parquet"), ("parquet", "data/{}*.parquet"), ("imagefolder", "{}/*/*"))
+"""A builder of ``datasets``, and where the files of a split lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ class Images:
         """The first ``count`` images. Raises InputError unless there are that many."""
         if not 1 <= count <= len(self):
             raise InputError(f"Cannot take {count} of {len(self)} images: ask for 1 to {len(self)}.")
-        return Images(self.pixels[:count], self.labels[:count], self.classes)
+        return self._rows(slice(count))
 
     def split(self, fraction: float, seed: int) -> tuple[Images, Images]:
         """Two parts, drawn at random from ``seed``; the first holds the share ``fraction`` of the images.
@@ -101,10 +102,9 @@ class Images:
                 f"A share of {fraction} of {len(self)} images leaves one side empty: choose one between 0 and 1."
             )
         order = torch.randperm(len(self), generator=generator_for("split", seed)).to(self.labels.device)
-        first, second = order[:count].sort().values, order[count:].sort().values
-        return self._rows(first), self._rows(second)
+        return self._rows(order[:count].sort().values), self._rows(order[count:].sort().values)
 
-    def _rows(self, rows: Tensor) -> Images:
+    def _rows(self, rows: Tensor | slice) -> Images:
         return Images(self.pixels[rows], self.labels[rows], self.classes)
 
 
@@ -125,53 +125,22 @@ def load_images(source: str | Path, split: Split) -> Images:
     if split not in SPLITS:
         raise InputError(f"There is no split {split!r}: choose 'train' or 'test'.")
     if source == EMBEDDED:
-        return _find_files(Path(__file__).parent.parent / "datasets" / EMBEDDED).read(split)
+        embedded = Path(__file__).parent.parent / "datasets" / EMBEDDED
+        return _read(embedded, split, _find_folder(embedded)[0])
     if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) and not Path(source).exists():
         return _load_hub(source, split)
-    folder = _find_files(Path(source).expanduser())
-    # Both sides: the classes of one may come from the other.
-    files = [file for side in SPLITS for file in folder.files[side]]
-    return _cached(files, split, lambda: folder.read(split))
+    folder = Path(source).expanduser()
+    open_split, files = _find_folder(folder)
+    return _cached(files, split, lambda: _read(folder.resolve(), split, open_split))
 
 
 # Where images come from
 
-
-@dataclass(frozen=True)
-class _Folder:
-    """A local data set: the ``datasets`` builder that reads it, and the files of each split."""
-
-    path: Path
-    builder: Literal["parquet", "imagefolder"]
-    files: Mapping[Split, Sequence[Path]]
-
-    def read(self, split: Split) -> Images:
-        """The images of one side. Raises InputError when there are none or they are damaged."""
-        with _quiet(offline=True):
-            return _read(self.path, split, self._open)
-
-    def _open(self, split: Split) -> IterableDataset:
-        import datasets
-
-        if not self.files[split]:
-            raise InputError(f"there are no files: add {split}*.parquet or {split}/<class>/ with images.")
-        # Streaming leaves no copy in the cache of ``datasets``: what is worth keeping are the decoded pixels.
-        with tempfile.TemporaryDirectory() as scratch:
-            return datasets.load_dataset(
-                self.builder, split=split, streaming=True, cache_dir=scratch, **self._arguments(split)
-            )
-
-    def _arguments(self, split: Split) -> dict[str, Any]:
-        root = glob.escape(str(self.path))
-        if self.builder == "imagefolder":
-            # Both sides, since the classes are the names of the folders in either.
-            patterns = {side: f"{root}/{side}/*/*" for side in SPLITS if self.files[side]}
-            return {"data_files": patterns, "drop_labels": False, "drop_metadata": True}
-        return {"data_files": {split: [glob.escape(str(file)) for file in self.files[split]]}}
+OpenSplit = Callable[[Split], "Dataset | IterableDataset"]
 
 
-def _find_files(folder: Path) -> _Folder:
-    """The data set in ``folder``. Raises InputError when there is none."""
+def _find_folder(folder: Path) -> tuple[OpenSplit, list[Path]]:
+    """What opens the data set in ``folder``, and its files. Raises InputError when there is none."""
     if folder.is_file():
         raise InputError(
             f"{folder} is one file: pass the folder that holds the train and the test files, {folder.parent}."
@@ -182,41 +151,50 @@ def _find_files(folder: Path) -> _Folder:
             "as 'ylecun/mnist' with --data."
         )
     folder = folder.resolve()
-    for place in (folder, folder / "data"):
-        parquet = {side: sorted(place.glob(f"{side}*.parquet")) for side in SPLITS}
-        if any(parquet.values()):
-            return _Folder(folder, "parquet", parquet)
-    images = {side: sorted(file for file in folder.glob(f"{side}/*/*") if file.is_file()) for side in SPLITS}
-    if any(images.values()):
-        return _Folder(folder, "imagefolder", images)
+    for builder, layout in LAYOUTS:
+        files = {side: sorted(filter(Path.is_file, folder.glob(layout.format(side)))) for side in SPLITS}
+        patterns = {side: f"{glob.escape(str(folder))}/{layout.format(side)}" for side in SPLITS if files[side]}
+        if patterns:
+            # All files stand for either side: the classes of one may come from the other.
+            return functools.partial(_open_folder, builder, patterns), [*files["train"], *files["test"]]
     raise InputError(
         f"{folder} holds no data set: it needs train*.parquet and test*.parquet (there or under data/), or "
         "images as train/<class>/* and test/<class>/*."
     )
 
 
-def _load_hub(name: str, split: Split) -> Images:
-    open_split = functools.cache(functools.partial(_open_hub, name))
-    unreachable = _ask_hub(name)
-    with _quiet(offline=unreachable is not None):
-        try:
-            # The Arrow files of the downloaded copy stand for it: their path holds the revision.
-            files = [Path(entry["filename"]) for entry in open_split(split).cache_files]
-        except Exception as error:  # the hub's client, its transport and ``datasets`` each raise their own
-            # An OSError offline only says that there is no copy; the first answer says why one was needed.
-            cause = unreachable if unreachable and isinstance(error, OSError) else error
-            raise InputError(
-                f"There is no folder {name}, and the Hugging Face hub did not give the {split} images of a "
-                f"data set of that name ({type(cause).__name__}: {first_line(cause)}): pass a folder with "
-                "--data."
-            ) from error
-        return _cached(files, split, lambda: _read(name, split, open_split))
-
-
-def _open_hub(name: str, split: Split) -> Dataset:
+def _open_folder(builder: str, patterns: Mapping[Split, str], split: Split) -> IterableDataset:
     import datasets
 
-    return datasets.load_dataset(name, split=split)
+    if split not in patterns:
+        raise InputError(f"there are no files: add {split}*.parquet or {split}/<class>/ with images.")
+    options: dict[str, Any] = {"data_files": {split: patterns[split]}}
+    if builder == "imagefolder":  # the classes are the names of the folders in either side
+        options = {"data_files": patterns, "drop_labels": False, "drop_metadata": True}
+    # Streaming leaves no copy in the cache of ``datasets``: what is worth keeping are the decoded pixels.
+    with tempfile.TemporaryDirectory() as scratch:
+        return datasets.load_dataset(builder, split=split, streaming=True, cache_dir=scratch, **options)
+
+
+def _load_hub(name: str, split: Split) -> Images:
+    import datasets
+
+    open_split = functools.cache(lambda side: datasets.load_dataset(name, split=side))
+    unreachable = _ask_hub(name)
+    offline = unreachable is not None
+    try:
+        with _quiet(offline):
+            # The Arrow files of the downloaded copy stand for it: their path holds the revision.
+            files = [Path(entry["filename"]) for entry in open_split(split).cache_files]
+    except Exception as error:  # the hub's client, its transport and ``datasets`` each raise their own
+        # An OSError offline only says that there is no copy; the first answer says why one was needed.
+        cause = unreachable if unreachable and isinstance(error, OSError) else error
+        raise InputError(
+            f"There is no folder {name}, and the Hugging Face hub did not give the {split} images of a "
+            f"data set of that name ({type(cause).__name__}: {first_line(cause)}): pass a folder with "
+            "--data."
+        ) from error
+    return _cached(files, split, lambda: _read(name, split, open_split, offline))
 
 
 def _ask_hub(name: str) -> Exception | None:
@@ -239,35 +217,29 @@ def _quiet(offline: bool) -> Iterator[None]:
     import datasets
     import huggingface_hub.utils as hub
 
-    barred = [library for library in (datasets, hub) if not library.are_progress_bars_disabled()]
-    levels = {logger: logger.level for logger in map(logging.getLogger, ("datasets", "huggingface_hub"))}
-    was_offline = datasets.config.HF_HUB_OFFLINE
-    for library in barred:
-        library.disable_progress_bars()
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL)
-    datasets.config.HF_HUB_OFFLINE = offline or was_offline
-    try:
+    with contextlib.ExitStack() as undo:
+        for library in (datasets, hub):
+            if not library.are_progress_bars_disabled():
+                library.disable_progress_bars()
+                undo.callback(library.enable_progress_bars)
+        for logger in map(logging.getLogger, ("datasets", "huggingface_hub")):
+            undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        undo.callback(setattr, datasets.config, "HF_HUB_OFFLINE", datasets.config.HF_HUB_OFFLINE)
+        datasets.config.HF_HUB_OFFLINE |= offline
         yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = was_offline
-        for logger, level in levels.items():
-            logger.setLevel(level)
-        for library in barred:
-            library.enable_progress_bars()
 
 
 # From rows to tensors
 
-OpenSplit = Callable[[Split], "Dataset | IterableDataset"]
 
-
-def _read(source: str | Path, split: Split, open_split: OpenSplit) -> Images:
+def _read(source: str | Path, split: Split, open_split: OpenSplit, offline: bool = True) -> Images:
     """Decode one split. Raises InputError that names the source and the split."""
     import datasets
 
     try:
-        return _decode(open_split, split)
+        with _quiet(offline):
+            return _decode(open_split, split)
     except InputError as error:
         raise InputError(f"{source} ({split}): {error}") from error
     except (OSError, ValueError, TypeError, NotImplementedError, datasets.exceptions.DatasetsError) as error:
@@ -323,16 +295,13 @@ def _column(features: Mapping[str, Any], names: Sequence[str], kind: type) -> st
 
 def _pixels(decoder: Any, encoded: Any, row: int) -> np.ndarray:
     """(height, width, channels), uint8."""
-    try:
+    place = encoded.get("path") if isinstance(encoded, dict) else None
+    place = f" ({place})" if place else ""
+    broken = f"the image of row {row}{place} cannot be decoded ({{}}): replace it or leave it out."
+    with explained(broken, Exception):  # a damaged file makes Pillow raise almost anything
         # Read here, since Pillow leaves a file open when it cannot decode it.
         content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
         picture: Picture = decoder.decode_example({"path": None, "bytes": content})
-    except Exception as error:  # a damaged file makes Pillow raise almost anything
-        place = encoded.get("path") if isinstance(encoded, dict) else None
-        raise InputError(
-            f"the image of row {row}{f' ({place})' if place else ''} cannot be decoded "
-            f"({first_line(error)}): replace it or leave it out."
-        ) from error
     if picture.mode.startswith(("I", "F")):
         raise InputError(f"the image of row {row} has mode {picture.mode}: convert all images to 8 bits.")
     grey = picture.mode in ("1", "L", "LA", "La")
@@ -357,41 +326,18 @@ def _whole_numbers(labels: Sequence[Any], first_row: int) -> list[int]:
 
 def _cached(files: Sequence[Path], split: Split, read: Callable[[], Images]) -> Images:
     """What ``read`` gives, or gave before for these files as they are now."""
-    path = _cache_file(files, split)
-    images = _read_cache(path)
-    if images is None:
-        images = read()
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-            _write_cache(path, images)
-    return images
-
-
-def _cache_file(files: Sequence[Path], split: Split) -> Path:
     stats = [(str(file), file.stat()) for file in files]
     identity = [CACHE_FORMAT, split, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]]
+    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     folder = Path(os.environ.get("EQPROP_CACHE") or Path.home() / ".cache" / "eqprop")
-    return folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.safetensors"
-
-
-def _read_cache(path: Path) -> Images | None:
-    """The images in a cache file, or None when it is missing or damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            notes = file.metadata()
-            images = Images(file.get_tensor("pixels"), file.get_tensor("labels"), int(notes["classes"]))
-            return images if notes["checksum"] == _checksum(images) else None
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-        return None
-
-
-def _write_cache(path: Path, images: Images) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    notes = {"classes": str(images.classes), "checksum": _checksum(images)}
-    write_tensors_atomic(path, {"pixels": images.pixels, "labels": images.labels}, notes)
-
-
-def _checksum(images: Images) -> str:
-    return str(zlib.crc32(images.labels.numpy().data, zlib.crc32(images.pixels.numpy().data)))
+    with contextlib.suppress(InputError):  # there is none, or it is damaged
+        tensors, state = checkpoint.load(folder, name)
+        return Images(tensors["pixels"], tensors["labels"], state["classes"])
+    images = read()
+    with contextlib.suppress(InputError):  # a cache that cannot be written only costs time
+        tensors = {"pixels": images.pixels, "labels": images.labels}
+        checkpoint.save(folder, name, tensors, {"classes": images.classes})
+    return images
 
 
 # From tensors to batches
@@ -542,24 +488,19 @@ class Batches:
         return self._produce(number, range(start, self.steps(world)), rank, world)
 
     def _produce(self, number: int, indices: range, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self._order(number).to(self.images.labels.device)
+        count = len(self.images)
+        generator = generator_for("order", self.seed, number)
+        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+        order = order.to(self.images.labels.device)
         for index in indices:
             rows = order[index * self.batch_size : (index + 1) * self.batch_size]
             share = slice(rank * len(rows) // world, (rank + 1) * len(rows) // world)
             # Augmented whole and then shared out, so that the draws do not depend on the number of processes.
-            x = self._augmented(self.normalise(self.images.pixels[rows]), number, index)
+            x = self.normalise(self.images.pixels[rows])
+            generator = generator_for("augment", self.seed, number, index)
+            for change in self.augment:
+                x = change(x, generator)
             yield x[share], self.images.labels[rows][share]
-
-    def _order(self, number: int) -> Tensor:
-        if not self.shuffle:
-            return torch.arange(len(self.images))
-        return torch.randperm(len(self.images), generator=generator_for("order", self.seed, number))
-
-    def _augmented(self, images: Tensor, number: int, index: int) -> Tensor:
-        generator = generator_for("augment", self.seed, number, index)
-        for change in self.augment:
-            images = change(images, generator)
-        return images
 
 
 def generator_for(*key: str | int) -> torch.Generator:

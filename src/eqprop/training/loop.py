@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from eqprop.energy.couplings import SeparateFeedback
-from eqprop.energy.network import Landscape
+from eqprop.energy import Landscape, SeparateFeedback
 from eqprop.energy.nodes import length
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
@@ -82,14 +81,20 @@ class Progress:
 
 
 class EpochMetrics:
-    """Sums and maxima over the steps of an epoch, kept on the device so that no step waits for it."""
+    """Sums and maxima over the steps of an epoch. They stay on the device: adding to them waits for nothing."""
 
     SUMS = (
-        *("examples", "loss", "correct", "free_residual", "free_sweeps"),
+        *("examples", "loss", "accuracy", "free_residual", "free_sweeps"),
         *("nudged", "nudged_residual", "nudged_sweeps"),
         *("responses", "response_norm", "unstable"),
     )
     PEAKS = ("free_residual_worst", "nudged_residual_worst")
+    MEANS = (
+        ("examples", ("loss", "free_residual", "free_sweeps", "accuracy", "free_residual_worst")),
+        ("nudged", ("nudged_residual", "nudged_sweeps", "nudged_residual_worst")),
+        ("responses", ("response_norm", "unstable")),
+    )
+    """A count, and what is known of so many examples."""
 
     def __init__(self, device: torch.device):
         self.sums = torch.zeros(len(self.SUMS), dtype=torch.float64, device=device)
@@ -99,36 +104,25 @@ class EpochMetrics:
         free, nudged, scores = record.free, record.nudged, record.scores
         assert free is not None
         assert scores is not None
-        zero = loss.new_zeros(())
-        response = nudged if nudged is not None and nudged.unstable is not None else None
-        parts = [
-            loss.new_tensor(len(y)),
-            loss.detach() * len(y),
-            (scores.flatten(1).argmax(1) == y).sum(),
-            free.residual.sum(),
-            free.sweeps.sum(),
-            loss.new_tensor(len(nudged.residual)) if nudged else zero,
-            nudged.residual.sum() if nudged else zero,
-            nudged.sweeps.sum() if nudged else zero,
-            loss.new_tensor(len(response.residual)) if response else zero,
-            length(response.state).sum() if response else zero,
-            response.unstable.sum() if response and response.unstable is not None else zero,
-        ]
-        self.sums += torch.stack([part.double() for part in parts])
-        worst = [free.residual.max().double(), nudged.residual.max().double() if nudged else zero.double()]
-        self.peaks = torch.maximum(self.peaks, torch.stack(worst))
+        correct = (scores.flatten(1).argmax(1) == y).sum()
+        sums = [loss.new_full((), len(y)), loss.detach() * len(y), correct, free.residual.sum(), free.sweeps.sum()]
+        peaks = [free.residual.max()]
+        if nudged is not None:
+            count = loss.new_full((), len(nudged.residual))
+            sums += [count, nudged.residual.sum(), nudged.sweeps.sum()]
+            peaks.append(nudged.residual.max())
+            if nudged.unstable is not None:
+                sums += [count, length(nudged.state).sum(), nudged.unstable.sum()]
+        self.sums[: len(sums)] += torch.stack([each.double() for each in sums])
+        self.peaks[: len(peaks)].clamp_(min=torch.stack([each.double() for each in peaks]))
 
     def means(self) -> Row:
-        sums = dict(zip(self.SUMS, self.sums.tolist(), strict=True))
-        worst = dict(zip(self.PEAKS, self.peaks.tolist(), strict=True))
-        examples, nudged = max(sums["examples"], 1), sums["nudged"]
-        row = {name: sums[name] / examples for name in ("loss", "free_residual", "free_sweeps")}
-        row |= {"accuracy": sums["correct"] / examples, "free_residual_worst": worst["free_residual_worst"]}
-        if nudged:
-            row |= {name: sums[name] / nudged for name in ("nudged_residual", "nudged_sweeps")}
-            row["nudged_residual_worst"] = worst["nudged_residual_worst"]
-        if responses := sums["responses"]:
-            row |= {name: sums[name] / responses for name in ("response_norm", "unstable")}
+        names = (*self.SUMS, *self.PEAKS)
+        found = dict(zip(names, [*self.sums.tolist(), *self.peaks.tolist()], strict=True))
+        row = {}
+        for count, known in self.MEANS:
+            for name in known if found[count] else ():
+                row[name] = found[name] if name in self.PEAKS else found[name] / found[count]
         return row
 
 
@@ -212,7 +206,10 @@ class Trainer:
         self.totals.add(loss, y, record)
 
     def _check_finite(self, loss: Tensor, record: Record) -> None:
-        """Before the optimiser touches a weight, so that the last checkpoint stays good."""
+        """Before the optimiser touches a weight, so that the last checkpoint stays good.
+
+        The one place where this loop waits for the device in each step; a solver that stops at rest waits on its own.
+        """
         residuals = [s.residual.max() for s in (record.free, record.nudged) if s is not None]
         gradients = {name: p.grad for name, p in self.run.model.named_parameters() if p.grad is not None}
         sizes = [gradient.abs().max() for gradient in gradients.values()]
@@ -320,11 +317,9 @@ def evaluate(model: Equilibrium, batches: Batches, fabric: Fabric) -> Row:
 
 def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    try:
+    misfit = "The checkpoint's weights do not fit this network ({}): use its own recipe."
+    with checkpoint.explained(misfit, RuntimeError):
         model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = checkpoint.first_line(error)
-        raise InputError(f"The checkpoint's weights do not fit this network ({reason}): use its own recipe.") from error
 
 
 def alignment_angles(model: Equilibrium) -> Row:

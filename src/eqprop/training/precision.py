@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from lightning_fabric.plugins.precision import MixedPrecision, Precision
+from lightning_fabric.plugins.precision import Precision
 
 
-class Messages16(MixedPrecision):
-    """bfloat16 in messages, by autocast, and nowhere else.
+class MessagePrecision(Precision):
+    """bfloat16 in messages, by autocast, and nowhere else, where ``sixteen_bits`` is set; else nothing changes.
 
     Fabric's own would also cast what a step is given; states, sums and weights of examples have the data's precision.
     """
 
     def __init__(self, device: str):
-        super().__init__("bf16-mixed", device)
+        self.device, self.sixteen_bits = device, False
 
-    def convert_input(self, data: Any) -> Any:
-        return data
-
-
-def message_precision(precision: str, device: str) -> Precision:
-    """``precision``: 32 or bf16; ``device``: its type."""
-    return Messages16(device) if precision == "bf16" else Precision()
+    def forward_context(self) -> AbstractContextManager:
+        return torch.autocast(self.device, torch.bfloat16) if self.sixteen_bits else nullcontext()
 
 
 def chosen_device(device: str) -> str:

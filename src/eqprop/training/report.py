@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any
 
 from eqprop.training.checkpoint import write_text_atomic
 
 History = Sequence[dict[str, float]]
 
 
-class Report(ABC):
+class Report:
     """Told about each step, and about each epoch with all rows so far."""
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         """``done`` of ``steps`` batches of the epoch (counted from 0) are behind us."""
 
-    @abstractmethod
-    def epoch(self, history: History, epochs: int) -> None: ...
+    def epoch(self, history: History, epochs: int) -> None:
+        """The last of ``epochs`` rows, so far, is that of the epoch that has ended."""
 
 
 class Files(Report):
@@ -62,31 +58,58 @@ def write_tensorboard(folder: Path, history: History) -> None:
 
 def write_curves(path: Path, history: History) -> None:
     """Loss, accuracy and residual against the epoch, in one picture."""
+    epochs = [row["epoch"] for row in history]
+
+    def draw(axes: Any, what: str) -> None:
+        for name in (n for n in history[-1] if n.endswith(f"_{what}")):
+            values = [(100 if what == "accuracy" else 1) * row[name] for row in history]
+            axes.plot(epochs, values, marker=".", label=name.removesuffix(f"_{what}"))
+            if what == "free_residual" and max(values) > 0:  # a feedforward pass has none
+                axes.set_yscale("log")
+
+    panels = {"loss (mean over examples)": "loss", "accuracy (%)": "accuracy"}
+    panels["residual: change in the last sweep"] = "free_residual"
+    title = f"{path.parent.name}: training and held-out examples, by epoch"
+    write_figure(path, title, panels, draw, x="epoch", whole=True, size=(3.7, 3.4))
+
+
+def write_figure(
+    path: Path,
+    title: str,
+    panels: Mapping[str, Any],
+    draw: Callable[[Any, Any], None],
+    x: str,
+    y: str = "",
+    rows: int = 1,
+    whole: bool = False,
+    share: bool = False,
+    room: tuple[float, float] = (1, 1),
+    legend: str = "best",
+    size: tuple[float, float] = (4.8, 4.0),
+) -> None:
+    """A figure as PNG, in one step: a reader sees the old picture or the new one, whole.
+
+    Each of the ``panels``, by title, is what ``draw(axes, panel)`` draws; ``x`` and ``y`` are the names of the axes,
+    ``size`` is a panel's. ``whole``: x counts something. ``share``: one y axis for all panels, its lower and upper
+    limit times ``room``, so that a legend fits in.
+    """
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    epochs = [row["epoch"] for row in history]
-    for axes, what, unit in zip(
-        figure.subplots(1, 3),
-        ("loss", "accuracy", "free_residual"),
-        ("loss (mean over examples)", "accuracy (%)", "residual: change in the last sweep"),
-        strict=True,
-    ):
-        for name in (n for n in history[-1] if n.endswith(f"_{what}")):
-            scale = 100 if what == "accuracy" else 1
-            axes.plot(epochs, [scale * row[name] for row in history], marker=".", label=name.removesuffix(f"_{what}"))
-        axes.set(xlabel="epoch", ylabel=unit)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    columns = len(panels) // rows
+    figure = Figure(figsize=(max(size[0] * columns, 7.5), size[1] * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=share)
+    for axes, (name, panel) in zip(grid.flat, panels.items(), strict=True):
         axes.grid(alpha=0.3)
-        axes.legend()
-    if any(value > 0 for row in history for name, value in row.items() if name.endswith("_free_residual")):
-        axes.set_yscale("log")  # a feedforward pass has none
-    figure.suptitle(f"{path.parent.name}: training and held-out examples, by epoch")
-    write_figure(path, figure)
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """As PNG, in one step: a reader sees the old picture or the new one, whole."""
+        axes.set(xlabel=x, ylabel=y)
+        axes.set_title(name, fontsize=10)
+        if whole:
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        draw(axes, panel)
+        axes.legend(loc=legend, fontsize=8)
+    if share:
+        bottom, top = grid[0, 0].get_ylim()
+        grid[0, 0].set_ylim(bottom * room[0], top * room[1])
+    figure.suptitle(title, fontsize=11)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png", dpi=110)
     temporary.replace(path)
