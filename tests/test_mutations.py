@@ -109,7 +109,7 @@ BUGS = {
     ),
     "examples at rest move on": (
         "settling/solvers.py",
-        "done += taken(rows, present, resting)\n            moving = still",
+        "moving = moving & ~stopping",
         "pass",
         f"{SOLVERS}::test_until_rest_goes_on_with_what_moves_and_returns_every_example_in_its_place",
     ),

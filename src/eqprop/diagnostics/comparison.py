@@ -242,13 +242,13 @@ def measures(found: Tensor, right: Tensor) -> tuple[float, float, float, float]:
 
 def settled(network: Network, estimator: Estimator, made: Estimate) -> Settling:
     free, nudged = made.free, made.nudged
-    plain = {node: float(change.max()) for node, change in free.change.items()}, float(free.sweeps.double().mean())
+    plain = {node: float(change.max()) for node, change in free.residuals.items()}, float(free.sweeps.double().mean())
     if nudged is None:
         return Settling(*plain)
     states = isinstance(estimator, EquilibriumPropagation)  # what others call nudged may be a response, or complex
     return Settling(
         *plain,
-        {node: float(change.max()) for node, change in nudged.change.items()},
+        {node: float(change.max()) for node, change in nudged.residuals.items()},
         float(nudged.sweeps.double().sum()) / len(free.sweeps),
         switched_winners(network, free.state, nudged.state) if states else None,
         crossed_corners(network, free.state, nudged.state) if states else None,

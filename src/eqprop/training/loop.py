@@ -87,7 +87,7 @@ class EpochMetrics:
     SUMS = (
         *("examples", "loss", "correct", "free_residual", "free_sweeps"),
         *("nudged", "nudged_residual", "nudged_sweeps"),
-        *("responses", "response_norm", "unstable"),
+        *("response_norm", "unstable"),
     )
     PEAKS = ("free_residual_worst", "nudged_residual_worst")
 
@@ -100,7 +100,6 @@ class EpochMetrics:
         assert free is not None
         assert scores is not None
         zero = loss.new_zeros(())
-        response = nudged if nudged is not None and nudged.unstable is not None else None
         parts = [
             loss.new_tensor(len(y)),
             loss.detach() * len(y),
@@ -110,9 +109,8 @@ class EpochMetrics:
             loss.new_tensor(len(nudged.residual)) if nudged else zero,
             nudged.residual.sum() if nudged else zero,
             nudged.sweeps.sum() if nudged else zero,
-            loss.new_tensor(len(response.residual)) if response else zero,
-            length(response.state).sum() if response else zero,
-            response.unstable.sum() if response and response.unstable is not None else zero,
+            length({node: value.abs() for node, value in nudged.state.items()}).sum() if nudged else zero,
+            nudged.unstable.sum() if nudged else zero,
         ]
         self.sums += torch.stack([part.double() for part in parts])
         worst = [free.residual.max().double(), nudged.residual.max().double() if nudged else zero.double()]
@@ -125,10 +123,9 @@ class EpochMetrics:
         row = {name: sums[name] / examples for name in ("loss", "free_residual", "free_sweeps")}
         row |= {"accuracy": sums["correct"] / examples, "free_residual_worst": worst["free_residual_worst"]}
         if nudged:
-            row |= {name: sums[name] / nudged for name in ("nudged_residual", "nudged_sweeps")}
+            means = ("nudged_residual", "nudged_sweeps", "response_norm", "unstable")
+            row |= {name: sums[name] / nudged for name in means}
             row["nudged_residual_worst"] = worst["nudged_residual_worst"]
-        if responses := sums["responses"]:
-            row |= {name: sums[name] / responses for name in ("response_norm", "unstable")}
         return row
 
 
