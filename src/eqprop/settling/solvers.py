@@ -127,7 +127,7 @@ class Solution(NamedTuple):
                 unknown unless nothing changed.
             sweeps: how many sweeps each example took.
             tolerance: the distance to rest, in ``norm``, up to which an example counts as settled.
-            start: where the sweeps started, so that nodes can be held to how far they came (``arrived``); default: the
+            start: where the sweeps started, so that nodes can be held to how far they came (``rest``); default: the
                 first of ``states``.
             least: the fewest sweeps after which an example may count as settled (``crossing``).
             memory: see ``Solution.memory``.
@@ -136,15 +136,13 @@ class Solution(NamedTuple):
         with torch.no_grad():
             changes = [norm(before, after) for before, after in itertools.pairwise(states[-3:])]
             recent = [stacked(change) for change in changes]
-            if len(recent) > 1:
-                noise = rounding(norm, state)
-                distance = distance_to_rest(recent, noise)
-                travelled = stacked(norm(states[0] if start is None else start, state))
-                near = (distance <= tolerance) & arrived(recent, noise, travelled)
-            else:
-                distance = distance_to_rest(recent, torch.zeros_like(recent[-1]))
-                near = distance <= tolerance
             residual = recent[-1].amax(0)
+            if len(recent) > 1:
+                distance, arrived = rest(recent, norm, states[0] if start is None else start, state, tolerance)
+                near = (distance <= tolerance) & arrived
+            else:
+                distance = torch.where(residual == 0, residual, torch.inf)
+                near = residual == 0
             status = judged(residual, near, sweeps >= least)
         return cls(state, changes[-1], torch.full_like(residual, sweeps, dtype=torch.int64), status, distance, memory)
 
@@ -208,52 +206,44 @@ def stacked(residuals: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(residuals.values()))
 
 
-def distance_to_rest(recent: Sequence[Tensor], rounding: Tensor) -> Tensor:
-    """(batch,): residual * rho / (1 - rho), rho being the larger of the last ratios of successive residuals.
+def rest(recent: Sequence[Tensor], norm: Norm, start: State, state: State, tolerance: float) -> tuple[Tensor, Tensor]:
+    """How far ``state`` is from rest, and whether each of its nodes has come nearly as far as it will.
 
-    That is the sum of all changes to come, if each is rho times the one before. Infinite where rho is unknown or not
-    below 1.
-
-    Args:
-        recent: the residuals of the last sweeps, (nodes, batch) each, oldest first: three for two ratios.
-        rounding: (nodes, batch): smaller residuals are rounding errors, which shrink no further: they count as the
-            distance.
-    """
-    sizes = [each.amax(0) for each in recent]
-    last, rho = sizes[-1], contraction(sizes)
-    distance = torch.where(rho < 1, last * rho / (1 - rho), torch.inf)
-    return torch.where(last <= rounding.amax(0), last, distance)
-
-
-def arrived(recent: Sequence[Tensor], rounding: Tensor, travelled: Tensor) -> Tensor:
-    """(batch,) bool: whether what is left to each node is at most a tenth of how far it came since the start.
+    With rho the larger of the last ratios of successive residuals, residual * rho / (1 - rho) is the sum of all
+    changes to come, if each is rho times the one before. Residuals within rounding shrink no further, and count as the
+    distance themselves.
 
     A force that has hardly reached a node moves it by less than any tolerance, and yet may still turn its displacement
-    round: then the node learns from the wrong sign. A node's own contraction is taken for at most ``SLOWEST``.
+    round: the node would then learn from the wrong sign. So what is left to each node by itself must also be at most a
+    tenth of how far it came from ``start``, or ``tolerance`` times that, if this is more; a node whose changes do not
+    shrink is taken to shrink by ``SLOWEST``.
 
     Args:
-        recent: at least two residuals, (nodes, batch) each, oldest first.
-        rounding: (nodes, batch): nodes that change by less are at rest.
-        travelled: (nodes, batch): the norm of each node's change since the start.
+        recent: the residuals of the last two or three sweeps, (nodes, batch) each, oldest first.
+
+    Returns:
+        distance: (batch,), infinite where residuals do not shrink.
+        arrived: (batch,) bool: whether little is left to every node.
     """
-    last, rho = recent[-1], contraction(recent).clamp(max=SLOWEST)
-    return ((last * rho <= 0.1 * (1 - rho) * travelled) | (last <= rounding)).all(0)
+    zero = {node: value.new_zeros(()).expand_as(value) for node, value in state.items()}
+    nodes = torch.stack([*recent, stacked(norm(start, state)), stacked(norm(zero, state))])
+    # Of the whole state first, then of each node: (1 + nodes, batch) each.
+    *rows, travelled, size = torch.cat([nodes.amax(1, keepdim=True), nodes], 1).unbind()
+    last, noise = rows[-1], rounding(state) * size
+    rho = last / rows[-2]
+    if len(rows) > 2:
+        rho = torch.maximum(rho, rows[-2] / rows[-3])
+    left = torch.where(last <= noise, last, last * rho / (1 - rho).clamp_min(0))  # infinite where rho is 1 or more
+    most = last * (SLOWEST / (1 - SLOWEST))
+    arrived = (torch.minimum(left, most) <= torch.maximum(max(0.1, tolerance) * travelled, noise))[1:].all(0)
+    return left[0].nan_to_num(torch.inf, torch.inf), arrived
 
 
-def contraction(recent: Sequence[Tensor]) -> Tensor:
-    """The larger of the last two ratios of successive values; infinite where there is none."""
-    ratios = [after / before for before, after in itertools.pairwise(recent[-3:])]
-    return torch.stack(ratios).amax(0) if ratios else torch.full_like(recent[-1], torch.inf)
-
-
-def rounding(norm: Norm, state: State) -> Tensor:
-    """(nodes, batch): a residual that the precision of states and messages causes by itself."""
+def rounding(state: State) -> float:
+    """The share of a state that its own precision and that of messages may change in any sweep."""
     first = next(iter(state.values()))
     device, unit = first.device.type, 4 * torch.finfo(first.dtype).eps
-    if torch.is_autocast_enabled(device):
-        unit = max(unit, torch.finfo(torch.get_autocast_dtype(device)).eps)
-    zero = {node: value.new_zeros(()).expand_as(value) for node, value in state.items()}
-    return unit * stacked(norm(zero, state))
+    return max(unit, torch.finfo(torch.get_autocast_dtype(device)).eps) if torch.is_autocast_enabled(device) else unit
 
 
 def judged(residual: Tensor, near: Tensor, crossed: bool) -> Tensor:
@@ -264,8 +254,8 @@ def judged(residual: Tensor, near: Tensor, crossed: bool) -> Tensor:
         near: (batch,) bool: which examples seem to be near rest.
         crossed: whether there were enough sweeps for a signal to cross the network.
     """
-    status = (~(near if crossed else residual == 0)).to(torch.int8)  # SETTLED is 0, OUT_OF_SWEEPS is 1
-    return status.masked_fill(~residual.isfinite(), Status.NON_FINITE)
+    status = (near if crossed else residual == 0).logical_not().to(torch.int8)  # SETTLED is 0, OUT_OF_SWEEPS is 1
+    return torch.where(residual < torch.inf, status, int(Status.NON_FINITE))
 
 
 class Solver(ABC):
@@ -284,7 +274,7 @@ class FixedSweeps(Solver):
     """A fixed number of sweeps: every example takes as many.
 
     ``tolerance`` changes nothing but the status: an example counts as settled if its estimated distance to rest, in
-    ``norm``, is at most this, if little is left to each node of how far it came (``arrived``), and if ``n`` sweeps are
+    ``norm``, is at most this, if little is left to each node of how far it came (``rest``), and if ``n`` sweeps are
     enough for a signal to cross the network (``crossing``). A single sweep tells no distance: an example is then
     settled only if nothing changed.
     """
@@ -314,8 +304,8 @@ class FixedSweeps(Solver):
 class UntilConverged(Solver):
     """Sweeps until an example is within ``tolerance`` of rest, at most ``max_sweeps`` times.
 
-    That is: its last change and its estimated distance to rest (``distance_to_rest``) are at most ``tolerance``, little
-    is left to each node of how far it came (``arrived``), and a signal has had the sweeps to cross the network
+    That is: its last change and its estimated distance to rest (``rest``) are at most ``tolerance``, little
+    is left to each node of how far it came, and a signal has had the sweeps to cross the network
     (``crossing``). ``norm`` says what a node's change is: by default
     the largest of any unit. An example that has settled stays as it is, so its result does not depend on the rest of
     its batch; one that is no longer finite stops too. Once a quarter of the examples has stopped, the sweeps go on
@@ -356,12 +346,11 @@ class UntilConverged(Solver):
             quiet = moving & ~(residual > self.tolerance)  # or not finite
             if not over and (count < least or not quiet.any()):
                 continue
-            noise = rounding(self.norm, state)
-            distance = distance_to_rest(recent, noise)
-            near = quiet & (distance <= self.tolerance)
             if count > 1:
-                near &= arrived(recent, noise, stacked(self.norm(start, state)))
-            status = judged(residual, near, count >= least)
+                distance, arrived = rest(recent, self.norm, start, state, self.tolerance)
+            else:
+                distance, arrived = torch.where(residual == 0, residual, torch.inf), residual == 0
+            status = judged(residual, quiet & arrived & (distance <= self.tolerance), count >= least)
             stopping = moving if over else moving & (status != Status.OUT_OF_SWEEPS)
             if not (found := len(examples := stopping.nonzero().squeeze(1))):
                 continue
