@@ -204,15 +204,83 @@ def test_sweeps(sweep):
 
 
 class Flatters(ep.Solver):
-    def __call__(self, landscape, start):
+    def __call__(self, landscape, start, memory=None):
         settled = ep.FixedSweeps(1)(landscape, start)
-        return settled._replace(change={node: 0 * value for node, value in settled.change.items()})
+        return settled._replace(residuals={node: 0 * value for node, value in settled.residuals.items()})
+
+
+class Claims(ep.Solver):
+    """Wrong in one field of its solution."""
+
+    def __init__(self, **fields):
+        self.fields = fields
+
+    def __call__(self, landscape, start, memory=None):
+        return ep.FixedSweeps(2)(landscape, start)._replace(**self.fields)
 
 
 def test_solvers():
     testing.check_solver(ep.FixedSweeps(1), network())
     with torch.no_grad(), pytest.raises(AssertionError, match="would still move"):
         testing.check_solver(Flatters(), network())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"status": torch.zeros(3), "distance": torch.zeros(3)}, "the status says SETTLED"),
+        ({"status": torch.full((3,), 7)}, "status"),
+        ({"distance": torch.zeros(())}, "one number an example"),
+        ({"memory": {"velocity": torch.zeros(2, 4)}}, "2 rows for 3 examples"),
+    ],
+)
+def test_what_solvers_claim(fields, message):
+    with pytest.raises(AssertionError, match=message):
+        testing.check_solver(Claims(**fields), network())
+
+
+def kept(module):
+    """Its parameters: where they are, what they hold and in which precision."""
+    return [(name, p.data_ptr(), p.dtype, p.detach().clone()) for name, p in module.named_parameters()]
+
+
+CHECKS = {
+    "map": lambda: (ep.Dense(UNITS, UNITS), testing.check_map, ()),
+    "coupling": lambda: (synapse(), testing.check_coupling, ({"a": UNITS, "b": UNITS},)),
+    "loss": lambda: (
+        ep.ReadoutCrossEntropy("a", UNITS, 4),
+        testing.check_loss,
+        (torch.tensor([0, 3, 1]), {"a": UNITS}),
+    ),
+}
+
+
+def unchanged(module, check):
+    module.train()
+    before = kept(module)
+    check()
+    for (name, where, dtype, value), (same, at, now, held) in zip(before, kept(module), strict=True):
+        assert (name, where, dtype) == (same, at, now)
+        assert torch.equal(value, held)
+    assert before
+    assert before[0][2] == torch.float32
+    assert module.training
+
+
+@pytest.mark.parametrize("what", CHECKS)
+def test_checks_leave_modules_as_they_are(what):
+    module, check, arguments = CHECKS[what]()
+    if what == "loss":
+        module.bind({"a": ep.Node(UNITS, ep.tanh)})
+    unchanged(module, lambda: check(module, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("check", "what"), [(testing.check_sweep, ep.alternating), (testing.check_solver, ep.FixedSweeps(20))]
+)
+def test_checks_leave_networks_as_they_are(check, what):
+    net = network()
+    unchanged(net, lambda: check(what, net))
 
 
 def test_a_loss_that_mixes_examples():

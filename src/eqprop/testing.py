@@ -1,11 +1,13 @@
 """The conformance suite: what every plug-in is held to, a user's included.
 
+Modules and networks are checked in float64 on a copy: what is passed in stays as it is.
 Each check raises ``AssertionError``. Each draws from a generator that it seeds itself, and so says the same every time.
 """
 
 from __future__ import annotations
 
 import cmath
+import copy
 import math
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
@@ -20,7 +22,7 @@ from eqprop.energy.maps import Map, example_dims, sum_per_example
 from eqprop.energy.network import Landscape, Network
 from eqprop.energy.units import Unit
 from eqprop.errors import InputError
-from eqprop.settling.solvers import Solver
+from eqprop.settling.solvers import Solver, Status
 from eqprop.settling.sweeps import Sweep
 
 Arguments = ParamSpec("Arguments")
@@ -71,7 +73,7 @@ def check_unit(activation: Unit, low: float = -3.0, high: float = 3.0) -> None:
 @repeatable
 def check_map(map: Map, batch: int = 2) -> None:
     """``linearize`` states the value, the derivative and its transpose; ``transpose`` and ``linear`` agree with it."""
-    map = map.double()
+    map = copy.deepcopy(map).double()
     pre, step = (torch.randn(batch, *map.in_shape, dtype=torch.float64) for _ in range(2))
     post = torch.randn(batch, *map.out_shape, dtype=torch.float64)
     carried = map.linearize(pre)
@@ -119,7 +121,7 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
 
     ``shapes``: node -> shape of one example, for each of the coupling's nodes (which is bound to its nodes already).
     """
-    coupling = coupling.double()
+    coupling = copy.deepcopy(coupling).double()
     states = [torch.randn(batch, *shapes[node], dtype=torch.float64) for node in coupling.nodes]
     for node in coupling.nodes:
         derived = Coupling.drive(coupling, node, *states)
@@ -193,7 +195,7 @@ def check_loss(
 
     ``within``: where the loss takes states from; default: anywhere.
     """
-    loss = loss.double()
+    loss = copy.deepcopy(loss).double()
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         normal = torch.randn(batch, *shape, dtype=torch.float64)
@@ -257,20 +259,35 @@ def check_sweep(sweep: Sweep, network: Network, batch: int = 3) -> None:
 @repeatable
 @torch.no_grad()
 def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
-    """Where a solver says it is at rest, every node's response is its state. For a network that settles."""
+    """Where a solver says it is at rest, every node's response is its state. For a network that settles.
+
+    To ten times the residual, and where the status says SETTLED to ten times the distance, as it claims: both are
+    numbers of units' changes, so the solver's ``norm`` must be ``max_norm``.
+    """
     landscape, start = begin(network, batch)
     settled = solver(landscape, start)
-    assert settled.residual.shape == settled.sweeps.shape == (batch,), "residual and sweeps are one number an example."
+    for name in ("residual", "sweeps", "status", "distance"):
+        shape = tuple(getattr(settled, name).shape)
+        assert shape == (batch,), f"{solver}: {name} has shape {shape}; it must be one number an example, ({batch},)."
+    known = set(Status)
+    assert known.issuperset(settled.status.tolist()), f"{solver}: status {settled.status.tolist()} is not of {known}."
+    for name, value in (settled.memory or {}).items():
+        assert len(value) == batch, f"{solver}: memory {name!r} has {len(value)} rows for {batch} examples."
     for node, value in settled.state.items():
         gap = (landscape.relax(settled.state, [node])[node] - value).abs().amax(example_dims(value))
         assert bool((gap <= 10 * settled.residual + 1e-12).all()), (
             f"{solver}: {node!r} would still move by {float(gap.max()):.1e}; the residual says "
             f"{float(settled.residual.max()):.1e}."
         )
+        claimed = torch.where(settled.settled, settled.distance, torch.inf)
+        assert bool((gap <= 10 * claimed + 1e-12).all()), (
+            f"{solver}: {node!r} would still move by {float(gap[settled.settled].max()):.1e} where the status says "
+            f"SETTLED, within {float(settled.distance[settled.settled].max()):.1e} of rest."
+        )
 
 
 def begin(network: Network, batch: int) -> tuple[Landscape, dict[str, Tensor]]:
-    network = network.double()
+    network = copy.deepcopy(network).double()
     landscape = network.landscape(torch.randn(batch, *network.nodes[network.input].shape, dtype=torch.float64))
     return landscape, landscape.zeros()
 

@@ -260,7 +260,7 @@ def test_settling_is_reported_node_by_node():
     found = diagnostics.compare(net, x, y, {"ep": estimator, "exact": ep.ImplicitDifferentiation(FAR)})
     went = found.settling["ep"]
     with torch.no_grad():
-        change = free(net.landscape(x), net.landscape(x).zeros()).change
+        change = free(net.landscape(x), net.landscape(x).zeros()).residuals
     assert went.free_residual == {node: float(each.max()) for node, each in change.items()}
     assert set(went.nudged_residual) == {"layer1", "layer2"}
     assert (went.free_sweeps, went.nudged_sweeps) == (4, 12)

@@ -261,7 +261,7 @@ def test_messages_of_16_bits():
 
 
 class Never(ep.Solver):
-    def __call__(self, landscape, start):
+    def __call__(self, landscape, start, memory=None):
         raise AssertionError("settled before the network was checked")
 
 

@@ -15,10 +15,10 @@ def test_the_residual_is_the_last_sweeps_largest_change(sweep, sweeps):
         settled = ep.FixedSweeps(sweeps, sweep)(scene, state)
         before = ep.FixedSweeps(sweeps - 1, sweep)(scene, state).state if sweeps > 1 else state
     for node, value in settled.state.items():
-        torch.testing.assert_close(settled.change[node], (value - before[node]).abs().amax(1), rtol=0, atol=0)
-    torch.testing.assert_close(settled.residual, torch.stack(list(settled.change.values())).amax(0))
+        torch.testing.assert_close(settled.residuals[node], (value - before[node]).abs().amax(1), rtol=0, atol=0)
+    torch.testing.assert_close(settled.residual, torch.stack(list(settled.residuals.values())).amax(0))
     assert settled.sweeps.tolist() == [sweeps] * 3
-    assert float(settled.change[settled.worst_node()].max()) == float(settled.residual.max())
+    assert float(settled.residuals[settled.worst_node()].max()) == float(settled.residual.max())
 
 
 def test_sweeps_compose():
@@ -37,7 +37,8 @@ def test_until_rest_takes_as_many_sweeps_as_it_says_and_no_fewer_would_do():
         for i, taken in enumerate(settled.sweeps.tolist()):
             assert 1 < taken < 500
             same, sooner = (ep.FixedSweeps(n)(scene, state) for n in (taken, taken - 1))
-            assert float(same.residual[i]) <= 1e-6 < float(sooner.residual[i])
+            assert float(same.residual[i]) <= 1e-6
+            assert float(settled.distance[i]) <= 1e-6 < float(sooner.distance[i])
             for node, value in settled.state.items():
                 # To rounding: a matrix product of fewer rows may add in another order.
                 torch.testing.assert_close(same.state[node][i], value[i], rtol=0, atol=1e-14)
@@ -81,6 +82,8 @@ def test_a_relative_change_asks_the_same_of_large_and_of_small_activity():
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(parameter)  # a linear network without biases: its states scale with its input
+        else:
+            parameter.data.mul_(0.5)
     x = torch.randn(6, 4, dtype=torch.float64)
 
     def sweeps(measure, size):
@@ -113,7 +116,8 @@ def test_one_example_that_is_not_finite_spoils_no_other():
             ep.UntilConverged(1e-8, 200)(scene, scene.zeros()) for scene in (network.landscape(v) for v in (x, spoilt))
         )
     assert ill.residual.isfinite().tolist() == [True, False, True]
-    assert ill.sweeps.tolist() == [int(well.sweeps[0]), 200, int(well.sweeps[2])]
+    assert ill.sweeps.tolist() == [int(well.sweeps[0]), 2, int(well.sweeps[2])]  # no longer than a NaN travels
+    assert ill.status.tolist() == [0, ep.settling.Status.NON_FINITE, 0]
     for node, value in well.state.items():
         torch.testing.assert_close(ill.state[node][[0, 2]], value[[0, 2]], rtol=0, atol=1e-14)
 

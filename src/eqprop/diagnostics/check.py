@@ -302,7 +302,7 @@ def residuals(landscape: Landscape, state: State, sweep: Sweep) -> dict[str, lis
     for _ in range(2 * SWEEPS):
         settled = once(landscape, state)
         state = settled.state
-        for node, change in settled.change.items():
+        for node, change in settled.residuals.items():
             found[node].append(float(change.max()))
     return found
 

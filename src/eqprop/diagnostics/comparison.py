@@ -241,19 +241,17 @@ def measures(found: Tensor, right: Tensor) -> tuple[float, float, float, float]:
 
 def settled(network: Network, estimator: Estimator, made: Estimate) -> Settling:
     free, nudged = made.free, made.nudged
-    went = Settling(worst_changes(free), float(free.sweeps.double().mean()))
+    plain = {node: float(change.max()) for node, change in free.residuals.items()}, float(free.sweeps.double().mean())
     if nudged is None:
-        return went
-    sweeps = float(nudged.sweeps.double().sum()) / len(free.sweeps)
-    went = replace(went, nudged_residual=worst_changes(nudged), nudged_sweeps=sweeps)
-    if not isinstance(estimator, EquilibriumPropagation):  # what others call nudged may be a response, or complex
-        return went
-    pair = network, free.state, nudged.state
-    return replace(went, switched_winners=switched_winners(*pair), crossed_corners=crossed_corners(*pair))
-
-
-def worst_changes(solution: Solution) -> dict[str, float]:
-    return {node: float(change.max()) for node, change in solution.change.items()}
+        return Settling(*plain)
+    states = isinstance(estimator, EquilibriumPropagation)  # what others call nudged may be a response, or complex
+    return Settling(
+        *plain,
+        {node: float(change.max()) for node, change in nudged.residuals.items()},
+        float(nudged.sweeps.double().sum()) / len(free.sweeps),
+        switched_winners(network, free.state, nudged.state) if states else None,
+        crossed_corners(network, free.state, nudged.state) if states else None,
+    )
 
 
 # -- how it is shown --

@@ -87,15 +87,15 @@ class AgnosticEP(Estimator):
                 compare(forms.states, present, cost, [(beta, 1 / (high - low))], state, state), parameters
             )
 
-        once, state = replace(self.nudged, n=1), free.state
+        once, state, states = replace(self.nudged, n=1), free.state, [free.state]
         with moving(parameters) as move, torch.enable_grad():
             first = free if low == 0 else settle(landscape, low, state, self.nudged)
             held = slope(landscape.rebuilt(), low, first.state)
             for _ in range(self.nudged.n):
                 present = landscape.rebuilt()
                 second = settle(present, high, state, once)
-                state = second.state
+                state, states = second.state, [*states[-2:], second.state]
                 found = tuple(s - h for s, h in zip(slope(present, high, state), held, strict=True))
                 move([-self.epsilon * (high - low) * each for each in found])
-        second = second._replace(sweeps=self.nudged.n * second.sweeps)
+        second = self.nudged.solution(landscape, free.state, states)
         return GradientEstimate(found, second if low == 0 else joined([first, second]))

@@ -71,7 +71,7 @@ class ContinualEP(Estimator):
             for beta, weight in zip(stencil.betas, stencil.weights, strict=True):
                 if beta == 0:
                     continue
-                (nudge, _), state = nudge_of(cost, [beta]), free.state
+                (nudge, _), state, states = nudge_of(cost, [beta]), free.state, [free.state]
                 last: complex = 0.0
                 for _ in range(self.nudged.n):
                     present = landscape.rebuilt()
@@ -81,6 +81,6 @@ class ContinualEP(Estimator):
                     seen = compare(forms.states, present, cost, [(last, -weight), (beta, weight)], state, both)
                     total = [t + g for t, g in zip(total, self.rule(seen, parameters), strict=True)]
                     move([-self.rate * t for t in total])
-                    last, state = beta, swept.state
-                settled.append(swept._replace(sweeps=self.nudged.n * swept.sweeps))
+                    last, state, states = beta, swept.state, [*states[-2:], swept.state]
+                settled.append(self.nudged.solution(landscape, free.state, states))
         return GradientEstimate(tuple(total), joined(settled))

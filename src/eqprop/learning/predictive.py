@@ -15,7 +15,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 
 import torch
 from torch import Tensor
@@ -174,6 +174,7 @@ def settled_through(
     rest = landscape.zeros()
     passed, done = {0: rest}, 0
 
+    @wraps(solver.sweep)
     def sweep(landscape: Landscape, state: State) -> State:
         nonlocal done
         state, done = solver.sweep(landscape, state), done + 1

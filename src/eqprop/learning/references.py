@@ -5,9 +5,10 @@ Both serve wherever an estimator does.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from eqprop.energy.nodes import State
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
+from eqprop.settling.crossing import crossing
 from eqprop.settling.solvers import FixedSweeps, Solution, Solver
 from eqprop.settling.starts import one_pass
 from eqprop.settling.sweeps import synchronous
@@ -37,16 +39,18 @@ class BackpropagationThroughTime(Estimator):
             raise InputError(f"last {self.last} must be between 1 and the free phase's {self.free.n} sweeps.")
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
-        state = landscape.zeros()
-        before = self.free.n - self.last
-        with torch.no_grad():
-            if before:
-                state = replace(self.free, n=before)(landscape, state).state
         with torch.enable_grad():
             unrolled = landscape.rebuilt()
-            settled = replace(self.free, n=self.last)(unrolled, state)
-        change = {node: value.detach() for node, value in settled.change.items()}
-        free = Solution(detached(settled.state), change, settled.sweeps + before)
+        counting = itertools.count(1)
+
+        @wraps(self.free.sweep)
+        def sweep(landscape: Landscape, state: State) -> State:
+            last = next(counting) > self.free.n - self.last
+            with torch.set_grad_enabled(last):
+                return self.free.sweep(unrolled if last else landscape, state)
+
+        settled = replace(self.free, sweep=sweep)(landscape, landscape.zeros())
+        free = settled._replace(state=detached(settled.state))
         return free, partial(through, unrolled, settled.state)
 
 
@@ -114,13 +118,14 @@ class ImplicitDifferentiation(Estimator):
             source = [torch.zeros_like(p) if g is None else g for p, g in zip(points, gradient, strict=True)]
             adjoint = source
             outputs = [moved[node] for node in names]
-            for _ in range(self.steps):
+            least = crossing(landscape, synchronous)  # before them some node has not received its share
+            for step in range(1, self.steps + 1):
                 pulled = torch.autograd.grad(outputs, points, adjoint, retain_graph=True, allow_unused=True)
                 new = [c if a is None else c + a for c, a in zip(source, pulled, strict=True)]
                 change = max(float((n - a).abs().max()) for n, a in zip(new, adjoint, strict=True))
                 size = max(float(n.abs().max()) for n in new)
                 adjoint = new
-                if change <= self.tolerance * size:
+                if step >= least and change <= self.tolerance * size:
                     break
             else:
                 raise NotSettledError(

@@ -3,6 +3,9 @@
 from eqprop.settling.conjugate_gradients import (
     ConjugateGradients as ConjugateGradients,
 )
+from eqprop.settling.crossing import (
+    crossing as crossing,
+)
 from eqprop.settling.solvers import (
     FixedSweeps as FixedSweeps,
 )
@@ -14,6 +17,9 @@ from eqprop.settling.solvers import (
 )
 from eqprop.settling.solvers import (
     Solver as Solver,
+)
+from eqprop.settling.solvers import (
+    Status as Status,
 )
 from eqprop.settling.solvers import (
     UntilConverged as UntilConverged,

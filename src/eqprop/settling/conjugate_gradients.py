@@ -13,7 +13,7 @@ from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
 from eqprop.settling.displacement import slope_of
-from eqprop.settling.solvers import Solution, Solver
+from eqprop.settling.solvers import Solution, Solver, Status
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,11 @@ class ConjugateGradients(Solver):
     """Solves a symmetric linear landscape (``tangent``), example by example, each iteration at a sweep's cost.
 
     Where no term couples two nodes of one colour, one colour is eliminated exactly and the iteration runs on the
-    other. An example stops when a sweep would move none of its units by more than ``tolerance`` times its force's
-    first step, or when it meets negative curvature: its state was then no stable equilibrium, and ``unstable`` says so.
+    other. An example has settled when a sweep would move none of its units by more than ``tolerance`` times its force's
+    first step. It stops as UNSTABLE at negative curvature, as the state that the landscape is linear around is then no
+    stable equilibrium; and as NON_FINITE where a force or a residual is infinite or NaN: its state is then NaN.
+
+    The estimated distance to rest is the residual: how far the next sweep would move a unit.
 
     Raises:
         InputError: the landscape is not linear, or its feedback is not the transpose of its feedforward path.
@@ -35,7 +38,7 @@ class ConjugateGradients(Solver):
         if self.iterations < 1 or self.tolerance < 0:
             raise InputError(f"{self}: iterations must be at least 1 and tolerance not negative.")
 
-    def __call__(self, landscape: Landscape, start: State) -> Solution:
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
         """``start`` must be at rest: all zero."""
         slopes = {name: slope_of(name, node) for name, node in landscape.nodes.items()}
         fields: dict[str, Coupling] = {name: term for name, term in landscape.terms.items() if isinstance(term, Field)}
@@ -53,35 +56,43 @@ class ConjugateGradients(Solver):
         norm = landscape.inner(residual, p)
         first = largest(p)
         frontier = forced if forced.isdisjoint(others) else neighbours(free, forced)
-        unstable, moving = torch.zeros_like(norm, dtype=torch.bool), norm > 0
+        wild, unstable, moving = ~norm.isfinite(), torch.zeros_like(norm, dtype=torch.bool), norm > 0
         taken = torch.zeros_like(norm, dtype=torch.int64)
         for _ in range(self.iterations):
             if not moving.any():
                 break
-            # The first steps reach no further than the force has spread: what is silent is not asked.
+            # At first only nodes within a few edges of the force are non-zero: the other terms are skipped.
             along = start | p
             along = along | incident(free, frontier).relax(along, others)
-            frontier = neighbours(free, frontier)
-            heard = incident(free, frontier)
+            reached = frontier | (neighbours(free, frontier) & set(others))
+            heard = incident(free, reached)
             image = {n: q[n] - heard.drive(along, n) for n in kept}  # (D^-1 - A) p, where p = D q
-            frontier = neighbours(free, frontier)
+            frontier = neighbours(free, reached)
             curvature = landscape.inner(p, image)
+            wild |= moving & ~curvature.isfinite()
             unstable |= moving & (curvature <= 0)
-            moving &= curvature > 0
+            moving &= (curvature > 0) & ~wild
             step = torch.where(moving, norm / curvature, 0)
             d = {n: torch.addcmul(value, expand_like(step, value), along[n]) for n, value in d.items()}
             residual = {n: torch.addcmul(residual[n], expand_like(step, residual[n]), image[n], value=-1) for n in kept}
             taken += moving
             moved = {n: slopes[n] * residual[n] for n in kept}
             new = landscape.inner(residual, moved)
-            moving &= largest(moved) > self.tolerance * first
+            wild |= moving & ~new.isfinite()
+            far = largest(moved) > self.tolerance * first if frontier == reached else new > 0  # or a node not reached
+            moving &= far & ~wild
             turn = torch.where(moving, new / norm, 0)
             q = {n: torch.addcmul(residual[n], expand_like(turn, q[n]), q[n]) for n in kept}
             p = {n: slopes[n] * q[n] for n in kept}
             norm = torch.where(moving, new, norm)
-        change = {n: largest({n: slopes[n] * residual[n]}) for n in kept}
-        change |= {n: torch.zeros_like(norm) for n in others}
-        return Solution(d, change, taken, unstable)
+        residuals = {n: largest({n: slopes[n] * residual[n]}) for n in kept}
+        residuals |= {n: torch.zeros_like(norm) for n in others}
+        residuals = {n: torch.where(wild, torch.nan, each) for n, each in residuals.items()}
+        d = {n: torch.where(expand_like(wild, value), torch.nan, value) for n, value in d.items()}
+        status = moving.to(torch.int8)  # SETTLED is 0, OUT_OF_SWEEPS is 1
+        status = status.masked_fill(unstable, Status.UNSTABLE).masked_fill(wild, Status.NON_FINITE)
+        distance = torch.stack(list(residuals.values())).amax(0).nan_to_num(nan=torch.inf)
+        return Solution(d, residuals, taken, status, distance)
 
     def _split(self, landscape: Landscape, forced: set[str]) -> tuple[list[str], list[str]]:
         """The nodes to iterate on, and those to eliminate."""
@@ -93,12 +104,12 @@ class ConjugateGradients(Solver):
 
 
 def incident(landscape: Landscape, frontier: set[str]) -> Landscape:
-    """The terms of ``landscape`` in which one of these nodes has a say."""
+    """The terms of ``landscape`` that involve one of these nodes."""
     return landscape.only({name: term for name, term in landscape.terms.items() if not frontier.isdisjoint(term.nodes)})
 
 
 def neighbours(landscape: Landscape, frontier: set[str]) -> set[str]:
-    """These nodes, and those that hear them."""
+    """These nodes, and those coupled to them."""
     return frontier.union(*(t.nodes for t in landscape.terms.values() if not frontier.isdisjoint(t.nodes)))
 
 

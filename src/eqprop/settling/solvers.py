@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
 import torch
@@ -14,6 +17,7 @@ from eqprop.energy.maps import example_dims
 from eqprop.energy.network import Landscape
 from eqprop.energy.nodes import State, length, select
 from eqprop.errors import InputError
+from eqprop.settling.crossing import crossing
 from eqprop.settling.sweeps import Sweep, alternating
 
 Norm = Callable[[State, State], dict[str, Tensor]]
@@ -47,68 +51,265 @@ def tiny(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).tiny
 
 
+class Status(IntEnum):
+    """How the settling of one example ended (``Solution.status``)."""
+
+    SETTLED = 0
+    """Near rest: the estimated distance is within the solver's tolerance, and a signal had time to cross the network
+    (``crossing``). Nothing to do."""
+    OUT_OF_SWEEPS = 1
+    """Not near rest, or not known to be, when the sweeps ended. Allow more sweeps or a larger tolerance; where changes
+    do not shrink, take smaller weights or learning rates, or another order of the sweep."""
+    NON_FINITE = 2
+    """A state, a force or a residual is infinite or NaN. Look for such values in the data and the parameters; if there
+    are none, take smaller weights or learning rates, or a slower sweep (``Leaky``)."""
+    UNSTABLE = 3
+    """The state that a linear phase starts from is no stable equilibrium. Settle that state further (more sweeps, a
+    smaller tolerance), raise the damping, or take smaller weights or learning rates."""
+
+    @property
+    def advice(self) -> str:
+        """What to do, in one sentence; empty for SETTLED."""
+        return ADVICE[self]
+
+
+ADVICE = {
+    Status.SETTLED: "",
+    Status.OUT_OF_SWEEPS: (
+        "Allow more sweeps (at least those that a signal needs to cross the network), or a larger tolerance."
+    ),
+    Status.NON_FINITE: (
+        "Look for values that are not finite in the data and the parameters; if there are none, take smaller weights "
+        "or learning rates, or a slower sweep (Leaky)."
+    ),
+    Status.UNSTABLE: (
+        "Settle the free phase further (more sweeps, a smaller tolerance), raise the damping, or take smaller weights "
+        "or learning rates."
+    ),
+}
+GROWING = (
+    "Its changes do not shrink from sweep to sweep, or there were too few sweeps to see. Allow more sweeps (at least "
+    "those that a signal needs to cross the network), or take smaller weights or learning rates, or another order of "
+    "the sweep (alternating, Leaky)."
+)
+
+
 class Solution(NamedTuple):
     """Where a solver stopped, and how well it did. Not settling is a value here, never an exception."""
 
     state: State
-    change: dict[str, Tensor]
+    residuals: dict[str, Tensor]
     """Node -> (batch,): its change in the last sweep; the largest of any unit, unless the solver measures otherwise."""
     sweeps: Tensor
     """(batch,) int64: sweeps that each example took."""
-    unstable: Tensor | None = None
-    """(batch,) bool: examples found to be at no stable equilibrium, by a solver that can tell."""
+    status: Tensor
+    """(batch,) int8: a ``Status`` for each example."""
+    distance: Tensor
+    """(batch,): the estimated distance to rest, measured as the residuals are; infinite where unknown or growing."""
+    memory: State | None = None
+    """What the solver wants back at the next phase: name -> (batch, ...); ``None`` for solvers that keep nothing."""
+
+    @classmethod
+    def from_states(
+        cls,
+        states: Sequence[State],
+        sweeps: int,
+        tolerance: float,
+        start: State | None = None,
+        least: int = 1,
+        norm: Norm = max_norm,
+        memory: State | None = None,
+    ) -> Solution:
+        """The solution of a solver whose sweeps ended with ``states``; its status is told from their changes.
+
+        Args:
+            states: the last three states, oldest first. After a single sweep there are two, and the distance is
+                unknown unless nothing changed.
+            sweeps: how many sweeps each example took.
+            tolerance: the distance to rest, in ``norm``, up to which an example counts as settled.
+            start: where the sweeps started, so that nodes can be held to how far they came (``rest``); default: the
+                first of ``states``.
+            least: the fewest sweeps after which an example may count as settled (``crossing``).
+            memory: see ``Solution.memory``.
+        """
+        state = states[-1]
+        with torch.no_grad():
+            changes = [norm(before, after) for before, after in itertools.pairwise(states[-3:])]
+            recent = [stacked(change) for change in changes]
+            residual = recent[-1].amax(0)
+            if len(recent) > 1:
+                distance, arrived = rest(recent, norm, states[0] if start is None else start, state, tolerance)
+                near = (distance <= tolerance) & arrived
+            else:
+                distance = torch.where(residual == 0, residual, torch.inf)
+                near = residual == 0
+            status = judged(residual, near, sweeps >= least)
+        return cls(state, changes[-1], torch.full_like(residual, sweeps, dtype=torch.int64), status, distance, memory)
 
     def select(self, examples: Tensor) -> Solution:
         """Some examples of it; (n,) int64."""
-        unstable = None if self.unstable is None else self.unstable[examples]
-        return Solution(select(self.state, examples), select(self.change, examples), self.sweeps[examples], unstable)
+        return Solution(
+            select(self.state, examples),
+            select(self.residuals, examples),
+            self.sweeps[examples],
+            self.status[examples],
+            self.distance[examples],
+            None if self.memory is None else select(self.memory, examples),
+        )
 
     @property
     def residual(self) -> Tensor:
         """(batch,): the change of the node that changed most in the last sweep."""
-        return torch.stack(list(self.change.values())).amax(0)
+        return stacked(self.residuals).amax(0)
+
+    @property
+    def settled(self) -> Tensor:
+        """(batch,) bool: examples near rest."""
+        return self.status == Status.SETTLED
+
+    @property
+    def unstable(self) -> Tensor:
+        """(batch,) bool: examples found to be at no stable equilibrium, by a solver that can tell."""
+        return self.status == Status.UNSTABLE
 
     def worst_node(self) -> str:
         """The node that changed most; one that is not finite counts as most of all."""
-        size = {node: float(change.nan_to_num(nan=torch.inf).max()) for node, change in self.change.items()}
+        size = {node: float(change.nan_to_num(nan=torch.inf).max()) for node, change in self.residuals.items()}
         return max(size, key=size.__getitem__)
+
+    def explain(self) -> str:
+        """One line on the example that is worst off, and what to do; "" where all are settled. Waits for the device."""
+        status, residual, distance = (each.tolist() for each in (self.status, self.residual, self.distance))
+        open = [i for i, each in enumerate(status) if each != Status.SETTLED]
+        if not open:
+            return ""
+
+        def badness(i: int) -> tuple[int, float, float]:
+            return SEVERITY.index(status[i]), distance[i], residual[i] if residual[i] == residual[i] else torch.inf
+
+        worst = max(open, key=badness)
+        one, kind = self.select(torch.tensor([worst], device=self.status.device)), Status(status[worst])
+        shrinking = kind != Status.OUT_OF_SWEEPS or distance[worst] < torch.inf
+        return (
+            f"{len(open)} of {len(status)} examples did not settle; the worst, example {worst}: {kind.name}, node "
+            f"{one.worst_node()!r} changed by {residual[worst]:.1e} in the last of {int(one.sweeps)} sweeps, estimated "
+            f"distance to rest {distance[worst]:.1e}. {kind.advice if shrinking else GROWING}"
+        )
+
+
+SEVERITY = (Status.OUT_OF_SWEEPS, Status.UNSTABLE, Status.NON_FINITE)
+"""From the least to the worst."""
+
+
+def stacked(residuals: dict[str, Tensor]) -> Tensor:
+    """(nodes, batch)"""
+    return torch.stack(list(residuals.values()))
+
+
+def rest(recent: Sequence[Tensor], norm: Norm, start: State, state: State, tolerance: float) -> tuple[Tensor, Tensor]:
+    """How far ``state`` is from rest, and whether each of its nodes has come nearly as far as it will.
+
+    With rho the larger of the last ratios of successive residuals, residual * rho / (1 - rho) is the sum of all
+    changes to come, if each is rho times the one before. Residuals within rounding shrink no further, and count as the
+    distance themselves.
+
+    A force that has hardly reached a node moves it by less than any tolerance, and yet may still turn its displacement
+    round: the node would then learn from the wrong sign. So what is left to each node by itself must also be at most a
+    tenth of how far it came from ``start``, or ``tolerance`` times that, if this is more; a node whose changes do not
+    shrink is taken to shrink by ``SLOWEST``.
+
+    Args:
+        recent: the residuals of the last two or three sweeps, (nodes, batch) each, oldest first.
+
+    Returns:
+        distance: (batch,), infinite where residuals do not shrink.
+        arrived: (batch,) bool: whether little is left to every node.
+    """
+    zero = {node: value.new_zeros(()).expand_as(value) for node, value in state.items()}
+    nodes = torch.stack([*recent, stacked(norm(start, state)), stacked(norm(zero, state))])
+    # Of the whole state first, then of each node: (1 + nodes, batch) each.
+    *rows, travelled, size = torch.cat([nodes.amax(1, keepdim=True), nodes], 1).unbind()
+    last, noise = rows[-1], rounding(state) * size
+    rho = last / rows[-2]
+    if len(rows) > 2:
+        rho = torch.maximum(rho, rows[-2] / rows[-3])
+    left = torch.where(last <= noise, last, last * rho / (1 - rho).clamp_min(0))  # infinite where rho is 1 or more
+    most = last * (SLOWEST / (1 - SLOWEST))
+    arrived = (torch.minimum(left, most) <= torch.maximum(max(0.1, tolerance) * travelled, noise))[1:].all(0)
+    return left[0].nan_to_num(torch.inf, torch.inf), arrived
+
+
+def rounding(state: State) -> float:
+    """The share of a state that its own precision and that of messages may change in any sweep."""
+    first = next(iter(state.values()))
+    device, unit = first.device.type, 4 * torch.finfo(first.dtype).eps
+    return max(unit, torch.finfo(torch.get_autocast_dtype(device)).eps) if torch.is_autocast_enabled(device) else unit
+
+
+def judged(residual: Tensor, near: Tensor, crossed: bool) -> Tensor:
+    """(batch,) int8 of ``Status``.
+
+    Args:
+        residual: (batch,), of the last sweep. Where it is exactly 0 the state is at rest, whatever else is known.
+        near: (batch,) bool: which examples seem to be near rest.
+        crossed: whether there were enough sweeps for a signal to cross the network.
+    """
+    status = (near if crossed else residual == 0).logical_not().to(torch.int8)  # SETTLED is 0, OUT_OF_SWEEPS is 1
+    return torch.where(residual < torch.inf, status, int(Status.NON_FINITE))
 
 
 class Solver(ABC):
-    """Takes a landscape from a start towards rest. Its fields are its hyper-parameters."""
+    """Takes a landscape from a start towards rest. Its fields are its hyper-parameters.
+
+    ``memory`` is what this solver returned with the last phase's ``Solution``, for the same examples; ``None`` at
+    first. A solver that keeps none ignores it.
+    """
 
     @abstractmethod
-    def __call__(self, landscape: Landscape, start: State) -> Solution: ...
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution: ...
 
 
 @dataclass(frozen=True)
 class FixedSweeps(Solver):
-    """A fixed number of sweeps: every example takes as many."""
+    """A fixed number of sweeps: every example takes as many.
+
+    ``tolerance`` changes nothing but the status: an example counts as settled if its estimated distance to rest, in
+    ``norm``, is at most this, if little is left to each node of how far it came (``rest``), and if ``n`` sweeps are
+    enough for a signal to cross the network (``crossing``). A single sweep tells no distance: an example is then
+    settled only if nothing changed.
+    """
 
     n: int
     sweep: Sweep = alternating
     norm: Norm = max_norm
+    tolerance: float = 1e-2
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InputError(f"n {self.n}: a solver takes at least one.")
+        if self.n < 1 or not self.tolerance > 0:
+            raise InputError(f"{self}: n must be at least 1 and tolerance positive.")
 
-    def __call__(self, landscape: Landscape, start: State) -> Solution:
-        before = state = start
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
+        states = deque([start], maxlen=3)
         for _ in range(self.n):
-            before, state = state, self.sweep(landscape, state)
-        change = self.norm(before, state)
-        batch = next(iter(change.values()))
-        return Solution(state, change, torch.full_like(batch, self.n, dtype=torch.int64))
+            states.append(self.sweep(landscape, states[-1]))
+        return self.solution(landscape, start, list(states))
+
+    def solution(self, landscape: Landscape, start: State, states: Sequence[State]) -> Solution:
+        """Its solution, if these are the last three states of its ``n`` sweeps (the last two, if ``n`` is 1)."""
+        least = crossing(landscape, self.sweep)
+        return Solution.from_states(states, self.n, self.tolerance, start, least, self.norm)
 
 
 @dataclass(frozen=True)
 class UntilConverged(Solver):
-    """Sweeps until no node of an example changes by more than ``tolerance``, at most ``max_sweeps`` times.
+    """Sweeps until an example is within ``tolerance`` of rest, at most ``max_sweeps`` times.
 
-    ``norm`` says what a node's change is: by default the largest of any unit. An example that has come to rest
-    stays as it is, so its result does not depend on the rest of its batch. Once a quarter of the examples rests, the
-    sweeps go on without them.
+    That is: its last change and its estimated distance to rest (``rest``) are at most ``tolerance``, little
+    is left to each node of how far it came, and a signal has had the sweeps to cross the network
+    (``crossing``). ``norm`` says what a node's change is: by default
+    the largest of any unit. An example that has settled stays as it is, so its result does not depend on the rest of
+    its batch; one that is no longer finite stops too. Once a quarter of the examples has stopped, the sweeps go on
+    without them.
 
     ``over_relaxation`` above 1 lets units go further than their response, by a factor that follows each example's
     own contraction (``Pace``) and is at most this: fewer sweeps where a network settles slowly. It is for sweeps in
@@ -127,37 +328,46 @@ class UntilConverged(Solver):
         if not 1 <= self.over_relaxation < 2:
             raise InputError(f"over_relaxation {self.over_relaxation} must be at least 1, which is none, and below 2.")
 
-    def __call__(self, landscape: Landscape, start: State) -> Solution:
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
+        least, state = crossing(landscape, self.sweep), start
         pace = Pace.first(self.over_relaxation, start) if self.over_relaxation > 1 else None
-        present, pace = self._once(landscape, start, pace)
-        rows = torch.arange(len(present.sweeps), device=present.sweeps.device)  # which examples are present
+        first = next(iter(start.values()))
+        left, rows = len(first), torch.arange(len(first), device=first.device)  # which examples are still there
         moving = torch.ones_like(rows, dtype=torch.bool)
-        done: list[tuple[Tensor, Solution]] = []
-        for count in range(2, self.max_sweeps + 1):
-            resting = moving & (present.residual <= self.tolerance)  # not finite counts as moving
-            still = moving & ~resting
-            left = int(still.sum())
+        recent: list[Tensor] = []  # the residuals of the last three sweeps
+        done: list[tuple[Tensor, Solution]] = []  # examples that stopped, by their rows in the batch
+        for count in range(1, self.max_sweeps + 1):
+            before, state = state, self.sweep(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
+            residuals = self.norm(before, state)
+            pace = pace and pace.after(before, state)
+            recent = [*recent[-2:], stacked(residuals)]
+            residual = recent[-1].amax(0)
+            over = count == self.max_sweeps
+            quiet = moving & ~(residual > self.tolerance)  # or not finite
+            if not over and (count < least or not quiet.any()):
+                continue
+            if count > 1:
+                distance, arrived = rest(recent, self.norm, start, state, self.tolerance)
+            else:
+                distance, arrived = torch.where(residual == 0, residual, torch.inf), residual == 0
+            status = judged(residual, quiet & arrived & (distance <= self.tolerance), count >= least)
+            stopping = moving if over else moving & (status != Status.OUT_OF_SWEEPS)
+            if not (found := len(examples := stopping.nonzero().squeeze(1))):
+                continue
+            present = Solution(state, residuals, torch.full_like(rows, count), status, distance)
+            if found == len(rows) and not done:
+                return present
+            done.append((rows[examples], present.select(examples)))
+            left -= found
             if not left:
                 break
-            done += taken(rows, present, resting)
-            moving = still
+            moving = moving & ~stopping
             if left <= 0.75 * len(moving):  # not at each one: what a synapse remembers is lost
                 go = moving.nonzero().squeeze(1)
-                landscape, present, rows, moving = landscape.select(go), present.select(go), rows[go], moving[go]
-                pace = pace and pace.select(go)
-            present, pace = self._once(landscape, present.state, pace)
-            present = present._replace(sweeps=torch.full_like(rows, count))
-        if not done:
-            return present
-        done += taken(rows, present, moving)
+                landscape, state, rows, moving = landscape.select(go), select(state, go), rows[go], moving[go]
+                start, recent, pace = select(start, go), [each[:, go] for each in recent], pace and pace.select(go)
         order = torch.cat([each for each, _ in done]).argsort()
         return joined([part for _, part in done]).select(order)
-
-    def _once(self, landscape: Landscape, state: State, pace: Pace | None) -> tuple[Solution, Pace | None]:
-        """One sweep, and the pace of the next one."""
-        once = FixedSweeps(1, self.sweep, self.norm)
-        new = once(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
-        return new, pace and pace.after(state, new.state)
 
 
 START = 1.2
@@ -206,18 +416,18 @@ class Pace(NamedTuple):
         return Pace(self.most, self.factor[examples], self.mu_squared[examples], self.size[examples])
 
 
-def taken(rows: Tensor, settled: Solution, which: Tensor) -> list[tuple[Tensor, Solution]]:
-    """The examples that ``which``, (batch,) bool, marks, with their rows; nothing where it marks none."""
-    examples = which.nonzero().squeeze(1)
-    return [(rows[examples], settled.select(examples))] if len(examples) else []
-
-
 def joined(parts: Sequence[Solution]) -> Solution:
-    """One after the other along the batch."""
-    first, unstable = parts[0], [each.unstable for each in parts if each.unstable is not None]
+    """One after the other along the batch; with memory if each part has some."""
+    memories = [part.memory for part in parts if part.memory is not None]
     return Solution(
-        {node: torch.cat([each.state[node] for each in parts]) for node in first.state},
-        {node: torch.cat([each.change[node] for each in parts]) for node in first.change},
-        torch.cat([each.sweeps for each in parts]),
-        torch.cat(unstable) if unstable else None,
+        concatenated([part.state for part in parts]),
+        concatenated([part.residuals for part in parts]),
+        torch.cat([part.sweeps for part in parts]),
+        torch.cat([part.status for part in parts]),
+        torch.cat([part.distance for part in parts]),
+        concatenated(memories) if len(memories) == len(parts) else None,
     )
+
+
+def concatenated(states: Sequence[State]) -> State:
+    return {name: torch.cat([state[name] for state in states]) for name in states[0]}

@@ -21,8 +21,8 @@ class FromFeedforward(Solver):
 
     solver: Solver
 
-    def __call__(self, landscape: Landscape, start: State) -> Solution:
-        return self.solver(landscape, feedforward(landscape, start))
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
+        return self.solver(landscape, feedforward(landscape, start), memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class FromState(Solver):
     state: State
     solver: Solver
 
-    def __call__(self, landscape: Landscape, start: State) -> Solution:
-        return self.solver(landscape, {node: self.state[node].to(value) for node, value in start.items()})
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
+        return self.solver(landscape, {node: self.state[node].to(value) for node, value in start.items()}, memory)
 
 
 def feedforward(landscape: Landscape, start: State) -> State:
@@ -45,11 +45,9 @@ def feedforward(landscape: Landscape, start: State) -> State:
 
 
 def one_pass(landscape: Landscape) -> Solution:
-    """The feedforward pass as a free phase of one sweep. Where no feedback is heard, nothing would move on."""
+    """The feedforward pass as a free phase of one sweep. Without feedback its state is the equilibrium: settled."""
     state = feedforward(landscape, landscape.zeros())
-    first = next(iter(state.values()))
-    still, one = first.new_zeros(len(first)), first.new_ones(len(first), dtype=torch.int64)
-    return Solution(state, dict.fromkeys(state, still), one)
+    return Solution.from_states([state, state], 1, torch.inf)
 
 
 def upstream(landscape: Landscape) -> dict[str, Landscape]:

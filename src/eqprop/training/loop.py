@@ -86,7 +86,7 @@ class EpochMetrics:
     SUMS = (
         *("examples", "loss", "accuracy", "free_residual", "free_sweeps"),
         *("nudged", "nudged_residual", "nudged_sweeps"),
-        *("responses", "response_norm", "unstable"),
+        *("response_norm", "unstable"),
     )
     PEAKS = ("free_residual_worst", "nudged_residual_worst")
     MEANS = (
@@ -104,25 +104,33 @@ class EpochMetrics:
         free, nudged, scores = record.free, record.nudged, record.scores
         assert free is not None
         assert scores is not None
-        correct = (scores.flatten(1).argmax(1) == y).sum()
-        sums = [loss.new_full((), len(y)), loss.detach() * len(y), correct, free.residual.sum(), free.sweeps.sum()]
-        peaks = [free.residual.max()]
-        if nudged is not None:
-            count = loss.new_full((), len(nudged.residual))
-            sums += [count, nudged.residual.sum(), nudged.sweeps.sum()]
-            peaks.append(nudged.residual.max())
-            if nudged.unstable is not None:
-                sums += [count, length(nudged.state).sum(), nudged.unstable.sum()]
-        self.sums[: len(sums)] += torch.stack([each.double() for each in sums])
-        self.peaks[: len(peaks)].clamp_(min=torch.stack([each.double() for each in peaks]))
+        zero = loss.new_zeros(())
+        parts = [
+            loss.new_tensor(len(y)),
+            loss.detach() * len(y),
+            (scores.flatten(1).argmax(1) == y).sum(),
+            free.residual.sum(),
+            free.sweeps.sum(),
+            loss.new_tensor(len(nudged.residual)) if nudged else zero,
+            nudged.residual.sum() if nudged else zero,
+            nudged.sweeps.sum() if nudged else zero,
+            length({node: value.abs() for node, value in nudged.state.items()}).sum() if nudged else zero,
+            nudged.unstable.sum() if nudged else zero,
+        ]
+        self.sums += torch.stack([part.double() for part in parts])
+        worst = [free.residual.max().double(), nudged.residual.max().double() if nudged else zero.double()]
+        self.peaks = torch.maximum(self.peaks, torch.stack(worst))
 
     def means(self) -> Row:
-        names = (*self.SUMS, *self.PEAKS)
-        found = dict(zip(names, [*self.sums.tolist(), *self.peaks.tolist()], strict=True))
-        row = {}
-        for count, known in self.MEANS:
-            for name in known if found[count] else ():
-                row[name] = found[name] if name in self.PEAKS else found[name] / found[count]
+        sums = dict(zip(self.SUMS, self.sums.tolist(), strict=True))
+        worst = dict(zip(self.PEAKS, self.peaks.tolist(), strict=True))
+        examples, nudged = max(sums["examples"], 1), sums["nudged"]
+        row = {name: sums[name] / examples for name in ("loss", "free_residual", "free_sweeps")}
+        row |= {"accuracy": sums["correct"] / examples, "free_residual_worst": worst["free_residual_worst"]}
+        if nudged:
+            means = ("nudged_residual", "nudged_sweeps", "response_norm", "unstable")
+            row |= {name: sums[name] / nudged for name in means}
+            row["nudged_residual_worst"] = worst["nudged_residual_worst"]
         return row
 
 
