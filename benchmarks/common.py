@@ -1,4 +1,4 @@
-"""What the benchmarks share: the network of Laborieux et al. (2021), clocks, the machine, and tables."""
+"""Common parts of the benchmarks: the network of Laborieux et al. (2021), clocks, the machine, and tables."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def paper_network(width: float = 1.0, layers: int = 4) -> ep.Network:
-    """The CIFAR-10 network of Laborieux et al. (2021); ``width`` scales its channels, ``layers`` leaves out the last
-    ones.
-    """
+    """The CIFAR-10 network of Laborieux et al. (2021), its channels times ``width``, with its first ``layers``."""
     channels = [int(width * c) for c in (128, 256, 512, 512)]
     stack = [ep.ConvLayer(c, padding=0 if c is channels[3] and i == 3 else 1) for i, c in enumerate(channels)]
     loss = partial(ep.ReadoutCrossEntropy, classes=10)
@@ -52,7 +50,7 @@ def load(network: ep.Network, checkpoint: str) -> None:
 
 
 def gradients(model: ep.Equilibrium, precision: str, x: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], ep.Solution]:
-    """What a model's step gives its weight tensors, from the input on; and the free phase that it read."""
+    """The gradients of a model's weight tensors, from the input on, and its free phase."""
     record = ep.Record()
     with bits(precision):
         loss = model.loss(x, y, record=record)
@@ -71,7 +69,7 @@ def weights(named: Iterable[tuple[str, Tensor]]) -> tuple[Tensor, ...]:
 
 
 def bits(precision: str) -> AbstractContextManager[object]:
-    """Messages of bfloat16, or of float32."""
+    """Messages in bfloat16 or float32."""
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 

@@ -3,9 +3,9 @@
     python benchmarks/estimators.py [--data MNIST] [--weights RUN/last-....safetensors] [--images 50] [--seeds 3]
 
 Two references: the exact gradient at the equilibrium that the estimator itself found, and backpropagation through the
-feedforward network of the same weights, which weak feedback tends to. Medians over seeds of cosine and relative error,
-over all parameters together (of feedback, where its weights are fixed, none). All phases settle far, so what is left is
-the estimator's own error. Digits are used without ``--data``, in the same network's shape for 8x8 images.
+feedforward network of the same weights, the limit of weak feedback. Medians over seeds of cosine and relative error,
+over all parameters together (without fixed feedback weights). All phases settle so far that only the estimator's own
+error remains. Without ``--data`` it uses the embedded digits, with the same network for 8x8 images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FAR = ep.FromFeedforward(ep.UntilConverged(1e-10, 2000))
 NUDGED = ep.UntilConverged(1e-12, 2000)
 Shape = tuple[int, int, int]
 Side = tuple[str, Callable[[Shape], ep.Network], ep.Estimator]
-"""(what it is, its network, its estimator)"""
+"""(name, network, estimator)"""
 
 
 def plain(shape: Shape) -> ep.Network:
@@ -55,7 +55,7 @@ def sides() -> Iterator[Side]:
             name = f"holomorphic EP, {points} points, beta {beta}"
             yield name, plain, phases(ep.learning.holomorphic(beta, points))
     yield (
-        "turning nudge, 32 points, beta 0.4",
+        "oscillating nudge, 32 points, beta 0.4",
         plain,
         ep.learning.OscillatingNudge(0.4, 32, FAR, ep.FixedSweeps(1), turns=2),
     )
@@ -87,7 +87,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
     for seed in range(options.seeds):
         for name, build, estimator in sides():
             if options.weights and build is random:
-                continue  # a checkpoint of the others has no such feedback weights
+                continue  # the checkpoint has no such feedback weights
             torch.manual_seed(seed)
             network = build((channels, height, width)).double()
             if options.weights:

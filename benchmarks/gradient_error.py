@@ -3,9 +3,9 @@
     python benchmarks/gradient_error.py [--data CIFAR10] [--seeds 3] [--weights RUN/last-....safetensors ...]
 
 On the network of ``cifar10-small``. Exact is the implicit gradient in float64 at the equilibrium that the estimate's
-own free state leads to. Two tables: what the free phase costs (its response then solved to the end), and what the
-nudged phase costs (from a free state at rest), for each order of sweeps, start, solver, form and precision. Medians
-over seeds of the initial weights, or over the given checkpoints; each seed has images of its own.
+own free state leads to. Two tables: one for the free phase (with the response solved completely), one for the nudged
+phase (from a free state at rest), for each order of sweeps, start, solver, form and precision. Medians over seeds of
+the initial weights, or over the given checkpoints; each seed has its own images.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ ORDERS = {
     "forward": ep.settling.forward_order,
     "backward": ep.settling.backward_order,
 }
+FORMS = {ep.learning.forms.displacements: "displacements", ep.learning.forms.states: "states"}
 COUNTS = (2, 4, 8, 16)
 Side = tuple[str, int, str, ep.Estimator]
-"""(what it is, sweeps, precision, estimator)"""
+"""(name, sweeps, precision, estimator)"""
 
 
 def free_sides() -> Iterator[Side]:
@@ -61,20 +62,17 @@ def nudged_sides(rest: ep.energy.State) -> Iterator[Side]:
                 yield name, count, precision, ep.InfinitesimalNudge(free, solver, damping)
             sweeps = ep.FixedSweeps(count)
             yield "infinitesimal, sweeps", count, precision, ep.InfinitesimalNudge(free, sweeps, 0.0)
-            for form, name in ((ep.learning.forms.displacements, "difference"), (ep.learning.forms.states, "ordinary")):
+            for form, name in FORMS.items():
                 estimator = ep.EquilibriumPropagation(ep.one_sided(0.001), free, sweeps, form=form)
                 yield f"one-sided 0.001, {name}", count, precision, estimator
             for beta in (0.01, 0.5):
-                for form, name in (
-                    (ep.learning.forms.displacements, "difference"),
-                    (ep.learning.forms.states, "ordinary"),
-                ):
+                for form, name in FORMS.items():
                     estimator = ep.EquilibriumPropagation(ep.symmetric(beta), free, sweeps, form=form)
                     yield f"symmetric {beta}, {name}", 2 * count, precision, estimator
 
 
 Exact = Callable[[ep.energy.State], tuple[torch.Tensor, ...]]
-"""A free state -> the gradient to hold an estimate against."""
+"""A free state -> the reference gradient."""
 
 
 def measure(network: ep.Network, x: torch.Tensor, y: torch.Tensor, side: Side, exact: Exact, repeats: int) -> Row:
@@ -111,7 +109,7 @@ def phases(network: ep.Network, x: torch.Tensor, y: torch.Tensor, repeats: int) 
 
 
 def medians(runs: list[list[Row]]) -> list[Row]:
-    """The rows of several runs, side by side: medians of numbers, and the largest error."""
+    """The rows of several runs merged: medians of numbers, and the largest error."""
     merged = []
     for rows in zip(*runs, strict=True):
         row: Row = {k: median(r[k] for r in rows) if isinstance(v, float) else v for k, v in rows[0].items()}

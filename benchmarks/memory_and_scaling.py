@@ -1,10 +1,10 @@
-"""Peak memory against the length of the free phase, and how a step's cost grows.
+"""Peak memory as a function of the length of the free phase, and the scaling of a step's cost.
 
     python benchmarks/memory_and_scaling.py
 
-Memory: equilibrium propagation and backpropagation through all T sweeps, each in a process of its own, on the seed
-paper's network, batch 8. Cost: a step of the fast estimator in float32 against batch, width and depth, and images per
-second of one process with all threads and of two that share them and average their gradients.
+Memory: equilibrium propagation and backpropagation through all T sweeps, each in its own process, on the network of
+Laborieux et al. (2021), batch 8. Cost: a step of the fast estimator in float32 for several batch sizes, widths and
+depths; and images per second of one process with all threads and of two that share them and average their gradients.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def memory() -> list[Row]:
 
 def seconds(network: ep.Network, batch: int, repeats: int = 3) -> Row:
     x, y = images("", batch)
-    model, record = ep.Equilibrium(network, fast(0.04, 60, 4, 0.25)), ep.Record()
+    model, record = ep.Equilibrium(network, fast(0.2, 60, 4, 0.25)), ep.Record()
 
     def step() -> None:
         model.loss(x, y, record=record).backward()
@@ -82,7 +82,7 @@ def one_process(rank: int, processes: int, folder: str) -> None:
 
 def shared_step(rank: int, processes: int) -> float:
     torch.manual_seed(0)
-    model = DistributedDataParallel(ep.Equilibrium(paper_network(0.5), fast(0.04, 60, 4, 0.25)))
+    model = DistributedDataParallel(ep.Equilibrium(paper_network(0.5), fast(0.2, 60, 4, 0.25)))
     x, y = (t.chunk(processes)[rank] for t in images("", 32))
 
     def step() -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--data CIFAR10] [--paper_weights FILE] [--small_weights FILE]
 
-Takes about half an hour on two cores; `time_to_accuracy.py`, which trains, is a command of its own.
+It takes about half an hour on two cores. `time_to_accuracy.py`, which trains, is a separate command.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     data = ["--data", asked.data] if asked.data else []
 
     found: dict[str, Any] = {"sweep_cost": sweep_cost.tables(sweep_cost.parser().parse_args([]))}
-    steps = [*data, "--seed_check", "2"]
+    steps = [*data, "--paper_check", "2"]
     found["step_cost"] = step_cost.tables(step_cost.parser().parse_args(steps))
     if asked.paper_weights:
         trained = [*steps, "--weights", asked.paper_weights]

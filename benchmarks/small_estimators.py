@@ -1,15 +1,15 @@
-"""Recipes that differ from ``cifar10-small`` in the estimator alone: what accuracy each buys.
+"""Recipes that differ from ``cifar10-small`` in the estimator only, to compare their accuracy.
 
     cd benchmarks
     python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --epochs 1 --precision bf16 --recipes cifar10-small
-        small_estimators.py:undamped small_estimators.py:one_sided small_estimators.py:one_sided_ordinary
+        small_estimators.py:undamped small_estimators.py:one_sided small_estimators.py:one_sided_states
         small_estimators.py:symmetric
     python time_to_accuracy.py --data CIFAR10 --seeds 0 1 2 --precision 32 --recipes small_estimators.py:paper_schedule
 
-Those of the first command have nudged phases of two sweeps or iterations, as ``cifar10-small`` has: accuracy at equal
-cost. Sweeps go from the output backwards, so that each reaches every layer; ``symmetric`` has two such phases.
-``paper_schedule`` is there for accuracy, not for time: it stands in for ``cifar10-small-paper-schedule``. How close
-their gradients are, on initial and on trained weights, and how close the schedule is to nudged phases that settle:
+The recipes of the first command have nudged phases of two sweeps or iterations, as ``cifar10-small``: accuracy at
+equal cost. Sweeps go from the output backwards, so that each reaches every layer; ``symmetric`` has two such phases.
+``paper_schedule`` is a substitute for ``cifar10-small-paper-schedule``, for accuracy, not for time. How close their
+gradients are, on initial and on trained weights, and how close the schedule is to nudged phases that settle:
 
     python small_estimators.py --data CIFAR10 [--weights RUN/last-....safetensors ...]
 """
@@ -37,12 +37,12 @@ def undamped(**common: Any) -> Experiment:
 
 
 def one_sided(**common: Any) -> Experiment:
-    """A small finite nudge, in difference form."""
+    """A small finite nudge, in the form ``displacements``."""
     return finite(cifar10_small(**common), ep.one_sided(0.01), ep.learning.forms.displacements)
 
 
-def one_sided_ordinary(**common: Any) -> Experiment:
-    """The same nudge in the ordinary form."""
+def one_sided_states(**common: Any) -> Experiment:
+    """The same nudge in the form ``states``."""
     return finite(cifar10_small(**common), ep.one_sided(0.01), ep.learning.forms.states)
 
 
@@ -52,7 +52,7 @@ def symmetric(**common: Any) -> Experiment:
 
 
 def paper_schedule(**common: Any) -> Experiment:
-    """``cifar10-small-paper-schedule``, but an image that has come to rest in its free phase is swept no more."""
+    """``cifar10-small-paper-schedule``, but an image stops when it has settled in its free phase."""
     run = cifar10_small_paper_schedule(**common)
     assert isinstance(run.model.estimator, ep.EquilibriumPropagation)
     free = run.model.estimator.free
@@ -68,10 +68,10 @@ def finite(run: Experiment, stencil: ep.learning.Stencil, form: ep.learning.Form
 
 
 def tables(options: argparse.Namespace) -> dict[str, Any]:
-    """The gradient of the paper schedule against that of its stand-in, and of nudged phases that settle."""
+    """The gradient of the paper schedule, of its substitute, and of nudged phases that settle."""
     rows: list[Row] = []
     x, y = images(options.data, options.images)
-    stand_in = paper_schedule(data=options.data).model.estimator
+    substitute = paper_schedule(data=options.data).model.estimator
     for source in ("", *options.weights):
         torch.manual_seed(0)
         run = cifar10_small_paper_schedule(data=options.data)
@@ -79,20 +79,20 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
             load(run.model.network, source)
         assert isinstance(run.model.estimator, ep.EquilibriumPropagation)
         longer = replace(run.model.estimator, nudged=ep.FixedSweeps(300, ep.synchronous))
-        letter, found, settled = (
+        paper, found, settled = (
             gradients(ep.Equilibrium(run.model.network, each), "float32", x, y)
-            for each in (run.model.estimator, stand_in, longer)
+            for each in (run.model.estimator, substitute, longer)
         )
         rows.append(
             {
                 "weights": Path(source).parent.name or "initial",
-                "free_sweeps_of_stand_in": float(found[1].sweeps.float().mean()),
-                "difference_of_stand_in": max(
-                    float((a - b).norm() / b.norm()) for a, b in zip(found[0], letter[0], strict=True)
+                "free_sweeps_of_substitute": float(found[1].sweeps.float().mean()),
+                "difference_of_substitute": max(
+                    float((a - b).norm() / b.norm()) for a, b in zip(found[0], paper[0], strict=True)
                 ),
                 "cosine_with_300_nudged_sweeps": min(
                     float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))
-                    for a, b in zip(letter[0], settled[0], strict=True)
+                    for a, b in zip(paper[0], settled[0], strict=True)
                 ),
             }
         )

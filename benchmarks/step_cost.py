@@ -1,15 +1,15 @@
-"""One training step of the CIFAR-10 network of Laborieux et al. (2021): the paper schedule, backpropagation, and this
-library's ways.
+"""One training step of the CIFAR-10 network of Laborieux et al. (2021): the paper schedule, backpropagation, and the
+fast estimator.
 
     python benchmarks/step_cost.py [--batch 32] [--repeats 3] [--check 8] [--weights RUN/best-....safetensors]
 
-Every round times each side once, in turn; medians and ratios are of those rounds. A step is everything from a batch to
-the gradients, without the optimiser. The seed's way (autograd of the energy, float32, synchronous, 250 + 2 x 25 sweeps)
-is timed on ``--seed_sweeps`` sweeps of each phase and scaled up, since all its sweeps cost the same.
+Every round times each side once; medians and ratios are of those rounds. A step is everything from a batch to the
+gradients, without the optimiser. The paper schedule (autograd of the energy, float32, synchronous, 250 + 2 x 25 sweeps)
+is timed for ``--paper_sweeps`` sweeps of each phase and scaled, as all its sweeps cost the same.
 
 The quality of each estimate is its cosine, layer by layer, with the exact gradient at the equilibrium that it found:
-settled on from its own free state in float64, by implicit differentiation, on ``--check`` images. For the paper
-schedule all its sweeps are done, on ``--paper_check`` images (0: leave it out; it takes minutes).
+settled further from its own free state in float64, by implicit differentiation, on ``--check`` images. For the paper
+schedule all sweeps are made, on ``--paper_check`` images (0: leave it out; it takes minutes).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ PAPER = "paper schedule, float32"
 TRAINS = "as cifar10-ce-fast trains: damped, with its penalty, bfloat16"
 
 
-class Seed(ep.Estimator):
-    """The seed's way: every drive by autograd of the whole energy, one phase after another."""
+class PaperSchedule(ep.Estimator):
+    """The paper's program: every drive by autograd of the whole energy, one phase after another."""
 
     def __init__(self, free: int = T1, nudged: int = T2):
         self.free, self.nudged = free, nudged
@@ -74,7 +74,7 @@ class Seed(ep.Estimator):
 
 
 class Feedforward(nn.Module):
-    """The same weights without feedback: what backpropagation trains."""
+    """The feedforward network of the same weights, for backpropagation."""
 
     def __init__(self, network: ep.Network):
         super().__init__()
@@ -90,7 +90,7 @@ class Feedforward(nn.Module):
 
 
 def cosines(network: ep.Network, estimator: ep.Estimator, precision: str, x: Tensor, y: Tensor) -> list[float]:
-    """One a weight tensor, from the input on."""
+    """One for each weight tensor, from the input on."""
     found, free = gradients(ep.Equilibrium(network, estimator), precision, x, y)
     pairs = zip(found, exact_weight_gradients(network, free.state, x, y), strict=True)
     return [round(float(F.cosine_similarity(a.double().flatten(), b.flatten(), 0)), 4) for a, b in pairs]
@@ -109,7 +109,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
         finite = ep.EquilibriumPropagation(
             ep.symmetric(0.1), ep.FixedSweeps(60), ep.FixedSweeps(15), form=ep.learning.forms.states
         )
-        sides["symmetric(0.1), ordinary, 60 + 15"] = ("float32", finite)
+        sides["symmetric(0.1), states, 60 + 15"] = ("float32", finite)
     for tolerance in options.tolerances:
         for precision in ("float32", "bfloat16"):
             sides[f"infinitesimal, to {tolerance:g}, {precision}"] = (precision, fast(tolerance, 60, 4, 0.0))
@@ -120,8 +120,8 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
     plain = replace(plain, free=ep.FromFeedforward(replace(plain.free.solver, over_relaxation=1.0)))
     sides[f"the same, not over-relaxed, to {options.tolerances[0]:g}, bfloat16"] = ("bfloat16", plain)
     sides[TRAINS] = ("bfloat16", ep.learning.RayleighPenalty(fast(options.tolerances[0], 60, 4, 0.25), 1.0))
-    feedforward, short = Feedforward(network), Seed(options.seed_sweeps, options.seed_sweeps)
-    scale = (T1 + 2 * T2) / (3 * options.seed_sweeps)
+    feedforward, short = Feedforward(network), PaperSchedule(options.paper_sweeps, options.paper_sweeps)
+    scale = (T1 + 2 * T2) / (3 * options.paper_sweeps)
     records: dict[str, ep.Record] = {}
 
     def backpropagation(precision: str) -> None:
@@ -158,7 +158,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
             row["cosines"] = cosines(network, sides[name][1], sides[name][0], x[: options.check], y[: options.check])
         elif name == PAPER and options.paper_check:
             some = slice(0, options.paper_check)
-            row["cosines"] = cosines(network, Seed(), "float32", x[some], y[some])
+            row["cosines"] = cosines(network, PaperSchedule(), "float32", x[some], y[some])
         rows.append(row)
     show(f"a training step, batch {options.batch}, {'trained' if options.weights else 'initial'} weights", rows)
     return {"steps": rows, "settings": {key: str(value) for key, value in vars(options).items()}}
@@ -169,9 +169,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batch", type=int, default=32)
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--check", type=int, default=8)
-    made.add_argument("--seed_sweeps", type=int, default=5)
+    made.add_argument("--paper_sweeps", type=int, default=5)
     made.add_argument("--paper_check", type=int, default=0)
-    made.add_argument("--quick", action="store_true", help="leave finite nudges out, most of the time it takes")
+    made.add_argument("--quick", action="store_true", help="leave out finite nudges, which take most of the time")
     made.add_argument("--tolerances", type=float, nargs="+", default=[0.04])
     made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; default: noise")
     made.add_argument("--weights", default="", help="a checkpoint's safetensors file; default: initial weights")

@@ -1,11 +1,11 @@
-"""One synchronous sweep of the CIFAR-10 network of Laborieux et al. (2021) over the convolutions that it must do.
+"""One synchronous sweep of the CIFAR-10 network of Laborieux et al. (2021), relative to its bare convolutions.
 
     python benchmarks/sweep_cost.py [--batch 32] [--repeats 15]
 
-Per precision: the sweep and its bare convolutions are timed in turn, in one run; medians, and the median of the ratios.
-The bare side runs each synapse's convolution and its transposed convolution once, on tensors of the same shapes and
-layout, already in that precision. (The input's convolution is done once a batch, and is no part of a sweep.) The
-ceiling is a square matrix product on the same machine. Then 250 sweeps are timed in stretches: nothing must grow.
+For each precision the sweep and its bare convolutions are timed alternately, in one run; medians, and the median of
+the ratios. The bare side is each synapse's convolution and transposed convolution once, on tensors of the same shapes
+and layout, already in that precision. (The convolution of the input is computed once for a batch, not in a sweep.) The
+ceiling is a square matrix product on the same machine. Then 250 sweeps are timed in parts: nothing must grow.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
                 growth.append({"precision": precision, "sweeps": done, "sweep_s": seconds, "peak_memory_mib": peak})
     show(f"a sweep over its bare convolutions, batch {options.batch}", rows)
-    show("250 sweeps in stretches", growth)
+    show("250 sweeps in parts", growth)
     return {"sweep": rows, "stretches": growth}
 
 

@@ -1,12 +1,12 @@
-"""Time to accuracy on CIFAR-10's small network: by equilibrium propagation, by backpropagation, by the paper schedule.
+"""Time to accuracy of a small CIFAR-10 network by equilibrium propagation, backpropagation and the paper schedule.
 
     python benchmarks/time_to_accuracy.py --data CIFAR10 [--recipes cifar10-small cifar10-small-backpropagation]
         [--seeds 0 1 2] [--out FOLDER] [OPTION OF THE RECIPES ...]
 
-Each run is `eqprop train RECIPE`, one after the other, the recipes in turn for each seed; what follows the options here
-is passed on (``--epochs 2 --train_images 8000``). Whole seconds are those of the command, from its start to the test
-accuracy of its last epoch; training seconds are without evaluation. The runs stay in ``--out``. A recipe may be a
-file's, FILE.py:FUNCTION, as in ``small_estimators.py``.
+Each run is `eqprop train RECIPE`, one after another, all recipes for each seed; other options are passed on
+(``--epochs 2 --train_images 8000``). Whole seconds are those of the command, from its start to the test accuracy of its
+last epoch; training seconds exclude evaluation. ``--out`` keeps the runs. A recipe can be in a file, FILE.py:FUNCTION,
+as in ``small_estimators.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def trained(recipe: str, seed: int, folder: Path, data: str, options: list[str])
     begin = time.perf_counter()
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     row: Row = {"recipe": recipe, "seed": seed, "whole_seconds": time.perf_counter() - begin}
-    if status:  # it said why: the next ones may fare better
+    if status:  # it printed why; the other runs continue
         return row | dict.fromkeys(MEASURED, "") | {"test_percent": f"exit status {status}"}
     with (folder / "metrics.csv").open() as file:
         epochs = [{key: float(value) for key, value in line.items() if value} for line in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""An equilibrium block inside an ordinary network: stem, block that settles, head, any torch loss."""
+"""An equilibrium block inside a feedforward network: stem, block that settles, head, any torch loss."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A training loop of your own, on the embedded digits."""
+"""Your own training loop, on the embedded digits."""
 
 from functools import partial
 

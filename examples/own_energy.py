@@ -1,4 +1,4 @@
-"""An energy term of your own: nothing but its energy. Forces and learning follow."""
+"""Your own energy term: define only its energy; forces and learning are derived."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from eqprop.training.data import load_images
 
 
 class LateralInhibition(ep.Coupling):
-    """strength/2 ((sum s)^2 - sum s^2) / units: every pair of units of a node discourages each other."""
+    """strength/2 ((sum s)^2 - sum s^2) / units: every pair of units of a node inhibits each other."""
 
     def __init__(self, node: str, strength: float):
         super().__init__()
@@ -42,10 +42,10 @@ def main() -> float:
     for _ in range(10):
         for rows in torch.randperm(len(train)).split(32):
             optimizer.zero_grad()
-            model.loss(train.pixels[rows] / 255, train.labels[rows]).backward()
+            model.loss(train.pixels[rows].flatten(1) / 255, train.labels[rows]).backward()
             optimizer.step()
     with torch.no_grad():
-        return float((model(test.pixels / 255).argmax(1) == test.labels).float().mean())
+        return float((model(test.pixels.flatten(1) / 255).argmax(1) == test.labels).float().mean())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import eqprop as ep
+from eqprop.learning.teachers import Force
 
 FOLDER = Path(__file__).parent / "data" / "oracle"
 ACTIVATIONS = {
@@ -21,6 +22,7 @@ ACTIVATIONS = {
     "tanh": ep.tanh,
     "ctrd_hard_sig": ep.energy.centred_hard_sigmoid,
 }
+PUBLISHED = Force(exact=False)
 POOLS = {"m": ep.MaxPool(2), "a": ep.AveragePool(2), "i": None}
 
 
@@ -31,6 +33,8 @@ class Oracle:
         self.answers = {k: torch.from_numpy(v) for k, v in np.load(path).items() if k != "config"}
         self.config = json.loads(str(np.load(path)["config"]))
         self.x, self.y = self.answers["x"], self.answers["y"].long()
+        if self.config["model"] == "MLP":
+            self.x = self.x.flatten(1)
         self.separate = self.config["model"] == "VFCNN"
         self.network = self._network()
         self._load()
@@ -99,7 +103,7 @@ class Oracle:
         if self.separate:
             rule = ep.learning.kolen_pollack if c["same_update"] else ep.vector_field
         return ep.EquilibriumPropagation(
-            stencil, free, ep.FixedSweeps(c["T2"], ep.synchronous), rule, ep.learning.forms.states
+            stencil, free, ep.FixedSweeps(c["T2"], ep.synchronous), rule, ep.learning.forms.states, PUBLISHED
         )
 
 

@@ -154,6 +154,57 @@ def test_units(methods):
         testing.check_unit(type("Wrong", (ep.Unit,), methods)())
 
 
+class Rows(ep.Unit):
+    """A softmax of a vector, right in every way."""
+
+    elementwise = False
+    low, high = 0.0, 1.0
+
+    def response(self, drive):
+        return drive.softmax(-1)
+
+    def potential(self, state):
+        return torch.xlogy(state, state)
+
+
+class Sine(ep.Unit):
+    """Without a response."""
+
+    def potential(self, state):
+        return -state.cos()
+
+
+PARABOLA = ep.energy.Clip(0.5, -1.0, 1.0)
+OTHER_UNITS = {
+    "says it is elementwise": (Rows, {"elementwise": True}, "one by one"),
+    "mixes examples": (Rows, {"response": lambda self, drive: (drive - drive.mean(0)).softmax(-1)}, "one by one"),
+    "no gradient": (Rows, {"response": lambda self, drive: drive.softmax(-1).flip(-1)}, "transpose"),
+    "another potential": (Rows, {"potential": lambda self, s: 2 * torch.xlogy(s, s)}, "not the minimum"),
+    "out of range": (Rows, {"high": 0.1}, "above `high`"),
+    "too long a step": (Sine, {"rate": 9.0}, "too long"),
+    "another force": (Sine, {"force": lambda self, state: state.sin()}, "force and -grad"),
+    "stiffness": (ep.energy.Clip, {"response": lambda self, a, k=0.0: PARABOLA.response(a)}, "below `low`|minimum"),
+    "stiff difference": (
+        ep.energy.Clip,
+        {"difference": lambda self, a, d, k=0.0: self.response(a + d, k) - self.response(a, k)},
+        "difference",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_UNITS)
+def test_units_of_other_kinds(name):
+    base, methods, words = OTHER_UNITS[name]
+    testing.check_unit(base())
+    with pytest.raises(AssertionError, match=words):
+        testing.check_unit(type("Wrong", (base,), methods)())
+
+
+@pytest.mark.parametrize("unit", [ep.energy.Wire(), ep.energy.Wire(0.0, 2.0)], ids=str)
+def test_units_that_rest_by_their_terms_alone(unit):
+    testing.check_unit(unit)
+
+
 def loss(**overrides):
     return type("Wrong", (ep.SquaredError,), overrides)("a", UNITS)
 
@@ -184,13 +235,13 @@ def network():
 
 
 def in_place(landscape, state):
-    for node, value in landscape.relax(state, list(landscape.nodes)).items():
+    for node, value in landscape.step(state, list(landscape.nodes)).items():
         state[node].copy_(value)
     return state
 
 
 SWEEPS = {
-    "lazy": lambda landscape, state: state | landscape.relax(state, ["layer1"]),
+    "lazy": lambda landscape, state: state | landscape.step(state, ["layer1"]),
     "damped to zero": lambda landscape, state: {n: 0.9 * v for n, v in ep.synchronous(landscape, state).items()},
     "in place": in_place,
     "forgets a node": lambda landscape, state: {"layer1": state["layer1"]},

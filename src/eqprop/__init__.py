@@ -1,9 +1,7 @@
 """Equilibrium Propagation in PyTorch: networks that settle, and learn from the difference between equilibria."""
 
-from eqprop import energy as energy
-from eqprop import learning as learning
-from eqprop import models as models
-from eqprop import settling as settling
+from eqprop import energy as energy, learning as learning, models as models, settling as settling
+from eqprop.checks import check_classes as _check_classes
 from eqprop.energy import (
     AveragePool,
     Bias,
@@ -40,10 +38,12 @@ from eqprop.learning import (
     symmetric,
     vector_field,
 )
-from eqprop.models import ConvLayer, DenseLayer, chain
+from eqprop.models import ConvLayer, DenseLayer, chain, graph
 from eqprop.settling import FixedSweeps, FromFeedforward, Solution, Solver, UntilConverged, alternating, synchronous
 
 __version__ = "0.1.0"
+
+_check_classes(energy, settling, learning, models, but=(energy.Landscape, learning.Phases))  # which no user makes
 
 __all__ = [
     "AveragePool",
@@ -81,6 +81,7 @@ __all__ = [
     "alternating",
     "chain",
     "contrastive",
+    "graph",
     "hard_sigmoid",
     "identity",
     "one_sided",

@@ -17,8 +17,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from eqprop.errors import EqpropError, InputError
@@ -34,9 +33,9 @@ from eqprop.training.report import Files, History
 USAGE = """usage: eqprop COMMAND ...
 
   train [RECIPE] [--option value ...]   train; without a recipe, on the embedded handwritten digits
-  resume RUN                            go on with an interrupted run, to the same bits
+  resume RUN                            continue an interrupted run, to the same bits
   evaluate RUN [--checkpoint last]      test accuracy of a run's best (or last) weights; --settled 1e-4: fully settled
-  check [RUN or RECIPE]                 hold the gradients it learns from against the exact one: tables and pictures
+  check [RUN or RECIPE]                 compare its gradients with the exact one: tables and pictures
   recipes                               list the recipes
 
 RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options."""
@@ -48,14 +47,14 @@ SETTLED = f"settle until no unit changes by more than this, in up to {LONG} swee
 
 
 class Parser(ArgumentParser):
-    """Errors are one line, status 2."""
+    """A parser whose errors are one line, with exit status 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(f"{' '.join(str(message).split())} (see `{self.prog} --help`)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 2 for what the user can mend, 130 for an interrupted run."""
+    """Runs a command. Returns the exit status: 0, 2 for an error of the input, 130 for an interrupted run."""
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     commands = {
         "train": train,
@@ -85,11 +84,11 @@ class Session:
 
     Args:
         out: the folder of the run; default: runs/RECIPE-TIME.
-        device: cpu or cuda. auto: cuda where there is one.
+        device: cpu or cuda. auto: cuda if there is one.
         processes: processes that share each batch.
         precision: of messages (convolutions, matrix products): 32 or bf16. auto: bf16 if this device is faster at it
-            and the recipe's estimator as good; weights, states and sums always have 32 bits.
-        threads: CPU threads; 0 leaves PyTorch's choice.
+            and the recipe's estimator is as good; weights, states and sums always have 32 bits.
+        threads: CPU threads; 0: as PyTorch chooses.
         checkpoint_seconds: how often to save within an epoch.
         residual_limit: the mean residual of an epoch's free phases above which the run stops as not settling.
     """
@@ -105,7 +104,7 @@ class Session:
 
 @dataclass(frozen=True)
 class About:
-    """What ``run.json`` holds: all that a run was started with."""
+    """The content of ``run.json``: everything that a run was started with."""
 
     recipe: str
     options: dict[str, Any]
@@ -136,7 +135,7 @@ class About:
 
 
 def named(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The recipe or run that comes first, or the default one; and the options."""
+    """The recipe or run in the first argument, or the default one; and the options."""
     if arguments and not arguments[0].startswith("-"):
         return arguments[0], list(arguments[1:])
     return DEFAULT, list(arguments)
@@ -154,7 +153,7 @@ def train(arguments: Sequence[str]) -> int:
     folder = Path(session.out or f"runs/{function}-{time.strftime(STAMP)}")
     if folder.exists():
         raise InputError(
-            f"The folder {str(folder)!r} exists: `eqprop resume {folder}` goes on with it, --out names another."
+            f"The folder {str(folder)!r} exists: `eqprop resume {folder}` continues it, --out names another."
         )
     about = About(
         recipe=f"{Path(file).resolve()}:{function}" if colon else name,
@@ -193,7 +192,7 @@ def evaluate_run(arguments: Sequence[str]) -> int:
     about = About.read(Path(options.run))
     run = about.build()
     if options.settled:
-        # Nothing learns here, so that any estimator's network settles in this one's free phase.
+        # Nothing learns here, so that the free phase of this estimator serves for all.
         run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilConverged(options.settled, LONG)))
     epoch = load_epoch(run, Path(options.run), options.checkpoint)
     precision = options.precision or about.session.precision
@@ -243,7 +242,7 @@ def list_recipes(arguments: Sequence[str]) -> int:
 
 
 def start(about: About) -> tuple[Fabric, About]:
-    """The processes of a run, and what the first one was started with: the clocks and the speeds of others differ."""
+    """The processes of a run, and the settings of the first one, as the clocks and speeds of others differ."""
     keep_freed_memory()
     session = about.session
     device = chosen_device(session.device)
@@ -263,7 +262,7 @@ def start(about: About) -> tuple[Fabric, About]:
 
 
 def load_epoch(run: Experiment, folder: Path, name: str) -> int:
-    """Gives the model the weights of a checkpoint, and says after how many epochs they were saved."""
+    """Loads the weights of a checkpoint into the model. Returns the number of epochs after which they were saved."""
     tensors, state = checkpoint.load(folder, name)
     load_weights(run.model, tensors)
     return state["progress"]["epoch"]
@@ -285,7 +284,7 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About) -> int
     if not fabric.is_global_zero:
         return 0
     if not finished:
-        terminal.say(f"Interrupted and saved. Go on with: eqprop resume {folder}")
+        terminal.say(f"Interrupted and saved. Continue with: eqprop resume {folder}")
         return INTERRUPTED
     last = evaluate(run.model, trainer.test, fabric)
     best_epoch = load_epoch(run, folder, "best")
@@ -308,7 +307,7 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About) -> int
 
 
 class Terminal(Files):
-    """A progress bar and a line an epoch, besides the files."""
+    """Writes the files, and shows a progress bar and one line for each epoch."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)

@@ -1,13 +1,17 @@
-"""What can go wrong, as a user meets it: every message names the thing, its value, and the way out."""
+"""Errors. Every message names the thing, its value, and what to do."""
 
 
 class EqpropError(Exception):
-    """Base of the errors that this package raises on purpose. The command line prints them as one line."""
+    """The base of this package's errors. The command line prints them as one line."""
 
 
 class InputError(EqpropError, ValueError):
-    """Something handed in does not fit: a name, a shape, a path, a number."""
+    """An argument does not fit: a name, a shape, a path, a number."""
 
 
 class NotSettledError(EqpropError, RuntimeError):
-    """A network did not come to rest, or a value stopped being finite."""
+    """A network did not settle, or a value is not finite."""
+
+
+class NotSettledWarning(UserWarning):
+    """A phase ended before the network settled; the gradient may be wrong."""

@@ -1,7 +1,7 @@
-"""The conformance suite: what every plug-in is held to, a user's included.
+"""The conformance suite: checks for units, maps, couplings, losses, sweeps and solvers, of the package and of users.
 
-Modules and networks are checked in float64 on a copy: what is passed in stays as it is.
-Each check raises ``AssertionError``. Each draws from a generator that it seeds itself, and so says the same every time.
+Modules and networks are checked in float64 on a copy: the arguments are not changed. Each check raises
+``AssertionError``. Each seeds its own random generator, so its result is reproducible.
 """
 
 from __future__ import annotations
@@ -9,26 +9,33 @@ from __future__ import annotations
 import cmath
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import ParamSpec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from eqprop.energy.couplings import Coupling, Tangent
-from eqprop.energy.losses import Loss, Target
-from eqprop.energy.maps import Map, example_dims, sum_per_example
-from eqprop.energy.network import Landscape, Network
-from eqprop.energy.units import Unit
+from eqprop.energy.landscape import Landscape
+from eqprop.energy.losses import Loss, Nudge, SquaredError, Target
+from eqprop.energy.maps import Map
+from eqprop.energy.network import Network
+from eqprop.energy.shapes import example_dims, sum_per_example
+from eqprop.energy.substrate import Substrate
+from eqprop.energy.terms import Tangent, Term
+from eqprop.energy.units import Unit, tanh
 from eqprop.errors import InputError
+from eqprop.models.builders import ConvLayer, DenseLayer, chain
 from eqprop.settling.solvers import Solver, Status
 from eqprop.settling.sweeps import Sweep
 
 Arguments = ParamSpec("Arguments")
+"""The parameters of a check."""
 
 
 def repeatable(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """The ``check`` with random numbers of seed 0; torch's generator is restored afterwards."""
+
     @wraps(check)
     def seeded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -39,92 +46,167 @@ def repeatable(check: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 
 @repeatable
-def check_unit(activation: Unit, low: float = -3.0, high: float = 3.0) -> None:
+def check_unit(unit: Unit, low: float = -3.0, high: float = 3.0, shape: tuple[int, ...] = (5,)) -> None:
     """``response(a)`` minimises ``potential(s) - a s`` over the responses there are, and rises with a.
 
     One that falls somewhere minimises no potential, and is held to the rest if ``potential`` says so by an InputError.
+    A parabolic unit is held to all of it with a stiffness too. A unit without a response must come down in ``step``.
+
+    Args:
+        unit: the unit.
+        low, high: the range of the drives; without a response, of the states.
+        shape: of a node that the unit takes, where it is not ``elementwise``.
     """
-    drives = torch.linspace(low, high, 601, dtype=torch.float64)
-    states = activation.response(drives)
-    assert activation.low <= float(states.min()), f"{activation}: a response is below `low`, {activation.low}."
-    assert float(states.max()) <= activation.high, f"{activation}: a response is above `high`, {activation.high}."
-    rises = bool((states.diff() >= 0).all())
-    try:
-        cost = activation.potential(states)[None, :] - drives[:, None] * states[None, :]
-    except InputError:
-        assert not rises, f"{activation}: the response rises everywhere, so it has a potential."
+    if not unit.has_response:
+        _check_descent(unit, low, high, shape)
+        return
+    stiff = [0.7] if unit.parabolic else []
+    if unit.elementwise:
+        drives = torch.linspace(low, high, 601, dtype=torch.float64).unsqueeze(1)
+        one = unit.response(drives.T, *stiff).T
     else:
-        assert rises, f"{activation}: the response falls somewhere."
-        excess = cost.diagonal() - cost.amin(1)
-        worst = int(excess.argmax())
-        assert float(excess[worst]) < 1e-9, (
-            f"{activation}: at drive {float(drives[worst]):g} the response {float(states[worst]):g} is not the minimum."
-        )
+        drives = low + (high - low) * torch.rand(200, *shape, dtype=torch.float64)
+        one = torch.cat([unit.response(each, *stiff) for each in drives.split(1)])
+    together = unit.response(drives, *stiff)
+    close(together, one, f"{unit}: `elementwise` is {unit.elementwise}; the responses together and one by one")
+    if not unit.elementwise:
+        _check_symmetric(unit, drives)
+    for stiffness in ([], stiff) if unit.parabolic else ([],):
+        try:
+            states = unit.response(drives, *stiffness)
+        except InputError:  # one that has no energy of its own rests by its terms' stiffness alone
+            assert unit.parabolic, f"{unit}: `response` refuses what it must answer."
+            continue
+        _check_minimum(unit, drives, states, *stiffness)
+        _check_difference(unit, drives, *stiffness)
+    if unit.holomorphic:
+        check_holomorphic(unit.response, drives, what=f"{unit}: response")
+        change = torch.randn_like(drives)
+        check_holomorphic(lambda c: unit.difference(drives, c), change, what=f"{unit}: difference")
+
+
+def _check_minimum(unit: Unit, drives: Tensor, states: Tensor, stiffness: float = 0.0) -> None:
+    """Each of ``states``, (n, ...), has the least energy of all of them under its own drive, and they rise with it."""
+    assert unit.low <= float(states.min()), f"{unit}: a response is below `low`, {unit.low}."
+    assert float(states.max()) <= unit.high, f"{unit}: a response is above `high`, {unit.high}."
+    work = drives.flatten(1) @ states.flatten(1).T  # of each drive on each state
+    own = work.diagonal()
+    rises = bool((own[:, None] + own[None, :] - work - work.T >= -1e-12).all())
+    try:
+        energy = sum_per_example(unit.potential(states)) + 0.5 * stiffness * sum_per_example(states.square())
+    except InputError:
+        assert not rises, f"{unit}: the response rises everywhere, so it has a potential."
+        return
+    assert rises, f"{unit}: the response falls somewhere."
+    cost = energy[None, :] - work
+    excess = cost.diagonal() - cost.amin(1)
+    worst = int(excess.argmax())
+    assert float(excess[worst]) < 1e-9, (
+        f"{unit}: at drive {drives[worst].tolist()} the response {states[worst].tolist()} is not the minimum."
+    )
+
+
+def _check_difference(unit: Unit, drives: Tensor, stiffness: float | None = None) -> None:
+    """``difference`` is that of two responses, the terms' stiffness felt by the difference alone.
+
+    A unit that rests by stiffness alone may refuse it by an InputError.
+    """
+    stiff = [] if stiffness is None else [stiffness]
     for size in (1.0, 1e-3, 0.0):
         change = size * torch.randn_like(drives)
-        expected = activation.response(drives + change) - activation.response(drives)
-        close(activation.difference(drives, change), expected, f"{activation}: difference and two responses")
-    if activation.holomorphic:
-        check_holomorphic(activation.response, drives, what=f"{activation}: response")
-        change = torch.randn_like(drives)
-        check_holomorphic(lambda c: activation.difference(drives, c), change, what=f"{activation}: difference")
+        try:
+            found, rest = unit.difference(drives, change, *stiff), unit.response(drives)
+        except InputError:
+            assert unit.parabolic, f"{unit}: `difference` refuses what it must answer."
+            return
+        expected = unit.response(drives + change + sum(k * rest for k in stiff), *stiff) - rest
+        close(found, expected, f"{unit}: difference and two responses")
+
+
+def _check_symmetric(unit: Unit, drives: Tensor) -> None:
+    """A response that is the gradient of a function has a symmetric derivative: else the network has no energy."""
+    one, other = torch.randn_like(drives), torch.randn_like(drives)
+    there, back = (sum_per_example(a * unit.compliance(drives, b)) for a, b in ((one, other), (other, one)))
+    close(there, back, f"{unit}: the derivative of the response and its transpose")
+
+
+def _check_descent(unit: Unit, low: float, high: float, shape: tuple[int, ...]) -> None:
+    """A unit without a response: ``force`` is -grad ``potential``, and no ``step`` raises the energy."""
+    low, high = max(low, unit.low), min(high, unit.high)
+    state = low + (high - low) * torch.rand(200, *shape, dtype=torch.float64)
+    drive = torch.randn_like(state)
+    close(unit.force(state), Unit.force(unit, state), f"{unit}: force and -grad potential")
+    close(unit.force(state[:1]), unit.force(state)[:1], f"{unit}: the force on one example and on a batch")
+    after = unit.step(state, drive)
+    assert bool(((after >= unit.low) & (after <= unit.high)).all()), f"{unit}: a step leaves the range."
+    gained, work = unit.potential(after) - unit.potential(state), drive * (after - state)
+    rise = sum_per_example(gained) - sum_per_example(work)
+    assert bool((rise <= 1e-12).all()), (
+        f"{unit}: a step raises the energy by {float(rise.max()):.1e}: its `rate` {unit.rate} is too long."
+    )
 
 
 @repeatable
 def check_map(map: Map, batch: int = 2) -> None:
-    """``linearize`` states the value, the derivative and its transpose; ``transpose`` and ``linear`` agree with it."""
+    """Checks value, derivative and transposed derivative of ``map.linearize``, and ``transpose`` and ``linear``.
+
+    ``batch``: number of examples.
+    """
     map = copy.deepcopy(map).double()
     pre, step = (torch.randn(batch, *map.in_shape, dtype=torch.float64) for _ in range(2))
     post = torch.randn(batch, *map.out_shape, dtype=torch.float64)
     carried = map.linearize(pre)
     value, push, pull = carried[:3]
-    close(value, map(pre), f"{map}: carry and forward")
+    close(value, map(pre), f"{map}: linearize and forward")
     assert value.shape == post.shape, f"{map}: out_shape says {map.out_shape}, the value is {tuple(value.shape)}."
     derived = torch.func.vjp(map.forward, pre)[1](post)[0]
-    close(pull(post), derived, f"{map}: the pull of carry and the derivative of forward")
+    close(pull(post), derived, f"{map}: the vjp and the transposed derivative of forward")
     close(map.transpose(pre, post), derived, f"{map}: transpose and the derivative of forward")
     assert derived.shape == step.shape, f"{map}: transpose does not return to in_shape."
     pushed = torch.func.jvp(map.forward, (pre,), (step,))[1]
-    close(push(step), pushed, f"{map}: the push of carry and the derivative of forward")
-    for found, expected in zip(map.jvp(pre, step), (value, pushed), strict=True):
-        close(found, expected, f"{map}: jvp and the derivative of forward")
+    close(push(step), pushed, f"{map}: the jvp and the derivative of forward")
     some = torch.tensor([*range(batch), 0])
     taken = carried.select(some)
     for name, found, whole in (
         ("value", taken.value, value),
-        ("push", taken.jvp(step[some]), pushed),
-        ("pull", taken.vjp(post[some]), derived),
+        ("jvp", taken.jvp(step[some]), pushed),
+        ("vjp", taken.vjp(post[some]), derived),
     ):
-        close(found, whole[some], f"{map}: the {name} of carry, some examples taken")
+        close(found, whole[some], f"{map}: the {name} of selected examples")
     if carried.bilinear_derivative is not None:
         parameters, known, counts = list(map.parameters()), torch.randn(batch), torch.randn(batch)
         pairs = [(pre, post), (step, post.flip(0))]
         attached = carried.bilinear_derivative(known, pairs)
-        close(attached, known, f"{map}: attach and what is known")
+        close(attached, known, f"{map}: bilinear_derivative and its argument")
         sums = torch.stack([sum_per_example(push(p) * q) for p, q in pairs]).sum(0)
         both = (torch.autograd.grad((counts * each).sum(), parameters) for each in (attached, sums))
         for found, expected in zip(*both, strict=True):
-            close(found, expected, f"{map}: the derivative that attach gives and that of push")
+            close(found, expected, f"{map}: bilinear_derivative and the derivative of the jvp")
     if map.linear:
         offset = value - push(pre)  # a module's bias
-        close(offset, map(torch.zeros_like(pre)).expand_as(offset), f"{map}: linear, and the value off its push")
+        close(offset, map(torch.zeros_like(pre)).expand_as(offset), f"{map}: linear, and the value minus the jvp")
     if map.holomorphic:
         check_holomorphic(map.forward, pre, what=f"{map}: forward")
         check_holomorphic(map.transpose, pre, post, what=f"{map}: transpose")
-        check_holomorphic(lambda z, d: map.linearize(z).jvp(d), pre, step, what=f"{map}: the push of carry")
-        check_holomorphic(lambda z, d: map.linearize(z).vjp(d), pre, post, what=f"{map}: the pull of carry")
+        check_holomorphic(lambda z, d: map.linearize(z).jvp(d), pre, step, what=f"{map}: the jvp")
+        check_holomorphic(lambda z, d: map.linearize(z).vjp(d), pre, post, what=f"{map}: the vjp")
 
 
 @repeatable
-def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
-    """Drives are minus the gradients of potentials; holding a node and choosing examples change neither.
+def check_coupling(coupling: Term, shapes: Mapping[str, tuple[int, ...]], batch: int = 3) -> None:
+    """Checks that drives are minus the gradients of potentials, also with a node clamped and for selected examples.
 
-    ``shapes``: node -> shape of one example, for each of the coupling's nodes (which is bound to its nodes already).
+    Args:
+        coupling: a term; a coupling must be bound to its nodes.
+        shapes: node -> shape of one example, for each of the term's nodes.
+        batch: number of examples.
     """
-    coupling = copy.deepcopy(coupling).double()
+    coupling = copy.deepcopy(coupling)
+    if isinstance(coupling, nn.Module):
+        coupling = coupling.double()
     states = [torch.randn(batch, *shapes[node], dtype=torch.float64) for node in coupling.nodes]
     for node in coupling.nodes:
-        derived = Coupling.drive(coupling, node, *states)
+        derived = Term.drive(coupling, node, *states)
         close(coupling.drive(node, *states), derived, f"{coupling}: drive and -grad potential at {node!r}")
         one = coupling.drive(node, *(s[:1] for s in states))
         close(one, derived[:1], f"{coupling}: the drive on {node!r} of one example and of a batch")
@@ -133,39 +215,42 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
     for seen, examples in ((bound, every), (bound.select(some), some)):
         at = [s[examples] for s in states]
         for node in coupling.nodes:
-            for _ in range(2):  # what is remembered must not go stale
-                close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: given nothing, {node!r}")
+            for _ in range(2):  # a cached value must not be used for another state
+                close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: in a landscape, {node!r}")
                 at = [torch.randn_like(s) for s in at]
             at[0].mul_(0.5)
             close(seen.drive(node, *at), coupling.drive(node, *at), f"{coupling}: after a change in place, {node!r}")
-    moves = [1e-5 * torch.randn_like(s) for s in states]  # too small to make another unit a pool's winner
+    moves = [1e-5 * torch.randn_like(s) for s in states]  # too small to change a pool's winner
     whole = coupling.contrast(*(s + m for s, m in zip(states, moves, strict=True))) - coupling.contrast(*states)
-    close(coupling.contrast_difference(states, moves), whole, f"{coupling}: change and two contrasts")
-    done = Coupling.work(coupling, states, moves)
-    close(coupling.work(states, moves), done, f"{coupling}: work and <drive, move>")
-    bound_done = bound.work(states, moves)
-    close(bound_done, done, f"{coupling}: given nothing, work and <drive, move>")
+    close(coupling.contrast_difference(states, moves), whole, f"{coupling}: contrast_difference and two contrasts")
+    done = Term.drive_dot(coupling, states, moves)
+    close(coupling.drive_dot(states, moves), done, f"{coupling}: drive_dot and <drive, displacement>")
+    bound_done = bound.drive_dot(states, moves)
+    close(bound_done, done, f"{coupling}: in a landscape, drive_dot and <drive, displacement>")
     if done.requires_grad:
+        assert isinstance(coupling, nn.Module)
         learning, counts = [p for p in coupling.parameters() if p.requires_grad], torch.randn(batch)
         both = (
             torch.autograd.grad((counts * each).sum(), learning, allow_unused=True, materialize_grads=True)
             for each in (bound_done, done)
         )
         for found, expected in zip(*both, strict=True):
-            close(found, expected, f"{coupling}: given nothing, the derivatives of work and of <drive, move>")
+            close(found, expected, f"{coupling}: in a landscape, derivatives of drive_dot and of <drive, displacement>")
     tangent, steps = coupling.tangent(*states), [torch.randn_like(s) for s in states]
     for node in coupling.nodes:
         expected = Tangent(coupling, tuple(states)).drive(node, *steps)
         close(tangent.drive(node, *steps), expected, f"{coupling}: the tangent's drive on {node!r}")
         taken = tangent.select(some).drive(node, *(s[some] for s in steps))
-        close(taken, expected[some], f"{coupling}: the tangent's drive on {node!r}, some examples taken")
+        close(taken, expected[some], f"{coupling}: the tangent's drive on {node!r}, selected examples")
         if coupling.bilinear:
             at = [s + (1.0 if n == node else 0.0) for n, s in zip(coupling.nodes, states, strict=True)]
-            if not any(isinstance(m, Map) and getattr(m, "pool", None) for m in coupling.modules()):
+            modules = coupling.modules() if isinstance(coupling, nn.Module) else ()
+            if not any(isinstance(m, Map) and getattr(m, "pool", None) for m in modules):
                 close(coupling.drive(node, *at), coupling.drive(node, *states), f"{coupling}: bilinear, at {node!r}")
+    _check_stiffness(coupling, states)
     if coupling.holomorphic:
         check_holomorphic(coupling.contrast, *states, what=f"{coupling}: contrast")
-        check_holomorphic(lambda *m: coupling.contrast_difference(states, m), *steps, what=f"{coupling}: change")
+        check_holomorphic(lambda *m: coupling.contrast_difference(states, m), *steps, what=f"{coupling}: difference")
         for node in coupling.nodes:
             for name, found in (("potential", coupling.potential), ("drive", coupling.drive), ("drive", bound.drive)):
                 check_holomorphic(partial(found, node), *states, what=f"{coupling}: {name} of {node!r}")
@@ -174,13 +259,36 @@ def check_coupling(coupling: Coupling, shapes: Mapping[str, tuple[int, ...]], ba
         others = [s for j, s in enumerate(states) if j != i]
         try:
             held = coupling.clamp({node: states[i]})
-        except ValueError:  # a term that cannot be held says so
+        except ValueError:  # a term whose nodes cannot be clamped
             continue
         for other in held.nodes:
             expected = coupling.drive(other, *states)
-            close(held.drive(other, *others), expected, f"{coupling}: with {node!r} held")
+            close(held.drive(other, *others), expected, f"{coupling}: with {node!r} clamped")
             taken = held.select(some).drive(other, *(s[some] for s in others))
-            close(taken, expected[some], f"{coupling}: with {node!r} held, some examples taken")
+            close(taken, expected[some], f"{coupling}: with {node!r} clamped, selected examples")
+
+
+def _check_stiffness(coupling: Term, states: Sequence[Tensor]) -> None:
+    """The drive on a unit falls by ``stiffness`` for each unit of its own state, wherever that stands."""
+    bound = coupling.clamp({})
+    for i, node in enumerate(coupling.nodes):
+        found = coupling.stiffness(node, *states)
+        assert coupling.quadratic or found is None, f"{coupling}: it has a stiffness: state `quadratic = True`."
+        if found is None:
+            continue
+        assert bool((found >= 0).all()), f"{coupling}: the stiffness of {node!r} is negative somewhere."
+        whole = found.expand_as(states[i])
+        seen = bound.stiffness(node, *states)
+        close(whole if seen is None else seen.expand_as(states[i]), whole, f"{coupling}: given nothing, its stiffness")
+        for unit in range(min(3, states[i][0].numel())):
+            move = torch.zeros_like(states[i])
+            move.flatten(1)[:, unit] = 1.0
+            moved = [state + move if j == i else state for j, state in enumerate(states)]
+            fall = (coupling.drive(node, *states) - coupling.drive(node, *moved)) * move
+            close(fall, whole * move, f"{coupling}: how the drive on a unit of {node!r} falls, and its stiffness")
+            after = coupling.stiffness(node, *moved)
+            assert after is not None
+            close(after.expand_as(whole), whole, f"{coupling}: the stiffness of {node!r} at two states of its own")
 
 
 @repeatable
@@ -191,9 +299,14 @@ def check_loss(
     batch: int = 3,
     within: tuple[float, float] | None = None,
 ) -> None:
-    """``force`` is minus the gradient of the loss; examples do not mix.
+    """Checks that ``force`` is minus the gradient of the loss, and that examples do not mix.
 
-    ``within``: where the loss takes states from; default: anywhere.
+    Args:
+        loss: the loss.
+        target: for ``batch`` examples.
+        shapes: node -> shape of one example, for each of the loss's nodes.
+        batch: number of examples.
+        within: the range of states; default: no bounds.
     """
     loss = copy.deepcopy(loss).double()
 
@@ -202,9 +315,9 @@ def check_loss(
         return normal if within is None else within[0] + (within[1] - within[0]) * normal.sigmoid()
 
     states = [draw(shapes[node]) for node in loss.nodes]
-    assert loss(target, *states).shape == (batch,), f"{loss}: a loss is one number an example."
+    assert loss(target, *states).shape == (batch,), f"{loss}: a loss must be one number for each example."
     others = [torch.cat([s[:1], draw(shapes[node])[1:]]) for s, node in zip(states, loss.nodes, strict=True)]
-    close(loss(target, *others)[0], loss(target, *states)[0], f"{loss}: one example's loss beside two sets of others")
+    close(loss(target, *others)[0], loss(target, *states)[0], f"{loss}: one example's loss in two different batches")
     for node in loss.nodes:
         derived = Loss.force(loss, node, target, *states)
         close(loss.force(node, target, *states), derived, f"{loss}: force and -grad at {node!r}")
@@ -216,17 +329,22 @@ def check_loss(
 
 @repeatable
 def check_holomorphic(function: Callable[..., Tensor], *at: Tensor, what: str) -> None:
-    """Of tensors ``at``, real and in float64: the same in complex numbers, and holomorphic in all of them together.
+    """Checks that ``function`` has the same values for complex numbers, and is holomorphic in all of them together.
 
-    By Cauchy's theorem: round a small circle beside the real axis its integral is 0, which for a function with any part
-    in the conjugate it is not.
+    By Cauchy's theorem its integral round a small circle near the real axis is 0; it is not if the function depends on
+    the conjugate.
+
+    Args:
+        function: of as many tensors as ``at``.
+        at: real tensors in float64.
+        what: names the function in errors.
     """
 
     def value(*points: Tensor) -> Tensor:
         return function(*points).to(torch.complex128)  # a constant may stay real
 
     points = [a.to(torch.complex128) for a in at]
-    close(value(*points), value(*at), f"{what}: holomorphic, and the value of real numbers")
+    close(value(*points), value(*at), f"{what}: holomorphic, and the value for real numbers")
     directions = [torch.randn_like(a) for a in at]
     centre = [p + 0.05j * torch.randn_like(a) for p, a in zip(points, at, strict=True)]
     turns = [cmath.rect(1, 2 * math.pi * n / 16) for n in range(16)]
@@ -238,9 +356,12 @@ def check_holomorphic(function: Callable[..., Tensor], *at: Tensor, what: str) -
 @repeatable
 @torch.no_grad()
 def check_sweep(sweep: Sweep, network: Network, batch: int = 3) -> None:
-    """A sweep leaves its input alone, keeps the nodes, and comes to the rest that one node's response defines.
+    """Checks that ``sweep`` does not change its input, returns all nodes, and settles where each node's response does.
 
-    For a network that settles (small weights).
+    Args:
+        sweep: the sweep.
+        network: one that settles (small weights).
+        batch: number of examples.
     """
     landscape, state = begin(network, batch)
     before = {node: value.clone() for node, value in state.items()}
@@ -253,16 +374,21 @@ def check_sweep(sweep: Sweep, network: Network, batch: int = 3) -> None:
     sweep(landscape, start)
     for node, value in start.items():
         assert not value.any(), f"the sweep changed its input at {node!r}."
-        close(state[node], landscape.relax(state, [node])[node], f"the sweep's rest and the response of {node!r}")
+        close(state[node], landscape.step(state, [node])[node], f"the sweep's equilibrium and the response of {node!r}")
 
 
 @repeatable
 @torch.no_grad()
 def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
-    """Where a solver says it is at rest, every node's response is its state. For a network that settles.
+    """Checks that the states of a ``Solution`` are as near to the nodes' responses as its residual and distance say.
 
-    To ten times the residual, and where the status says SETTLED to ten times the distance, as it claims: both are
-    numbers of units' changes, so the solver's ``norm`` must be ``max_norm``.
+    Within ten times the residual and, for examples with status SETTLED, ten times the distance. Both are changes of
+    units, so the solver's ``norm`` must be ``max_norm``.
+
+    Args:
+        solver: the solver.
+        network: one that settles (small weights).
+        batch: number of examples.
     """
     landscape, start = begin(network, batch)
     settled = solver(landscape, start)
@@ -274,7 +400,7 @@ def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
     for name, value in (settled.memory or {}).items():
         assert len(value) == batch, f"{solver}: memory {name!r} has {len(value)} rows for {batch} examples."
     for node, value in settled.state.items():
-        gap = (landscape.relax(settled.state, [node])[node] - value).abs().amax(example_dims(value))
+        gap = (landscape.step(settled.state, [node])[node] - value).abs().amax(example_dims(value))
         assert bool((gap <= 10 * settled.residual + 1e-12).all()), (
             f"{solver}: {node!r} would still move by {float(gap.max()):.1e}; the residual says "
             f"{float(settled.residual.max()):.1e}."
@@ -287,10 +413,69 @@ def check_solver(solver: Solver, network: Network, batch: int = 3) -> None:
 
 
 def begin(network: Network, batch: int) -> tuple[Landscape, dict[str, Tensor]]:
+    """A landscape of a copy of ``network`` in float64 with ``batch`` random examples, and its state at zero."""
     network = copy.deepcopy(network).double()
-    landscape = network.landscape(torch.randn(batch, *network.nodes[network.input].shape, dtype=torch.float64))
+    data = {name: torch.randn(batch, *network.nodes[name].shape, dtype=torch.float64) for name in network.clamped}
+    landscape = network.landscape(data or torch.zeros(batch, 0, dtype=torch.float64))
     return landscape, landscape.zeros()
 
 
+@repeatable
+def check_substrate(substrate: Substrate, batch: int = 3) -> None:
+    """What the gates return fits; one reading of the weights is always the same; what learns is the parameter itself.
+
+    On a small network of a convolution, a dense map and biases, tanh units and a squared error. That a substrate of
+    strength 0 changes nothing is for your own test.
+
+    Args:
+        substrate: the substrate.
+        batch: number of examples.
+    """
+    layers = [ConvLayer(2, pool=None, activation=tanh), DenseLayer(4, tanh)]
+    network = chain((1, 4, 4), layers, SquaredError).double()
+    shapes = {name: node.shape for name, node in network.nodes.items()}
+    for name, coupling in network.terms.items():
+        before = {key: parameter.clone() for key, parameter in coupling.named_parameters()}
+        readings = [dict(substrate.mounted(name, coupling, k).named_parameters()) for k in (0, 0, 1)]
+        for key, parameter in coupling.named_parameters():
+            what = f"{substrate}: {key} of {name!r}"
+            assert torch.equal(parameter, before[key]), f"{what} is changed in place: return another coupling."
+            first, again, later = (reading[key] for reading in readings)
+            assert first.shape == parameter.shape, f"{what} is read in shape {tuple(first.shape)}."
+            assert torch.equal(first, again), f"{what}: reading 0 is not the same twice."
+            same = substrate.per_phase or torch.equal(first, later)
+            assert same, f"{what}: readings 0 and 1 differ: state `per_phase = True`."
+            weight = torch.randn_like(parameter)
+            assert first.requires_grad, f"{what} is read without a graph to the parameter: use `read_weights`."
+            (found,) = torch.autograd.grad((first * weight).sum(), parameter, materialize_grads=True)
+            close(found, weight, f"{what}: the gradient of what is read, which must go straight through, and of itself")
+        with torch.no_grad():
+            check_coupling(substrate.mounted(name, coupling, 0), shapes, batch)
+    state = {name: torch.rand(batch, *node.shape, dtype=torch.float64) for name, node in network.free.items()}
+    for name, node in network.free.items():
+        made = substrate.unit(name, node)
+        assert made.shape == node.shape, f"{substrate}: `unit` changes the shape of {name!r}."
+        assert made.unit is not None, f"{substrate}: `unit` takes the unit of {name!r} away."
+        check_unit(made.unit, shape=node.shape)
+        aimed = substrate.aimed(name, state[name])
+        assert aimed.shape == state[name].shape, f"{substrate}: `aimed` changes the shape of {name!r}."
+    for reading in (0, 1, -1):
+        measured = {name: (*v.shape, v.dtype) for name, v in substrate.measured(state, reading).items()}
+        assert measured == {n: (*v.shape, v.dtype) for n, v in state.items()}, (
+            f"{substrate}: `measured` gives {measured}."
+        )
+    scale = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64).repeat(batch)[:batch]
+    nudge = substrate.injected(Nudge(SquaredError("layer2", (4,)), torch.zeros(batch, dtype=torch.int64), scale))
+    assert set(nudge.nodes) <= set(network.free), (
+        f"{substrate}: `injected` names {nudge.nodes}, not nodes of the nudge."
+    )
+    for name in nudge.nodes:
+        states = [state[n] for n in nudge.nodes]
+        close(
+            nudge.drive(name, *states), Term.drive(nudge, name, *states), f"{substrate}: drive and -grad of the nudge"
+        )
+
+
 def close(found: Tensor, expected: Tensor, what: str) -> None:
+    """Raises AssertionError, with ``what``, unless ``found`` and ``expected`` agree to 1e-9."""
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11, msg=lambda text: f"{what} disagree. {text}")

@@ -42,6 +42,7 @@ def test_convolutions(options, size):
 def test_other_maps():
     testing.check_map(ep.Dense((3, 2, 2), (5,)))
     testing.check_map(ep.Dense((4,), (2, 3)))
+    testing.check_map(ep.energy.Skip((3, 2, 2)))
     testing.check_map(ModuleMap(nn.Sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2)), (2, 8, 8)))
 
 
@@ -56,6 +57,7 @@ def couplings():
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED)), {"a": IMAGE, "b": (3, 3, 3)}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, **POOLED), feedback_gain=0.3), {"a": IMAGE, "b": (3, 3, 3)}
     yield ep.Synapse("a", "b", ep.Convolution(IMAGE, 3, pool=ep.energy.SoftPool(2))), {"a": IMAGE, "b": (3, 2, 2)}
+    yield ep.Synapse("a", "b", ep.energy.Skip(IMAGE), 0.3), {"a": IMAGE, "b": IMAGE}
     module = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
     yield ep.Synapse("a", "b", module), {"a": IMAGE, "b": UNITS}
     for pool in (ep.MaxPool(2), ep.AveragePool(2), ep.energy.SoftPool(2)):
@@ -83,7 +85,8 @@ CASES = list(couplings())
 )
 def test_couplings(coupling, shapes):
     nodes = {name: ep.Node(shape, ep.tanh) for name, shape in shapes.items()}
-    coupling.bind(nodes)
+    if isinstance(coupling, ep.Coupling):
+        coupling.bind(nodes)
     if isinstance(coupling, Field | Clamped | Nudge):  # these belong to one batch: its size is theirs
         for node in coupling.nodes:
             states = [torch.randn(3, *shapes[n], dtype=torch.float64) for n in coupling.nodes]

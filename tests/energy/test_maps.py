@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,6 +34,7 @@ def test_convolutions_of_every_geometry(size, kernel, stride, padding, dilation,
     except ep.InputError:
         assume(False)
     testing.check_map(conv)
+    conv = conv.double()
     x = torch.randn(2, 4, *size, dtype=torch.float64)
     z = F.conv2d(x, conv.weight, None, stride, padding, dilation, groups)
     if isinstance(pool, ep.MaxPool):

@@ -1,12 +1,13 @@
 """Networks say what does not fit, and landscapes are what they say."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import eqprop as ep
-from eqprop.energy.network import colouring
+from eqprop.energy.landscape import colouring
 
 NODES = {"x": ep.Node((3,)), "a": ep.Node((4,), ep.tanh), "b": ep.Node((2,), ep.tanh)}
 
@@ -25,7 +26,7 @@ def synapse(pre="x", post="a", shapes=NODES):
         (lambda: ep.Network(NODES, [synapse(), ep.Synapse("a", "b", ep.Dense((5,), (2,)))]), r"\(5,\)"),
         (lambda: ep.Network(NODES, [synapse(), synapse("a", "b")], ep.SquaredError("b", (3,))), r"\(3,\)"),
         (lambda: ep.Network(NODES, [synapse(), synapse("a", "b")], ep.SquaredError("x", (3,))), "held at the data"),
-        (lambda: ep.Network({"a": NODES["a"]}, []), "without unit"),
+        (lambda: ep.Network({"x": NODES["x"]}, []), "no free node"),
         (lambda: ep.Network(NODES, [synapse(), ep.Synapse("a", "b", torch.nn.Linear(9, 2))]), "does not accept"),
         (lambda: ep.chain((1, 4, 4), [ep.ConvLayer(2), ep.ConvLayer(2, kernel=5, padding=0)]), "layer2.*does not fit"),
         (lambda: ep.chain((4,), [ep.ConvLayer(2)]), "channels, height, width"),
@@ -63,10 +64,13 @@ def test_data_that_do_not_fit_are_refused(x, y, says):
 
 
 def test_colouring():
-    assert colouring(list("abcd"), [("a", "b"), ("b", "c"), ("c", "d")]) == (("a", "c"), ("b", "d"))
-    assert len(colouring(list("abc"), [("a", "b"), ("b", "c"), ("a", "c")])) == 3
-    assert len(colouring(list("abc"), [("a", "b", "c")])) == 3
-    assert colouring(list("ab"), [("a",), ("b",)]) == (("a", "b"),)
+    def colours(nodes, *edges):
+        return colouring(nodes, [SimpleNamespace(nodes=edge) for edge in edges])
+
+    assert colours("abcd", "ab", "bc", "cd") == (("a", "c"), ("b", "d"))
+    assert len(colours("abc", "ab", "bc", "ac")) == 3
+    assert len(colours("abc", "abc")) == 3
+    assert colours("ab", "a", "b") == (("a", "b"),)
 
 
 def test_terms_and_nodes_sum_to_the_energy_and_a_separate_feedback_has_none():
@@ -157,7 +161,7 @@ def test_some_examples_rebuilt_carry_the_graph_of_their_own_data():
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
         assert one.any()
-    other = scene.plus("more", ep.Bias("layer2", (3,)).double()).select(rows)  # terms that are held, not built
+    other = scene.with_term("more", ep.Bias("layer2", (3,)).double()).select(rows)  # terms that are held, not built
     torch.testing.assert_close(
         other.rebuilt().select(again).energy(state), other.select(again).energy(state), rtol=0, atol=1e-14
     )

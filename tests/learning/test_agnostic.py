@@ -41,7 +41,7 @@ def test_gradient_descent_lands_where_the_knobs_hold_the_parameters_in_balance(n
     def knobs(beta):
         """theta + epsilon dF/dtheta, from energies alone."""
         scene, loss = network.landscape(x), network.loss
-        nudged = scene.plus("nudge", ep.energy.losses.Nudge(loss, y, torch.full((5,), beta)))
+        nudged = scene.with_term("nudge", ep.energy.losses.Nudge(loss, y, torch.full((5,), beta)))
         with torch.no_grad():
             state = FREE(nudged, scene.zeros()).state
         energy = scene.energy(state) + beta * loss(y, *(state[node] for node in loss.nodes))

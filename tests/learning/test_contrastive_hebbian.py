@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import eqprop as ep
 from eqprop import testing
+from eqprop.learning.contrasts import amplification_from
 from eqprop.learning.teachers import Towards
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -201,10 +202,10 @@ def test_the_soft_clamp_of_other_outputs_mixes_response_and_target():
     estimator = ep.EquilibriumPropagation(ep.one_sided(beta), REST, REST, teacher=ep.learning.soft_clamp)
     ep.Equilibrium(net, estimator).loss(x, y, record=record).backward()
     state, scene = record.nudged.state, net.landscape(x)
-    response = scene.relax(state, ["layer3"])["layer3"]
+    response = scene.step(state, ["layer3"])["layer3"]
     torch.testing.assert_close(state["layer3"], (response + beta * y) / (1 + beta), rtol=0, atol=1e-11)
     torch.testing.assert_close(state["layer3"], response + beta * (y - state["layer3"]), rtol=0, atol=1e-11)
-    below = scene.relax(state, ["layer1", "layer2"])
+    below = scene.step(state, ["layer1", "layer2"])
     for node, value in below.items():
         torch.testing.assert_close(state[node], value, rtol=0, atol=1e-11)
 
@@ -339,7 +340,7 @@ def test_gains_of_their_own_on_every_synapse_and_a_shared_map(rule):
     ]
     net = shrunk(ep.Network(nodes, edges, ep.SquaredError("c", (5,))))
     x, y = torch.randn(5, 6), torch.arange(5)
-    assert net.landscape(x).amplification(("c",)) == pytest.approx({"a": 10.0, "b": 2.0, "c": 1.0})
+    assert amplification_from(net.landscape(x), ("c",)) == pytest.approx({"a": 10.0, "b": 2.0, "c": 1.0})
     model = ep.Equilibrium(net, ep.ImplicitDifferentiation(REST))
     exact = torch.cat([g.flatten() for g in torch.autograd.grad(model.loss(x, y), list(net.parameters()))])
     assert relative(whole(estimate(net, x, y, ep.symmetric(1e-3), rule, ep.learning.force)), exact) < 1e-5
@@ -488,14 +489,18 @@ def test_the_difference_form_keeps_what_weak_feedback_leaves_of_float32():
     assert errors[1] > 2e-2
 
 
-def test_weights_of_examples_scale_their_own_clamp():
+def test_weights_of_examples_scale_their_share_and_not_their_clamp():
     x, y = examples(batch=3)
     net, record = network(), ep.Record()
     estimator = ep.EquilibriumPropagation(ep.one_sided(0.5), REST, REST, teacher=ep.learning.clamp)
     weight = torch.tensor([1.0, 0.0, -2.0])
-    ep.Equilibrium(net, estimator).loss(x, y, weight, record).backward()
+    model = ep.Equilibrium(net, estimator)
+    found = torch.autograd.grad(model.loss(x, y, weight, record), list(net.parameters()))
     free, held = record.free.state["layer3"], record.nudged.state["layer3"]
-    torch.testing.assert_close(held, free + 0.5 * weight[:, None] * (y - free), rtol=0, atol=1e-14)
+    torch.testing.assert_close(held, free + 0.5 * (y - free), rtol=0, atol=1e-14)
+    each = [torch.autograd.grad(model.loss(x[i : i + 1], y[i : i + 1]), list(net.parameters())) for i in range(3)]
+    for share, *parts in zip(found, *each, strict=True):
+        torch.testing.assert_close(share, sum(w * part for w, part in zip(weight, parts, strict=True)) / 3)
 
 
 def test_targets_for_several_nodes_and_losses_further_on():
@@ -512,7 +517,8 @@ def test_targets_for_several_nodes_and_losses_further_on():
     model = ep.Equilibrium(net, ep.EquilibriumPropagation(CHL, REST, REST, teacher=ep.learning.clamp))
     gradients = torch.autograd.grad(squared(model(x), y).mean(), list(net.parameters()))
     expected = whole(estimate(net, x, y))
-    assert relative(torch.cat([g.flatten() for g in gradients]), expected) < 1e-9
+    # Behind the model a clamp moves its node by a length of 1: another finite nudge, at a gain of 1e-4.
+    assert relative(torch.cat([g.flatten() for g in gradients]), expected) < 1e-3
 
 
 def test_the_data_receive_the_gradient_of_backpropagation():

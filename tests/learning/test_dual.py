@@ -27,7 +27,7 @@ def test_it_is_its_equations_written_out(alpha, passes):
         a2 = m1 @ w2.T + b2
         m2 = ep.sigmoid.response(a2)
         for _ in range(passes):
-            d2 = beta * weight[:, None] * (y - m2)
+            d2 = beta * (y - m2)
             up2, down2 = ep.sigmoid.response(a2 + (1 - alpha) * d2), ep.sigmoid.response(a2 - alpha * d2)
             d1 = (up2 - down2) @ w2
             up1, down1 = torch.tanh(a1 + (1 - alpha) * d1), torch.tanh(a1 - alpha * d1)
@@ -35,7 +35,8 @@ def test_it_is_its_equations_written_out(alpha, passes):
             a2 = m1 @ w2.T + b2
             up2, down2 = ep.sigmoid.response(a2 + (1 - alpha) * d2), ep.sigmoid.response(a2 - alpha * d2)
             m2 = alpha * up2 + (1 - alpha) * down2
-        e1, e2 = (down1 - up1) / (5 * beta), (down2 - up2) / (5 * beta)
+        share = weight[:, None] / (5 * beta)
+        e1, e2 = share * (down1 - up1), share * (down2 - up2)
     record = ep.Record()
     loss = ep.Equilibrium(network, ep.learning.DualPropagation(beta, alpha, passes)).loss(x, y, weight, record)
     found = torch.autograd.grad(loss, parameters)

@@ -250,3 +250,24 @@ def test_targets_and_batches_that_are_none_are_refused_by_name(loss):
         model.loss(x, None)
     with pytest.raises(ep.InputError, match="holds no example"):
         model(x[:0])
+
+
+def test_a_weight_that_the_read_out_shares_with_a_coupling_gets_both_shares():
+    network = ep.chain((6,), [ep.DenseLayer(6, ep.tanh), ep.DenseLayer(6, ep.tanh)], readout_of_six)
+    network.loss.readout.weight = network.couplings["layer1_layer2"].map.weight
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(0.5)
+    network, x, y = network.double(), torch.randn(3, 6, dtype=torch.float64), torch.arange(3)
+    model, parameters = (
+        ep.Equilibrium(network, ep.ImplicitDifferentiation(ep.FixedSweeps(100))),
+        [*network.parameters()],
+    )
+    behind = torch.autograd.grad(F.cross_entropy(model(x), y), parameters)
+    inside = torch.autograd.grad(model.loss(x, y), parameters)
+    for one, other in zip(behind, inside, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def readout_of_six(node, shape):
+    return ep.ReadoutCrossEntropy(node, shape, 6)

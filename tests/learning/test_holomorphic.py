@@ -362,7 +362,7 @@ def test_the_contrast_of_the_ordinary_form_needs_no_free_state():
 
 @pytest.mark.parametrize("settings", [{"points": 2}, {"turns": 0}, {"transient": -1}, {"beta": 0.0}])
 def test_turns_that_cannot_be(settings):
-    with pytest.raises(ep.InputError, match=r"points|beta"):
+    with pytest.raises(ep.InputError, match=r"points|turns|transient|beta"):
         ep.learning.OscillatingNudge(**({"beta": 0.1, "points": 8, "free": SETTLE, "nudged": SETTLE} | settings))
 
 

@@ -5,6 +5,7 @@ import torch
 from oracles import Oracle, files
 
 import eqprop as ep
+from eqprop.learning.contrasts import contrast
 
 
 @pytest.fixture(params=files(), ids=lambda path: path.stem)
@@ -61,7 +62,7 @@ def rounding(oracle):
     span = c["beta"] * (2 if c["estimator"] == "symmetric" else 1)
     state = {n: oracle.answers[f"plus.{i}"].view(-1, *node.shape) for i, (n, node) in enumerate(network.free.items())}
     with torch.enable_grad():
-        phase = network.landscape(oracle.x).contrast(state).mean() / span
+        phase = contrast(network.landscape(oracle.x), state, {}).mean() / span
         sizes = torch.autograd.grad(phase, list(network.parameters()), materialize_grads=True)
     return {
         name: 8 * torch.finfo(torch.float32).eps * float(size.norm())

@@ -193,7 +193,23 @@ def test_the_loss_scales_it_and_examples_count_alike():
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
 
     torch.testing.assert_close(found(3.0), 3 * found(1.0))
-    torch.testing.assert_close(found(1.0, torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])), found(1.0))
+    torch.testing.assert_close(found(1.0, torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])), 1.3 * found(1.0))  # the mean size
+
+
+@pytest.mark.parametrize("scale", [1e-6, 65536.0])
+def test_behind_the_output_it_is_scaled_with_whatever_comes_in(scale):
+    network = tiny("dense")
+    x, y = data(network)
+    found = []
+    for by in (1.0, scale):
+        penalised = ep.learning.JacobianPenalty(nudging(ep.symmetric(0.1)), ep.learning.jacobian_norm, 1.0, seed=2)
+        loss = by * torch.nn.functional.cross_entropy(ep.Equilibrium(network, penalised)(x), y % 2)
+        found.append(torch.autograd.grad(loss, list(network.parameters()), retain_graph=True, allow_unused=True))
+        again = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        assert all(a is b is None or torch.equal(a, b) for a, b in zip(found[-1], again, strict=True))
+    for one, other in zip(*found, strict=True):
+        if one is not None:
+            torch.testing.assert_close(other, scale * one, rtol=1e-10, atol=0)
 
 
 def test_one_node_alone_has_no_jacobian():
@@ -206,5 +222,5 @@ def test_one_node_alone_has_no_jacobian():
 
 @pytest.mark.parametrize(("strength", "probes"), [(-1.0, 5), (float("nan"), 5), (1.0, 0)])
 def test_what_cannot_be(strength, probes):
-    with pytest.raises(ep.InputError, match="probes"):
+    with pytest.raises(ep.InputError, match=r"probes|strength"):
         ep.learning.JacobianPenalty(Nothing(), ep.learning.jacobian_asymmetry, strength, probes)

@@ -161,5 +161,5 @@ def test_one_node_alone_is_not_slow():
 
 @pytest.mark.parametrize(("strength", "share"), [(-1.0, 0.5), (float("nan"), 0.5), (1.0, 0.0), (1.0, 1.5)])
 def test_what_cannot_be(strength, share):
-    with pytest.raises(ep.InputError, match="share"):
+    with pytest.raises(ep.InputError, match=r"share|strength"):
         ep.learning.RayleighPenalty(Nothing(), strength, share)

@@ -41,7 +41,7 @@ def seen(scene, sweep):
     worst = 0
     for node in scene.nodes:
         rest = scene.zeros()
-        pushed = scene.plus("push", Field(node, torch.ones_like(rest[node])))
+        pushed = scene.with_term("push", Field(node, torch.ones_like(rest[node])))
         plain, moved, counts = dict(rest), dict(rest), {}
         for count in range(1, 30):
             plain, moved = sweep(scene, plain), sweep(pushed, moved)

@@ -5,8 +5,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from eqprop.errors import InputError
 from eqprop.training import checkpoint

@@ -1,4 +1,4 @@
-"""The gradient laboratory: how good any estimator is, layer by layer, against the exact gradient.
+"""Comparisons of estimators with the exact gradient, tensor by tensor.
 
 >>> from eqprop import diagnostics
 >>> print(diagnostics.compare(network, x, y, {"mine": my_estimator}).worst())

@@ -1,4 +1,4 @@
-"""Do separate feedback weights come to lie along the feedforward ones? A short training that shows it."""
+"""A short training that shows whether separate feedback weights align with the feedforward ones."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ABOUT = f"embedded digits, dense 64-128-64 and a read-out, rate {LR}, momentum {
 
 
 def trained_angles(epochs: int = 10, seed: int = 0) -> dict[str, Angles]:
-    """By rule: the angles of a network with separate feedback that learns the embedded digits."""
+    """Rule -> the angles of a network with separate feedback that learns the embedded digits."""
     return {name: angles(rule, epochs, seed) for name, rule in RULES.items()}
 
 
 def angles(rule: Rule, epochs: int, seed: int) -> Angles:
-    """With weight decay, as the Kolen-Pollack mechanism needs: equal updates keep a difference, decay ends it.
+    """The angles of one training, with weight decay: equal updates preserve a difference, which only decay removes.
 
-    Torch's random generator is afterwards as it was.
+    Torch's random generator is restored afterwards.
     """
     train = load_images("digits", "train")
     with torch.random.fork_rng(devices=[]):

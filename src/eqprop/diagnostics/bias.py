@@ -1,4 +1,4 @@
-"""How the error of an estimator depends on beta: its bias, its noise, and where their sum is least."""
+"""The error of an estimator as a function of beta: its bias, its noise, and the minimum of their sum."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from eqprop.learning import EquilibriumPropagation, Estimator, Noisy
 WITHIN = (1e-9, 0.1)
 
 Family = Callable[[float], EquilibriumPropagation]
-"""beta -> the estimator that nudges with it."""
+"""beta -> the estimator with this nudge."""
 
 
 @dataclass(frozen=True)
 class BiasCurve:
-    """Relative error of the whole gradient against beta, and the power law fitted to it.
+    """Relative error of the whole gradient for each beta, and the power law fitted to it.
 
     Attributes:
         betas, errors: the points.
-        fitted: the betas that the fit took.
-        order, constant: error = constant * beta^order, a straight line in logarithms by least squares; not a number
-            when fewer than two points remain.
+        fitted: the betas that the fit uses.
+        order, constant: error = constant * beta^order, a straight line in logarithms by least squares; NaN if fewer
+            than two points remain.
     """
 
     betas: tuple[float, ...]
@@ -49,17 +49,19 @@ def bias_curve(
     betas: Sequence[float],
     within: tuple[float, float] = WITHIN,
 ) -> BiasCurve:
-    """Hold ``make(beta)`` against the exact gradient at the equilibrium it finds, in float64.
+    """The errors of ``make(beta)`` relative to the exact gradient at the equilibrium it finds, in float64.
 
     Args:
-        make: beta -> estimator, which should settle further than the errors to be seen, e.g.
+        network, x, y: as for ``compare``.
+        make: beta -> estimator, which should settle to less than the errors to be measured, e.g. with
             ``UntilConverged(1e-12, 5000)``.
-        within: the fit takes the betas whose error lies in this range: below it rounding and settling bend the curve,
-            above it higher orders.
+        betas: at least two, positive.
+        within: the fit uses the betas with an error in this range: below it rounding and settling bend the curve, above
+            it higher orders.
 
     Raises:
         InputError: fewer than two betas, or one that is not positive.
-        NotSettledError: an estimator's free state leads to no rest.
+        NotSettledError: an estimator's free state does not lead to rest.
     """
     if len(set(betas)) < 2 or min(betas) <= 0:
         raise InputError(f"betas {tuple(betas)}: give at least two different ones, all positive.")
@@ -79,7 +81,7 @@ def bias_curve(
 
 
 def power_law(betas: Sequence[float], errors: Sequence[float], within: tuple[float, float] = WITHIN) -> BiasCurve:
-    """The power law through the points whose error lies ``within``."""
+    """The power law through the points with an error ``within`` the range."""
     points = [(b, e) for b, e in zip(betas, errors, strict=True) if within[0] <= e <= within[1]]
     order = constant = math.nan
     if len(points) > 1:
@@ -91,9 +93,11 @@ def power_law(betas: Sequence[float], errors: Sequence[float], within: tuple[flo
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The best beta by a model of the error: bias = bias_constant beta^order, noise = noise_constant / beta.
+    """The best beta for a model of the error, relative to the norm of the batch's gradient.
 
-    All errors are relative to the norm of the gradient of the batch that the model was fitted on.
+    Attributes:
+        order, bias_constant: bias = bias_constant * beta^order.
+        noise_constant: noise = noise_constant / beta.
     """
 
     order: int
@@ -101,15 +105,16 @@ class Suggestion:
     noise_constant: float
 
     def bias(self, beta: float) -> float:
+        """The relative bias at ``beta``."""
         return self.bias_constant * beta**self.order
 
     def noise(self, beta: float) -> float:
-        """Root mean square over reads."""
+        """The relative noise at ``beta``: the root mean square over reads."""
         return self.noise_constant / beta
 
     @property
     def beta(self) -> float:
-        """Where the sum of both is least: (noise_constant / (order bias_constant))^(1 / (order + 1))."""
+        """The minimum of their sum: (noise_constant / (order bias_constant))^(1 / (order + 1))."""
         return (self.noise_constant / (self.order * self.bias_constant)) ** (1 / (self.order + 1))
 
     @property
@@ -118,6 +123,7 @@ class Suggestion:
         return self.bias(self.beta) + self.noise(self.beta)
 
     def as_dict(self) -> dict[str, Any]:
+        """The attributes, ``beta`` and ``error``, for JSON."""
         return vars(self) | {"beta": self.beta, "error": self.error}
 
 
@@ -132,20 +138,23 @@ def suggest_beta(
     draws: int = 8,
     seed: int = 0,
 ) -> Suggestion:
-    """Fit bias and noise to two probe runs, and find the beta at which their sum is least; in float64.
+    """The beta with the smallest sum of bias and noise, fitted to two probe runs in float64.
 
     The bias falls as beta^order, so the difference of the two probes' estimates gives its constant, and their
-    extrapolation the gradient (Richardson); no exact gradient is needed. The noise is that of ``draws`` noisy readings
-    at the larger probe. Then beta* is proportional to (read_noise / sqrt(reads))^(1 / (order + 1)).
+    extrapolation the gradient (Richardson); no exact gradient is needed. The noise is that of noisy readings at the
+    larger probe. The result is proportional to (read_noise / sqrt(reads))^(1 / (order + 1)).
 
     Args:
+        network, x, y: as for ``compare``.
         read_noise: standard deviation of one read of one unit's state.
         reads: how many reads are averaged.
         estimator: beta -> estimator, e.g. ``lambda beta: EquilibriumPropagation(symmetric(beta), free, nudged)``.
-        probes: two betas at which the bias is small but not lost in rounding and settling.
+        probes: two betas with a small bias, but above rounding and settling errors.
+        draws: the number of noisy readings.
+        seed: of the noise.
 
     Raises:
-        InputError: a number is out of range; or there is no noise, or no bias to weigh it against.
+        InputError: a number is out of range; or there is no noise, or no bias to balance it.
     """
     big, small = max(probes), min(probes)
     if not 0 < small < big or draws < 1:
@@ -194,7 +203,7 @@ def noise_curve(
     draws: int = 8,
     seed: int = 0,
 ) -> list[tuple[float, float]]:
-    """Pairs: beta, and the root mean square of the noise relative to the norm of the noiseless estimate; in float64."""
+    """Pairs (beta, root mean square of the noise relative to the norm of the noiseless estimate), in float64."""
     twin, x = double(network), x.double()
     found = []
     for beta in betas:

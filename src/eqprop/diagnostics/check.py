@@ -1,4 +1,4 @@
-"""What ``eqprop check`` does: a run's or a recipe's estimator, and the standard ones, against the exact gradient."""
+"""The command ``eqprop check``: a run's or a recipe's estimator, and the standard ones, against the exact gradient."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
+from eqprop.learning.teachers import NUDGE
 from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
 from eqprop.training.checkpoint import make_folder, write_text_atomic
 from eqprop.training.loop import Experiment
@@ -42,7 +43,7 @@ STENCILS: dict[str, Callable[[float], Nudging]] = {
     "five-point": five_point,
     "holomorphic 6": partial(holomorphic, points=6),
 }
-"""The families that are compared and drawn, wherever a network can follow them."""
+"""The families that are compared and drawn, if a network allows them."""
 READ_WITH_NOISE = ("one-sided", "symmetric")
 
 DEFAULT_BETA = 0.1
@@ -51,19 +52,21 @@ FEW = 8
 FAR = UntilConverged(1e-12, 1000)
 SWEEPS = 20
 BETA = "beta (no unit)"
-AS_IT_IS, TWIN = "as it is", "smooth twin (sigmoids, soft pooling)"
+AS_IT_IS, TWIN = "as it is", "smooth version (sigmoids, soft pooling)"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked.
+    """The network and estimator to check.
 
     Attributes:
-        title: what the network is.
-        networks: the network as it is; and its smooth twin, if it has one and is not smooth itself.
+        title: describes the network.
+        networks: the network itself; and its smooth version, if there is one and the network is not smooth.
         x, y: the batch.
         own: the estimator of the run.
         beta: of the standard estimators.
+        folder: for pictures.
+        say: prints a text or a table.
     """
 
     title: str
@@ -76,7 +79,7 @@ class Subject:
     say: Say
 
     def picture(self, name: str, about: str, panels: Mapping[str, Any], draw: Callable[..., None], **how: Any) -> None:
-        """In the folder; ``how`` as ``write_figure`` says."""
+        """Writes a picture to the folder; ``how``: options of ``write_figure``."""
         title = f"{self.title}, {len(self.x)} images{about}"
         write_figure(self.folder / f"{name}.png", title, panels, draw, **how)
 
@@ -86,17 +89,17 @@ class Subject:
 
     @property
     def rule(self) -> Rule:
-        """The run's own; else what gives a gradient for its kind of network."""
+        """The run's own rule; else one that gives a gradient for this network."""
         if isinstance(self.own, EquilibriumPropagation):
             return self.own.rule
         return contrastive if symmetric_terms(self.network) else vector_field
 
     def few(self) -> Subject:
-        """The same with the first few images, for what settles far."""
+        """The same with the first few images, for phases that settle to high accuracy."""
         return replace(self, x=self.x[:FEW], y=self.y[:FEW])
 
     def families(self, which: str) -> dict[str, Family]:
-        """Those that one of the networks follows, settled far: the bias is all that is left of the error."""
+        """The families that one of the networks allows, settled so far that only the bias remains."""
         landscape = double(self.networks[which]).landscape(self.x.double())
         with torch.no_grad():
             free = FromState(FAR(landscape, landscape.zeros()).state, FAR)
@@ -118,27 +121,27 @@ def check(
     read_noise: float = 1e-3,
     reads: int = 1,
 ) -> None:
-    """How good the gradient is that a run or a recipe learns from, and the standard estimators' on the same network.
+    """Compare the gradient of a run or a recipe, and those of the standard estimators, with the exact one.
 
     Args:
         run: its model is checked.
-        title: what the network is, for titles.
-        folder: for ``check.json`` and the pictures; made if it is not there.
+        title: describes the network, for titles.
+        folder: for ``check.json`` and the pictures; made if it does not exist.
         say: prints a text or a table.
-        images: how many of the training set, without augmentation; what settles far takes the first eight.
-        nudge: beta of the standard estimators; 0: the run's own, or 0.1 where it has none.
-        pictures: draw them too, which takes most of the time.
+        images: how many of the training set, without augmentation; the slow parts use the first eight.
+        nudge: beta of the standard estimators; 0: the run's own, or 0.1 if it has none.
+        pictures: whether to draw pictures, which takes most of the time.
         read_noise: standard deviation of one read of a unit's state, for the beta that is suggested.
         reads: how many reads are averaged.
     """
-    Noisy(contrastive, read_noise, reads)  # what does not fit shows before any work
+    Noisy(contrastive, read_noise, reads)  # raises before any work
     x, y = batch_of(run, images)
     network, own = run.model.network, run.model.estimator
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)
     comparison = compare(network, x, y, {"recipe's own": own} | standard(network, x, own, beta))
-    say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient, each at its own rest"))
-    say(comparison.phases("How the phases went: the change in the last sweep, and where"))
+    say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient at its equilibrium"))
+    say(comparison.phases("The phases: the change in the last sweep, and its node"))
     rests = equilibria(network, x)
     say(f"Equilibria: {rests}")
     found: dict[str, Any] = {"title": title, "images": len(x), "beta": beta}
@@ -148,7 +151,7 @@ def check(
     try:
         networks |= {} if is_smooth(network) else {TWIN: smooth(network)}
     except InputError as error:
-        say(f"No smooth twin: {error}")
+        say(f"No smooth version: {error}")
     subject = Subject(title, networks, x, y, own, beta, folder, say)
     parts = {"suggestion": partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)}
     for name, part in (parts | PICTURED if pictures else parts).items():
@@ -176,7 +179,7 @@ def beta_of(own: Estimator) -> float:
 
 
 def followed(network: Network, x: Tensor) -> dict[str, Callable[[float], Nudging]]:
-    """Of the families, those that the network can follow: complex nudges want it holomorphic throughout."""
+    """The families that the network allows: complex nudges need a holomorphic network and loss."""
     try:
         forms.states.check_holomorphic(network.landscape(x))
         smooth_enough = loss_of(network).holomorphic
@@ -186,7 +189,7 @@ def followed(network: Network, x: Tensor) -> dict[str, Callable[[float], Nudging
 
 
 def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[str, Estimator]:
-    """The estimators of the field, with the solvers of the run's own where it has such."""
+    """The standard estimators, with the solvers of the run if it has them."""
     free = getattr(own, "free", FixedSweeps(2 * SWEEPS))
     nudged = FixedSweeps(SWEEPS)
     base = own if isinstance(own, EquilibriumPropagation) else EquilibriumPropagation(symmetric(beta), free, nudged)
@@ -205,11 +208,11 @@ def symmetric_terms(network: Network) -> bool:
     return all(term.symmetric for term in network.terms.values())
 
 
-# -- the parts: each measures, draws, and returns what goes into check.json --
+# -- the parts: each measures, draws, and returns its part of check.json --
 
 
 def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> Any:
-    """The best beta under read noise, on the smoothest network there is."""
+    """The best beta under read noise, on the smooth version if there is one."""
     subject = subject.few()
     which, network = list(subject.networks.items())[-1]
     x, y = subject.x, subject.y
@@ -243,7 +246,7 @@ def bias(subject: Subject) -> Any:
         }
         for which, network in subject.networks.items()
     }
-    about = ": error against the exact gradient at the same equilibrium, settled far;\nlines: power laws fitted to the"
+    about = ": error against the exact gradient at the same equilibrium;\nlines: power laws fitted to the"
     label = "relative error of the gradient (no unit)"
     options = {"share": True, "room": (1, 300), "legend": "upper left"}
     subject.picture("bias", f"{about} points that they cross", found, pictures.draw_bias, x=BETA, y=label, **options)
@@ -277,16 +280,16 @@ def against_backpropagation(subject: Subject) -> Any:
 
 
 def convergence(subject: Subject) -> Any:
-    """In float64, in the order of the run's own free sweeps."""
+    """The residuals of both phases in float64, in the order of the run's own free sweeps."""
     network, x, y = double(subject.network), subject.x.double(), subject.y
     sweep: Sweep = getattr(getattr(subject.own, "free", None), "sweep", alternating)
     with torch.no_grad():
         landscape = network.landscape(x)
         rest = FAR(landscape, landscape.zeros()).state
         cost = Cost(loss_of(network), y, x.new_ones(len(x)))
-        nudged = landscape.plus("nudge", nudge_of(cost, [subject.beta])[0])
+        nudged = landscape.with_term(NUDGE, nudge_of(cost, [subject.beta])[0])
         found = {
-            "free phase, from rest at 0": residuals(landscape, landscape.zeros(), sweep),
+            "free phase, from zero": residuals(landscape, landscape.zeros(), sweep),
             f"nudged phase, beta {subject.beta:g}, from the free equilibrium": residuals(nudged, rest, sweep),
         }
     order = getattr(sweep, "__name__", "own").replace("_", " ")
@@ -308,7 +311,7 @@ def residuals(landscape: Landscape, state: State, sweep: Sweep) -> dict[str, lis
 
 
 def alignment(subject: Subject) -> Any:
-    """The angles that the run has logged; else those of a short training that shows what the two rules do."""
+    """The angles that the run has logged; else those of a short training with each of the two rules."""
     logged = logged_angles(subject.folder.parent / "metrics.csv")
     found = {"as trained": logged} if logged else trained_angles()
     title = f"Do feedback weights align with feedforward ones?\n{subject.title if logged else ABOUT}"

@@ -1,4 +1,4 @@
-"""How good estimators are, tensor by tensor, against an exact gradient."""
+"""The error of estimators, tensor by tensor, relative to an exact gradient."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from eqprop.diagnostics.gradients import Estimate, Named, as_vector, check_batch
 from eqprop.diagnostics.references import Reference, implicit
 from eqprop.diagnostics.switching import crossed_corners, switched_winners
 from eqprop.energy import Network, Target
+from eqprop.energy.network import Data
 from eqprop.errors import InputError
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.settling.solvers import Solution
@@ -26,16 +27,16 @@ NOTHING = math.nan
 
 @dataclass(frozen=True)
 class Row:
-    """One estimator against one reference, in one parameter tensor or in all of them together.
+    """One estimator against one reference, for one parameter tensor or for all together.
 
     Attributes:
+        estimator, reference: their names.
         parameter: its name in the network, or "all".
-        cosine: between the two; 1 where both are 0, 0 where one is.
-        error: |estimate - reference| / |reference|; 0 where both are 0.
-        norm_ratio: |estimate| / |reference|; 1 where both are 0.
-        wrong_signs: the share of all entries in which the two have opposite signs. Where either is 0 an entry is
-            not wrong.
-        problem: why there is no number, else empty; the numbers are then not a number.
+        cosine: between the two; 1 if both are 0, 0 if one is.
+        error: |estimate - reference| / |reference|; 0 if both are 0.
+        norm_ratio: |estimate| / |reference|; 1 if both are 0.
+        wrong_signs: the share of entries in which the two have opposite signs; 0 has no sign.
+        problem: why there are no numbers, which are then NaN; else empty.
     """
 
     estimator: str
@@ -48,19 +49,20 @@ class Row:
     problem: str = ""
 
     def numbers(self) -> list[str]:
+        """The numbers as text, for a table."""
         return [f"{self.cosine:.4f}", f"{self.error:.2g}", f"{self.norm_ratio:.3f}", percent(self.wrong_signs)]
 
 
 @dataclass(frozen=True)
 class Settling:
-    """How an estimator's phases went.
+    """How far an estimator's phases settled.
 
     Attributes:
         free_residual, nudged_residual: node -> the largest change of any of its units in the last sweep, over the
-            batch (and all nudged phases); ``None`` for an estimator without nudged phases. Those of displacements and
-            linear responses are in their own unit.
-        free_sweeps, nudged_sweeps: an example's, on average; all nudged phases together.
-        switched_winners, crossed_corners: see ``eqprop.diagnostics.switching``; for ``EquilibriumPropagation`` alone.
+            batch (and all nudged phases); ``None`` for an estimator without nudged phases. Residuals of displacements
+            and linear responses have the unit of these.
+        free_sweeps, nudged_sweeps: mean over examples; the sum over all nudged phases.
+        switched_winners, crossed_corners: see ``eqprop.diagnostics.switching``; for ``EquilibriumPropagation`` only.
     """
 
     free_residual: dict[str, float]
@@ -73,18 +75,18 @@ class Settling:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``compare`` found.
+    """The result of ``compare``.
 
     Attributes:
         rows: for each estimator and reference, one for each parameter tensor and a last one for all of them.
-        settling: estimator -> how its phases went; one that failed is not there.
+        settling: estimator -> how far its phases settled; estimators that failed are left out.
     """
 
     rows: tuple[Row, ...]
     settling: dict[str, Settling]
 
     def of(self, estimator: str, parameter: str = ALL) -> Row:
-        """The first row of that estimator and parameter. Raises InputError if there is none."""
+        """The first row of the given estimator and parameter. Raises InputError if there is none."""
         for row in self.rows:
             if row.estimator == estimator and row.parameter == parameter:
                 return row
@@ -92,16 +94,16 @@ class Comparison:
         raise InputError(f"There is no row of {estimator!r} and {parameter!r}: there are {known[0]} and {known[1]}.")
 
     def worst(self, estimator: str | None = None) -> Row:
-        """The row of one tensor with the largest relative error, of all estimators or of one; a failure is worst."""
+        """The row of one tensor with the largest relative error, of all estimators or one; a failure is the worst."""
         rows = [
             row for row in self.rows if estimator in (None, row.estimator) and (row.parameter != ALL or row.problem)
         ]
         if not rows:
-            self.of(str(estimator))  # which says what there is
+            self.of(str(estimator))  # which raises, with the names that exist
         return max(rows, key=lambda row: math.inf if math.isnan(row.error) else row.error)
 
     def table(self, title: str = "") -> Table:
-        """Every row."""
+        """A table of all rows."""
         several = len({row.reference for row in self.rows}) > 1
         names = ["estimator", "reference", "parameter"] if several else ["estimator", "parameter"]
         about = "error: relative; ratio: of norms; signs: share of entries with the wrong one"
@@ -116,9 +118,9 @@ class Comparison:
         return table
 
     def phases(self, title: str = "") -> Table:
-        """A line for each estimator that gave a gradient."""
+        """A table of ``settling``, with a row for each estimator that gave a gradient."""
         columns = ("estimator", "free residual", ">sweeps", "nudged residual", ">sweeps", ">winners", ">corners")
-        table = titled(title, "winners, corners: the share that the nudge switched", *columns)
+        table = titled(title, "winners, corners: the share that the nudge changed", *columns)
         for name, went in self.settling.items():
             shares = (percent(each) for each in (went.switched_winners, went.crossed_corners))
             nudged = "-" if went.nudged_residual is None else f"{went.nudged_sweeps:.4g}"
@@ -127,35 +129,36 @@ class Comparison:
         return table
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The attributes, for JSON."""
         return plain(self)
 
 
 def compare(
     network: Network,
-    x: Tensor,
+    x: Data,
     y: Target,
     estimators: Mapping[str, Estimator],
     reference: Reference | Estimator | Mapping[str, Reference | Estimator] | None = None,
 ) -> Comparison:
-    """Hold estimators against a reference gradient, or several, on one batch.
+    """Compare estimators with one or several reference gradients, on one batch.
 
-    The network is evaluated as it is, without dropout and in its own precision. Nothing is left changed: no ``.grad``,
-    no weight, no random generator, no mode. Every estimator sees the same random numbers of torch's.
+    The network is evaluated without dropout and in its own precision. Nothing is changed: no ``.grad``, weight, random
+    generator or mode. Every estimator gets the same random numbers from torch.
 
     Args:
-        x: (batch, *input shape).
+        network: with a loss and parameters.
+        x: (batch, *input shape), or for several clamped nodes a mapping from names to such.
         y: what the network's loss takes.
-        estimators: name -> estimator; any ``Estimator``, without registration.
-        reference: what to hold them against: a function or object called as ``Reference`` says, or an estimator, or
-            several by name. Default: the exact gradient at each estimator's own equilibrium (``implicit``).
+        estimators: name -> any ``Estimator``.
+        reference: a function or object that is called as a ``Reference``, an estimator, or several of them by name.
+            Default: the exact gradient at each estimator's own equilibrium (``implicit``).
 
     Returns:
-        A row for each estimator, reference and tensor. An estimator that fails, or whose reference does, has a row
-        that says why; the others go on.
+        A row for each estimator, reference and tensor. If an estimator or its reference fails, its row has the
+        ``problem``; the others are not affected.
 
     Raises:
-        InputError: an argument does not fit. That is found before any work is done.
+        InputError: an argument does not fit; raised before any work.
     """
     references = named_references(reference)
     check_estimators(estimators)
@@ -166,11 +169,11 @@ def compare(
     for name, estimator in estimators.items():
         with undisturbed(x, [estimator, *(each for each in references.values() if isinstance(each, Estimator))]):
             try:
-                # A copy for each: one that shakes weights and fails half way must not spoil the others.
+                # A copy for each: an estimator that changes weights and fails must not affect the others.
                 made = estimate(copy.deepcopy(network), estimator, x, y)
                 check_finite("gradient", made.gradients)
                 settling[name] = settled(network, estimator, made)
-            except Exception as error:  # an estimator is anyone's code, and the others are to go on
+            except Exception as error:  # an estimator may be a user's code; the others must continue
                 rows += [Row(name, against, ALL, problem=told(error)) for against in references]
                 continue
             for against, each in references.items():
@@ -190,7 +193,7 @@ def named_references(
         if isinstance(each, type) or not (isinstance(each, Estimator) or callable(each)):
             raise InputError(f"The reference {name!r} is {each!r}: give an estimator, or a function as Reference says.")
     if not found:
-        raise InputError("There is no reference to compare with: name one, or leave it out for the exact gradient.")
+        raise InputError("There is no reference to compare with: give one, or none for the exact gradient.")
     return dict(found)
 
 
@@ -208,7 +211,7 @@ def check_finite(what: str, gradients: Named) -> None:
 
 
 def right_gradients(
-    reference: Reference | Estimator, network: Network, estimator: Estimator, free: Solution, x: Tensor, y: Target
+    reference: Reference | Estimator, network: Network, estimator: Estimator, free: Solution, x: Data, y: Target
 ) -> Named:
     if isinstance(reference, Estimator):
         return estimate(copy.deepcopy(network), reference, x, y).gradients
@@ -241,20 +244,22 @@ def measures(found: Tensor, right: Tensor) -> tuple[float, float, float, float]:
 
 def settled(network: Network, estimator: Estimator, made: Estimate) -> Settling:
     free, nudged = made.free, made.nudged
-    plain = {node: float(change.max()) for node, change in free.residuals.items()}, float(free.sweeps.double().mean())
+    went = Settling(worst_changes(free), float(free.sweeps.double().mean()))
     if nudged is None:
-        return Settling(*plain)
-    states = isinstance(estimator, EquilibriumPropagation)  # what others call nudged may be a response, or complex
-    return Settling(
-        *plain,
-        {node: float(change.max()) for node, change in nudged.residuals.items()},
-        float(nudged.sweeps.double().sum()) / len(free.sweeps),
-        switched_winners(network, free.state, nudged.state) if states else None,
-        crossed_corners(network, free.state, nudged.state) if states else None,
-    )
+        return went
+    sweeps = float(nudged.sweeps.double().sum()) / len(free.sweeps)
+    went = replace(went, nudged_residual=worst_changes(nudged), nudged_sweeps=sweeps)
+    if not isinstance(estimator, EquilibriumPropagation):  # the nudged phase of others may be a response, or complex
+        return went
+    pair = network, free.state, nudged.state
+    return replace(went, switched_winners=switched_winners(*pair), crossed_corners=crossed_corners(*pair))
 
 
-# -- how it is shown --
+def worst_changes(solution: Solution) -> dict[str, float]:
+    return {node: float(change.max()) for node, change in solution.residuals.items()}
+
+
+# -- tables --
 
 
 def titled(title: str, caption: str, *columns: str) -> Table:
@@ -268,7 +273,7 @@ def titled(title: str, caption: str, *columns: str) -> Table:
 
 
 def most(residual: dict[str, float] | None) -> str:
-    """The largest residual, and the node that it is of."""
+    """The largest residual, and its node."""
     if not residual:
         return "-"
     node = max(residual, key=residual.__getitem__)
@@ -280,7 +285,7 @@ def percent(share: float | None) -> str:
 
 
 def short(parameter: str) -> str:
-    """A parameter's name without what every name has."""
+    """A parameter's name without the parts that all names share."""
     return parameter.removeprefix("couplings.").replace(".map.", ".")
 
 
@@ -289,7 +294,7 @@ def told(error: Exception) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What JSON holds: dataclasses as mappings, numbers that are not finite as null."""
+    """The value for JSON: dataclasses as mappings, numbers that are not finite as null."""
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How many equilibria a network has, as far as orders of sweeps and starts can tell."""
+"""The number of equilibria of a network that different orders of sweeps and starts find."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ORDERS: dict[str, Sweep] = {
 
 @dataclass(frozen=True)
 class Equilibria:
-    """The rests that were reached from several sides.
+    """The equilibria that several routes reached.
 
     Attributes:
-        routes: what was tried, e.g. "alternating from rest".
-        counts: distinct equilibria of each example; 0 where no route came to rest.
+        routes: what was tried, e.g. "alternating from rest", which is from zero.
+        counts: distinct equilibria of each example; 0 if no route settled.
         distances: of each example, the largest relative distance |a - b| / |a| between two of them.
-        at_rest: route -> the share of examples that it brought to rest.
-        apart: the relative distance beyond which two states count as distinct.
+        at_rest: route -> the share of examples that settled.
+        apart: the relative distance beyond which two states are distinct.
     """
 
     routes: tuple[str, ...]
@@ -49,9 +49,7 @@ class Equilibria:
             text += f" (up to {most} found, up to {max(self.distances):.2g} of their size apart)"
         lost = {route: share for route, share in self.at_rest.items() if share < 1}
         kept = ", ".join(f"{100 * share:.0f} % by {route}" for route, share in lost.items())
-        return f"{text}, by {len(self.routes)} routes" + (
-            f"; came to rest: {kept}, all by the others." if lost else "."
-        )
+        return f"{text}, by {len(self.routes)} routes" + (f"; settled: {kept}, all by the others." if lost else ".")
 
 
 @torch.no_grad()
@@ -63,17 +61,18 @@ def equilibria(
     residual: float = 1e-12,
     most: int = 5000,
 ) -> Equilibria:
-    """Settle in float64 by each order of sweeps, from rest and from the feedforward pass; count where that leads.
+    """The equilibria reached in float64 by each order of sweeps, from zero and from the feedforward pass.
 
     Args:
+        network: the network.
         x: (batch, *input shape).
         sweeps: name -> sweep.
         apart: two states are distinct if they differ by more than this share of the first one's norm.
-        residual: what counts as rest: no unit changes by more in a sweep. Routes that do not come to rest in
-            ``most`` sweeps are left out, example by example.
+        residual: a state is at rest if no unit changes by more in a sweep.
+        most: the largest number of sweeps. Routes that are not at rest then are left out, example by example.
 
     Raises:
-        InputError: there are no sweeps to try.
+        InputError: there are no sweeps.
     """
     if not sweeps:
         raise InputError("There is no order of sweeps to try: give some by name.")

@@ -1,4 +1,4 @@
-"""What an estimator says about one batch, asked so that nothing is left changed."""
+"""The gradient that an estimator gives for one batch, without changing anything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eqprop.energy import Loss, Network, Target
+from eqprop.energy.network import Data
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Cost, Estimator
 from eqprop.settling.solvers import Solution
@@ -20,7 +21,7 @@ Named = Mapping[str, Tensor]
 
 
 class Estimate(NamedTuple):
-    """A gradient of the mean loss for each parameter that learns, and the phases that gave it."""
+    """A gradient of the mean loss for each parameter that learns, and the phases it was computed from."""
 
     gradients: Named
     free: Solution
@@ -28,8 +29,8 @@ class Estimate(NamedTuple):
 
 
 @torch.no_grad()
-def estimate(network: Network, estimator: Estimator, x: Tensor, y: Target) -> Estimate:
-    """What ``Equilibrium(network, estimator).loss(x, y).backward()`` finds, without dropout and touching no ``.grad``.
+def estimate(network: Network, estimator: Estimator, x: Data, y: Target) -> Estimate:
+    """The gradient of ``Equilibrium(network, estimator).loss(x, y)``, without dropout and without setting ``.grad``.
 
     Raises:
         InputError: the estimator does not return one gradient of the right shape for each parameter.
@@ -37,7 +38,8 @@ def estimate(network: Network, estimator: Estimator, x: Tensor, y: Target) -> Es
     landscape = network.landscape(x)
     free, learn = estimator(landscape)
     parameters = learning(network)
-    learnt = learn(Cost(loss_of(network), y, x.new_ones(len(x))), list(parameters.values()))
+    weight = landscape.like.new_ones(len(landscape.like))
+    learnt = learn(Cost(loss_of(network), y, weight), list(parameters.values()))
     found, expected = ([tuple(t.shape) for t in each] for each in (learnt.gradients, parameters.values()))
     if found != expected:
         raise InputError(f"The estimator returned gradients of shapes {found} for parameters of shapes {expected}.")
@@ -55,27 +57,31 @@ def loss_of(network: Network) -> Loss:
     return network.loss
 
 
-def check_batch(network: Network, x: Tensor, y: Target) -> None:
-    """Raises InputError where the network has no loss or nothing to learn, or x or y do not fit it."""
+def check_batch(network: Network, x: Data, y: Target) -> None:
+    """Raises InputError if the network has no loss or no parameters to learn, or x or y do not fit it."""
     loss = loss_of(network)
     if not learning(network):
         raise InputError("No parameter of the network requires a gradient: there is nothing to estimate.")
-    network.landscape(x)
-    loss.check(y, len(x))
+    loss.check(y, len(network.landscape(x).like))
 
 
 def double(network: Network) -> Network:
-    """A twin in float64, for evaluation."""
+    """A copy in float64, in evaluation mode."""
     return copy.deepcopy(network).double().eval()
 
 
+def double_data(x: Data) -> Data:
+    return x.double() if isinstance(x, Tensor) else {name: value.double() for name, value in x.items()}
+
+
 @contextmanager
-def undisturbed(x: Tensor, estimators: Iterable[Estimator] = ()) -> Iterator[None]:
-    """Random generators, torch's and the estimators', are afterwards as they were."""
+def undisturbed(x: Data, estimators: Iterable[Estimator] = ()) -> Iterator[None]:
+    """Restores the random generators of torch and of the estimators afterwards."""
     own = [generator for estimator in estimators for generator in estimator.generators()]
     states = [generator.get_state() for generator in own]
     try:
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        like = x if isinstance(x, Tensor) else next(iter(x.values()))
+        with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
             yield
     finally:
         for generator, state in zip(own, states, strict=True):
@@ -83,11 +89,11 @@ def undisturbed(x: Tensor, estimators: Iterable[Estimator] = ()) -> Iterator[Non
 
 
 def as_vector(gradients: Named) -> Tensor:
-    """One after the other, in float64; (parameters,)."""
+    """All gradients in one vector, float64: (parameters,)."""
     return torch.cat([gradient.double().flatten() for gradient in gradients.values()])
 
 
 def relative_error(found: Tensor, right: Tensor) -> float:
-    """|found - right| / |right|; 0 where both are 0, infinite where only ``right`` is."""
+    """|found - right| / |right|; 0 if both are 0, infinite if only ``right`` is."""
     error, size = float((found - right).norm()), float(right.norm())
     return error / size if size else (float("inf") if error else 0.0)

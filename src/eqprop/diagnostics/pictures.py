@@ -1,4 +1,4 @@
-"""Pictures of what the laboratory measures: for each, what a panel of it shows. ``axes`` are matplotlib's."""
+"""The panels of the pictures of ``eqprop check``. ``axes`` are matplotlib's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDE = (8.5, 4.4)
 
 
 def draw_through_time(axes: Any, panel: tuple[ThroughTime, str]) -> None:
-    """The partial sums of the entry of a parameter that is largest at last."""
+    """The partial sums of one entry of a parameter: the one with the largest final sum."""
     each, name = panel
     exact = each.exact[name]
     entry = int(exact[-1].abs().argmax())
@@ -58,7 +58,7 @@ def draw_convergence(axes: Any, nodes: Mapping[str, Sequence[float]]) -> None:
 
 
 def draw_angles(axes: Any, rules: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """A line for each rule and each synapse with feedback weights of its own."""
+    """A line for each rule and each synapse with separate feedback weights."""
     for i, (rule, synapses) in enumerate(rules.items()):
         for synapse, angles in synapses.items():
             axes.plot(angles, ".-", color=f"C{i}" if len(rules) > 1 else None, label=f"{rule}: {synapse}")
@@ -67,7 +67,7 @@ def draw_angles(axes: Any, rules: Mapping[str, Mapping[str, Sequence[float]]]) -
 
 
 def draw_noise(axes: Any, panel: tuple[Suggestion, BiasCurve, Sequence[tuple[float, float]]]) -> None:
-    """What was suggested; bias, and noise in pairs (beta, noise), as measured; lines are the model fitted."""
+    """The suggested beta; measured bias and noise, the latter in pairs (beta, noise); the fitted model as lines."""
     suggestion, curve, noises = panel
     betas = np.geomspace(min(curve.betas), max(curve.betas), 100)
     bias, noise = ([f(beta) for beta in betas] for f in (suggestion.bias, suggestion.noise))

@@ -1,4 +1,4 @@
-"""The smooth twin of a network: where orders in beta can be measured."""
+"""The smooth version of a network, on which orders in beta can be measured."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from eqprop.errors import InputError
 
 
 def smooth(network: Network) -> Network:
-    """The same network and weights with sigmoids for clips, of the same steepest slope, and soft for max pooling.
+    """A copy of ``network`` with sigmoids of the same largest slope instead of clips, and soft instead of max pooling.
 
-    Nudging moves units across the corners of a clip and switches the winners of a maximum, and neither is smooth: the
-    orders of finite differences hold on the twin.
+    Nudges move units across the corners of a clip and change the winners of a maximum. Neither is smooth, so the orders
+    of finite differences hold only for the smooth version.
 
     Raises:
-        InputError: a clip that is not to [0, 1], or max pooling whose windows overlap.
+        InputError: a clip is not to [0, 1], or windows of max pooling overlap.
     """
     twin = copy.deepcopy(network)
     for convolution in max_pooled(twin):
         assert convolution.pool is not None
         convolution.pool_by(SoftPool(convolution.pool.size, convolution.pool.stride))
     nodes = {name: replace(node, unit=node.unit and smoothed(node.unit)) for name, node in twin.nodes.items()}
-    return Network(
-        nodes, twin.terms, twin.loss, twin.output
-    )  # binds every term anew, to maps that are no longer linear
+    # Binds every term anew, to maps that are no longer linear.
+    return Network(nodes, twin.terms, twin.loss, twin.output, twin.clamped, twin.substrate)
 
 
 def is_smooth(network: Network) -> bool:
-    """Whether nothing in it clips or takes a maximum, of what ``smooth`` knows."""
+    """Whether the network has no clip and no max pooling."""
     clips = [node for node in network.free.values() if isinstance(node.unit, Clip)]
     return not clips and not max_pooled(network)
 

@@ -1,4 +1,4 @@
-"""What a nudge should not do to a network that is to be differentiated: change which winners and corners hold."""
+"""How many pooling winners and clipped units a nudge changes, at which the network is not differentiable."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from eqprop.energy import Clip, Convolution, Network, SeparateFeedback, State, Synapse
 
 NEAR = 1e-6
-"""A unit counts as clipped within this share of its range from either end: rounding moves it by less."""
+"""A unit is clipped if it is within this share of its range from an end; rounding changes it by less."""
 
 
 def switched_winners(network: Network, free: State, nudged: State) -> float | None:
-    """The share of max pooling's windows whose winner differs; ``None`` without max pooling above a free node.
+    """The share of max-pooling windows whose winner differs; ``None`` without max pooling above a free node.
 
     Args:
         free: node -> (batch, *shape).
@@ -23,7 +23,7 @@ def switched_winners(network: Network, free: State, nudged: State) -> float | No
         pre = term.nodes[0]
         synapses = [term.feedforward, term.feedback] if isinstance(term, SeparateFeedback) else [term]
         for synapse in synapses:
-            if pre == network.input or not isinstance(synapse, Synapse) or not isinstance(synapse.map, Convolution):
+            if pre in network.clamped or not isinstance(synapse, Synapse) or not isinstance(synapse.map, Convolution):
                 continue
             before, after = synapse.map.winners(free[pre]), synapse.map.winners(nudged[pre])
             if before is not None and after is not None:
@@ -32,9 +32,9 @@ def switched_winners(network: Network, free: State, nudged: State) -> float | No
 
 
 def crossed_corners(network: Network, free: State, nudged: State) -> float | None:
-    """Of the units of clipping nodes that are clipped in either phase, the share that is not so in both.
+    """The share, of the units that are clipped in either phase, of those that are not clipped alike in both.
 
-    ``None`` where no node clips. Arguments as for ``switched_winners``.
+    ``None`` if no node has a clip. Arguments as for ``switched_winners``.
     """
     crossed, clipped = [], []
     for name, node in network.free.items():

@@ -1,8 +1,9 @@
-"""The gradient-descending updates property: nudged sweeps find, one by one, what backpropagation finds going back.
+"""The gradient-descending-updates property: nudged sweeps give the same gradient as backpropagation through time.
 
-From rest, and with all nodes sweeping at once, the one-sided estimate after K nudged sweeps tends, as beta does to 0,
-to the gradient of backpropagation through the last K sweeps (Ernoult et al. 2019; Laborieux et al. 2021). Both sums
-here include the last step. A read-out is left out: backpropagation finds all of its gradient in the first one.
+From a free equilibrium and with synchronous sweeps, the one-sided estimate after K nudged sweeps tends, as beta tends
+to 0, to the gradient of backpropagation through the last K sweeps (Ernoult et al. 2019, arXiv 1905.13633; Laborieux et
+al. 2021, doi 10.3389/fnins.2021.633674). Both sums here include the last step. A read-out is left out, as its whole
+gradient arises in the first step.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eqprop.diagnostics.gradients import check_batch, double, loss_of
 from eqprop.energy import Landscape, Network, State, Target
 from eqprop.errors import InputError
 from eqprop.learning import Cost, Rule, contrastive, forms
-from eqprop.learning.estimators import compare, nudge_of
+from eqprop.learning.estimators import Phase, compare, nudge_of
+from eqprop.learning.teachers import NUDGE
 from eqprop.settling import FixedSweeps, synchronous
 
 Sums = dict[str, Tensor]
@@ -33,7 +35,7 @@ class ThroughTime:
         beta: the nudge.
         plus, minus: R(K) is the one-sided estimate of that sign after K nudged sweeps.
         exact: R(K) is the gradient of backpropagation through the last K sweeps.
-        residual: the largest change of a unit in the last free sweep. The property supposes rest.
+        residual: the largest change of a unit in the last free sweep. The property requires rest.
     """
 
     beta: float
@@ -44,15 +46,14 @@ class ThroughTime:
 
     @property
     def mean(self) -> Sums:
-        """The symmetric estimate's."""
+        """The sums of the symmetric estimate."""
         return {name: (up + self.minus[name]) / 2 for name, up in self.plus.items()}
 
     def relative_distance(self) -> dict[str, float]:
-        """Of the mean, in the measure of Laborieux et al. (2021): the mean over entries of 2 |mean - exact| / (|+| +
-        |-|).
+        """Parameter -> the mean over entries of 2 |mean - exact| / (|+| + |-|), as in Laborieux et al. (2021).
 
-        |+| and |-| are the two one-sided errors, all after the last step; where both are 0 the entry counts 1. In
-        [0, 1]: 1 says that the two errors have the same sign, so that the mean gains nothing.
+        |+| and |-| are the two one-sided errors, all after the last step; if both are 0 the entry counts as 1. The
+        result is in [0, 1]; at 1 the two errors have the same sign, so that the mean is no better.
         """
         found = {}
         for name, exact in self.exact.items():
@@ -62,11 +63,10 @@ class ThroughTime:
         return found
 
     def errors(self) -> list[dict[str, Any]]:
-        """For each parameter and each of "+beta", "-beta", "mean", of the steps (not of their sums), those of
-        Laborieux et al. (2021)
+        """A row for each parameter and each of "+beta", "-beta", "mean": the errors of Laborieux et al. (2021).
 
-        rmse: the mean over entries of rms(estimate - exact) / max(rms estimate, rms exact), rms being over steps;
-        wrong_signs: the share of entries and steps in which the two have opposite signs.
+        They compare the steps, not their sums. rmse: the mean over entries of rms(estimate - exact) / max(rms estimate,
+        rms exact), with the rms over steps. wrong_signs: the share of entries and steps with opposite signs.
         """
         rows = []
         for side, sums in {"+beta": self.plus, "-beta": self.minus, "mean": self.mean}.items():
@@ -80,15 +80,17 @@ class ThroughTime:
 def through_time(
     network: Network, x: Tensor, y: Target, beta: float, sweeps: int = 30, free: int = 200, rule: Rule = contrastive
 ) -> ThroughTime:
-    """Take ``free`` sweeps, then ``sweeps`` nudged ones of either sign; and backpropagate through the last ``sweeps``.
+    """The partial sums of the estimates at ±beta, and of backpropagation through the last sweeps.
 
-    In float64, synchronous sweeps, the ordinary form; one gradient a sweep, and one backward pass for all of
-    backpropagation's.
+    In float64, with synchronous sweeps, in the form ``states``; one gradient for each sweep, and one backward pass for
+    all of backpropagation's.
 
     Args:
-        x: (batch, *input shape).
-        y: what the network's loss takes.
-        rule: how phases become gradients; without energy, ``vector_field``.
+        network, x, y: as for ``compare``.
+        beta: the nudge; its negative is also used.
+        sweeps: nudged sweeps of each sign, and sweeps to go back through.
+        free: free sweeps before.
+        rule: how phases become gradients; ``vector_field`` for networks without energy.
 
     Raises:
         InputError: a number is out of range, or x and y do not fit the network.
@@ -122,11 +124,11 @@ def nudged_sums(
     parameters: Mapping[str, Tensor],
 ) -> Sums:
     """R(K) = (rule after K nudged sweeps - rule at the free state) / beta."""
-    nudged = landscape.plus("nudge", nudge_of(cost, [beta])[0])
+    nudged = landscape.with_term(NUDGE, nudge_of(cost, [beta])[0])
 
     def read(state: State) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            phases = compare(forms.states, landscape.rebuilt(), cost, [(beta, 1 / beta)], free, state)
+            phases = compare(forms.states, landscape.rebuilt(), cost, [Phase(beta, 1 / beta)], free, state)
             return rule(phases, list(parameters.values()))
 
     start, state, sums = read(free), free, []
@@ -137,31 +139,20 @@ def nudged_sums(
     return {name: torch.stack(each) for name, each in zip(parameters, zip(*sums, strict=True), strict=True)}
 
 
-class OneSweep(nn.Module):
-    """A synchronous sweep as a function of the network's parameters."""
-
-    def __init__(self, network: Network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, state: State) -> State:
-        return synchronous(self.network.landscape(x), state)
-
-
 def backpropagated_sums(
     network: Network, x: Tensor, state: State, cost: Cost, sweeps: int, parameters: Sequence[str]
 ) -> Sums:
     """R(K) = the gradient of the loss through the parameters' use in the last K of ``sweeps`` sweeps from ``state``.
 
-    Every sweep uses a leaf of its own of each parameter (they share memory), so that one backward pass tells what
-    each sweep contributes.
+    Every sweep has its own leaf of each parameter (they share memory), so one backward pass gives the contribution of
+    each sweep.
     """
-    sweep, own = OneSweep(network), dict(network.named_parameters())
+    landscape, own = network.landscape(x), dict(network.named_parameters())
     with torch.enable_grad():
         leaves = [{name: own[name].detach().requires_grad_() for name in parameters} for _ in range(sweeps)]
         for leaf in leaves:
-            state = torch.func.functional_call(sweep, {f"network.{n}": p for n, p in leaf.items()}, (x, state))
-        loss = cost.values(network.landscape(x), state).mean()
+            state = synchronous(landscape.rebuilt({id(own[name]): each for name, each in leaf.items()}), state)
+        loss = cost.values(landscape, state).mean()
         flat = [leaf[name] for name in parameters for leaf in reversed(leaves)]
         found = iter(torch.autograd.grad(loss, flat, materialize_grads=True))
     return {name: torch.stack([next(found) for _ in range(sweeps)]).cumsum(0) for name in parameters}

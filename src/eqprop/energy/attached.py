@@ -1,4 +1,4 @@
-"""Values whose derivative is found otherwise than by the graph that made them."""
+"""Values with a derivative of their own, in place of that of the graph that computed them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
-"""The gradient that comes in -> one for each input."""
+"""The incoming gradient -> one for each input."""
 
 
 class Attached(torch.autograd.Function):
-    """``value``, as a function of ``inputs`` whose derivative is ``backward``."""
+    """``value`` as a function of ``inputs``; ``backward`` computes its derivative."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, backward: Backward, *inputs: Tensor) -> Tensor:

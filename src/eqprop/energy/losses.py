@@ -1,4 +1,4 @@
-"""Losses: what a network is taught, read off its nodes; and the nudge that makes one part of the energy."""
+"""Losses of the states of nodes; and the nudge, which adds one to the energy."""
 
 from __future__ import annotations
 
@@ -10,32 +10,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
-from eqprop.energy.couplings import Coupling
+from eqprop.checks import Count
 from eqprop.energy.holomorphic import gradient, linearly, log_softmax, softmax
-from eqprop.energy.maps import expand_like, sum_per_example
 from eqprop.energy.nodes import Node
+from eqprop.energy.shapes import expand_like, sum_per_example
+from eqprop.energy.terms import Term
 from eqprop.errors import InputError
 
 Target = Any
-"""Labels (batch,) int64, a tensor (batch, *node shape), or for ``WeightedSum`` a sequence of these."""
+"""Labels (batch,) int64, a tensor (batch, *node shape), or a sequence of these for ``WeightedSum``."""
 
 
 class Loss(nn.Module, ABC):
-    """A cost of the states of ``nodes``, per example. May have parameters of its own."""
+    """A cost of the states of ``nodes`` for each example. It may have parameters."""
 
     nodes: tuple[str, ...]
     holomorphic: bool = False
-    """Whether it takes complex states, as the holomorphic extension of what it is."""
+    """Whether it accepts complex states, as its holomorphic extension."""
+    quadratic: bool = False
+    """Whether ``stiffness`` may differ from 0."""
 
     @abstractmethod
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        """(batch,); states: (batch, *node shape), in the order of ``nodes``."""
+        """The loss, (batch,); ``states``: (batch, *node shape) each, in the order of ``nodes``."""
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         """Minus the gradient with respect to the state of ``node``, (batch, *node shape).
 
-        Derived by automatic differentiation; an override may be cheaper, never different.
+        Derived by automatic differentiation; an override must give the same values.
         """
         i = self.nodes.index(node)
 
@@ -44,26 +48,48 @@ class Loss(nn.Module, ABC):
 
         return -gradient(total, states[i])
 
+    def stiffness(self, node: str, target: Target, *states: Tensor) -> Tensor | None:
+        """Minus the derivative of the force on a unit of ``node`` by its own state, not negative; ``None`` for 0."""
+        return None
+
     def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        """What moves the state of ``node`` to where a clamp holds it, (batch, *node shape)."""
+        """The state at which a clamp holds ``node``, minus its present state, (batch, *node shape).
+
+        Raises:
+            InputError: the loss does not define it.
+        """
         raise InputError(
-            f"{type(self).__name__} does not say where to hold {node!r}: teach by `force`, or by a loss that states "
-            "its `target_minus_state`, such as SquaredError."
+            f"{type(self).__name__} does not say where to hold {node!r}: use the teacher `force`, or a loss with "
+            "`target_minus_state`, such as SquaredError."
         )
 
+    @property
+    def reader(self) -> Loss:
+        """The loss whose ``scores`` are the prediction."""
+        return self
+
     def scores(self, *states: Tensor) -> Tensor:
-        """What a prediction is read from, (batch, classes): the first node's state, unless there is a read-out."""
+        """The scores of a prediction, (batch, classes): the first node's state, unless there is a read-out."""
         return states[0]
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
-        """Called once by the network with its nodes: the place to check shapes."""
+        """Called once by the network with its nodes, to check shapes; raises InputError if they do not fit."""
 
     def check(self, target: Target, batch: int) -> None:
-        """Raises InputError where ``target`` cannot be one for ``batch`` examples."""
+        """Raises InputError if ``target`` is not valid for ``batch`` examples."""
 
 
 class Valued(Loss):
-    """A loss of one node against values for its units. ``target``: labels (batch,), or values (batch, *shape)."""
+    """A loss between a node's state and given values.
+
+    Its ``target``: labels (batch,), or values (batch, *shape).
+
+    Args:
+        node: its node.
+        shape: of that node.
+    """
+
+    node = property(lambda self: self.nodes[0])
 
     def __init__(self, node: str, shape: tuple[int, ...]):
         super().__init__()
@@ -76,7 +102,7 @@ class Valued(Loss):
         check_shape(self, nodes[self.nodes[0]], self.shape)
 
     def check(self, target: Target, batch: int) -> None:
-        if isinstance(target, Tensor) and target.shape == (batch, *self.shape):
+        if isinstance(target, Tensor) and target.shape == (batch, *self.shape) and target.is_floating_point():
             return
         if not isinstance(target, Tensor) or not is_labels(target):
             raise InputError(
@@ -95,6 +121,7 @@ class SquaredError(Valued):
     """|s - y|^2 / 2, summed over units. ``target``: labels (batch,), or values (batch, *shape)."""
 
     holomorphic = True
+    quadratic = True
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         return 0.5 * sum_per_example(self.target_minus_state(self.nodes[0], target, *states).square())
@@ -102,17 +129,23 @@ class SquaredError(Valued):
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         return self.target_minus_state(node, target, *states)
 
+    def stiffness(self, node: str, target: Target, *states: Tensor) -> Tensor | None:
+        return states[0].new_ones(len(states[0]))
+
 
 class BinaryCrossEntropy(Valued):
     """-y log s - (1 - y) log(1 - s), summed over units in [0, 1]. ``target``: labels, or values in [0, 1].
 
-    Its matching activation is the logistic one: there its gradient by the drive is slope * (s - y), so that a clamp at
-    y descends it (divided by the slope), and not the squared error. As in PyTorch, logarithms end at -100.
+    It matches logistic units: its derivative by their drive is slope * (s - y), so a clamp at y descends it (divided by
+    the slope), and not the squared error. As in PyTorch, logarithms are at least -100.
+
+    Raises:
+        InputError: when bound, the node's units leave [0, 1]; when used, the target does.
     """
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         values = self._values(target, states[0])
-        with torch.autocast(values.device.type, enabled=False):  # CUDA's refuses this loss, whatever the precision
+        with torch.autocast(values.device.type, enabled=False):  # CUDA's autocast refuses this loss in any precision
             return sum_per_example(F.binary_cross_entropy(states[0].clamp(0, 1), values, reduction="none"))
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
@@ -122,22 +155,30 @@ class BinaryCrossEntropy(Valued):
     def bind(self, nodes: Mapping[str, Node]) -> None:
         super().bind(nodes)
         unit = nodes[self.nodes[0]].unit
-        ends = unit.response(torch.tensor([-1e6, 1e6])) if unit is not None else torch.zeros(2)
+        ends = (
+            unit.response(torch.tensor([-1e6, 1e6], device="cpu")) if unit is not None else torch.zeros(2, device="cpu")
+        )
         if float(ends.min()) < 0 or float(ends.max()) > 1:
             raise InputError(
-                f"BinaryCrossEntropy reads {self.nodes[0]!r}, whose units leave [0, 1]: give it a sigmoid activation."
+                f"BinaryCrossEntropy reads {self.nodes[0]!r}, whose units leave [0, 1]: give it a sigmoid unit."
             )
 
     def check(self, target: Target, batch: int) -> None:
         super().check(target, batch)
         if target.device.type == "cpu" and not is_labels(target) and not bool(((target >= 0) & (target <= 1)).all()):
-            raise InputError("BinaryCrossEntropy wants target values in [0, 1]: rescale them, or use SquaredError.")
+            raise InputError("BinaryCrossEntropy needs target values in [0, 1]: rescale them, or use SquaredError.")
 
 
 class CrossEntropy(Loss):
-    """-log softmax(s)[y] of a node inside the dynamics, which wants a linear activation. ``target``: labels."""
+    """-log softmax(s)[y] of a node inside the dynamics, whose unit should be linear. ``target``: labels.
+
+    Args:
+        node: its node.
+        shape: of that node.
+    """
 
     holomorphic = True
+    node = property(lambda self: self.nodes[0])
 
     def __init__(self, node: str, shape: tuple[int, ...]):
         super().__init__()
@@ -150,7 +191,7 @@ class CrossEntropy(Loss):
         return softmax_residual(self.scores(*states), target).view_as(states[0])
 
     def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        """To the state less its gradient. Scores held at one-hot values would learn the squared error instead."""
+        """Minus the gradient, as a clamp at one-hot values would descend the squared error instead."""
         return self.force(node, target, *states)
 
     def scores(self, *states: Tensor) -> Tensor:
@@ -164,16 +205,22 @@ class CrossEntropy(Loss):
 
 
 class ReadoutCrossEntropy(Loss):
-    """-log softmax(W vec(s) + b)[y]: a read-out that feeds nothing back but this loss (Laborieux et al. 2021, section
-    2).
+    """-log softmax(W vec(s) + b)[y]: a linear read-out that is no part of the dynamics. ``target``: labels.
 
-    The last weights are then no part of the dynamics. They learn the loss's ordinary gradient, at the nudged
-    states. ``target``: labels.
+    Laborieux et al. 2021, section 2, doi 10.3389/fnins.2021.633674. W and b learn from the gradient of this loss at the
+    nudged states.
+
+    Args:
+        node: the node that is read.
+        shape: of that node.
+        classes: number of scores.
     """
 
     holomorphic = True
+    node = property(lambda self: self.nodes[0])
+    classes = property(lambda self: self.readout.out_features)
 
-    def __init__(self, node: str, shape: tuple[int, ...], classes: int):
+    def __init__(self, node: str, shape: tuple[int, ...], classes: Count):
         super().__init__()
         self.nodes, self.shape = (node,), tuple(shape)
         self.readout = nn.Linear(math.prod(shape), classes)
@@ -199,9 +246,10 @@ class ReadoutCrossEntropy(Loss):
 
 
 class LinearForce(Loss):
-    """<target, s>: what a loss further on does to this node, to first order. ``target``: (batch, *node shape)."""
+    """<target, s>: the first order of a loss behind this node. ``target``: (batch, *node shape)."""
 
     holomorphic = True
+    node = property(lambda self: self.nodes[0])
 
     def __init__(self, node: str):
         super().__init__()
@@ -218,7 +266,15 @@ class LinearForce(Loss):
 
 
 class WeightedSum(Loss):
-    """sum_i weight_i loss_i, over any nodes. ``target``: one for all, or a tuple or list with one for each."""
+    """sum_i weight_i loss_i, over any nodes. ``target``: one for all, or a tuple or list with one for each loss.
+
+    Args:
+        losses: at least one.
+        weights: one for each loss; default: 1.
+
+    Raises:
+        InputError: there is no loss, or not one weight for each.
+    """
 
     def __init__(self, losses: Sequence[Loss], weights: Sequence[float] | None = None):
         super().__init__()
@@ -228,24 +284,27 @@ class WeightedSum(Loss):
             raise InputError(f"WeightedSum has {len(losses)} losses and {len(self.weights)} weights: give one each.")
         self.nodes = tuple(dict.fromkeys(node for loss in losses for node in loss.nodes))
         self.holomorphic = all(loss.holomorphic for loss in losses)
+        self.quadratic = any(loss.quadratic for loss in losses) and min(self.weights) >= 0
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         parts = [w * loss(t, *self._of(loss, states)) for loss, w, t in self._parts(target)]
         return torch.stack(parts).sum(0)
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        parts = [
-            w * loss.force(node, t, *self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes
-        ]
-        return torch.stack(parts).sum(0)
+        return torch.stack([w * loss.force(node, t, *at) for loss, w, t, at in self._at(node, target, states)]).sum(0)
+
+    def stiffness(self, node: str, target: Target, *states: Tensor) -> Tensor | None:
+        parts = [(w, loss.stiffness(node, t, *at)) for loss, w, t, at in self._at(node, target, states)]
+        found = [w * part for w, part in parts if part is not None]
+        return torch.stack(found).sum(0) if found else None
 
     def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        parts = [
-            w * loss.target_minus_state(node, t, *self._of(loss, states))
-            for loss, w, t in self._parts(target)
-            if node in loss.nodes
-        ]
-        return torch.stack(parts).sum(0)
+        parts = self._at(node, target, states)
+        return torch.stack([w * loss.target_minus_state(node, t, *at) for loss, w, t, at in parts]).sum(0)
+
+    @property
+    def reader(self) -> Loss:
+        return self.losses[0].reader  # type: ignore[return-value]
 
     def scores(self, *states: Tensor) -> Tensor:
         """The first loss's."""
@@ -266,24 +325,32 @@ class WeightedSum(Loss):
         targets = target if isinstance(target, tuple | list) else [target] * len(self.losses)
         return list(zip(self.losses, self.weights, targets, strict=True))  # type: ignore[arg-type]
 
+    def _at(
+        self, node: str, target: Target, states: tuple[Tensor, ...]
+    ) -> list[tuple[Loss, float, Target, tuple[Tensor, ...]]]:
+        """The losses that read ``node``, with their weights, targets and states."""
+        return [(loss, w, t, self._of(loss, states)) for loss, w, t in self._parts(target) if node in loss.nodes]
+
     def _of(self, loss: Loss, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         known = dict(zip(self.nodes, states, strict=True))
         return tuple(known[node] for node in loss.nodes)
 
 
-class Nudge(Coupling):
-    """scale * loss(target, states): the nudged loss, as one more term of the energy.
+class Nudge(Term):
+    """scale * loss(target, states) as a term of the energy.
 
-    ``scale``: (batch,), beta times the example's own weight, so that phases can share a batch.
+    Args:
+        loss, target: as in a ``Cost``.
+        scale: (batch,), the nudge of each example, so that phases can share a batch.
+        stiff: whether the term has the stiffness of the loss.
     """
 
-    def __init__(self, loss: Loss, target: Target, scale: Tensor):
-        super().__init__()
+    def __init__(self, loss: Loss, target: Target, scale: Tensor, stiff: bool = True):
         self.nodes, self.loss, self.target, self.scale = loss.nodes, loss, target, scale
-        self.holomorphic = loss.holomorphic
+        self.holomorphic, self.quadratic = loss.holomorphic, stiff and loss.quadratic
 
-    def select(self, examples: Tensor) -> Coupling:
-        return Nudge(self.loss, select_target(self.target, examples), self.scale[examples])
+    def select(self, examples: Tensor) -> Term:
+        return Nudge(self.loss, select_target(self.target, examples), self.scale[examples], self.quadratic)
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.scale * self.loss(self.target, *states)
@@ -292,11 +359,17 @@ class Nudge(Coupling):
         force = self.loss.force(node, self.target, *states)
         return expand_like(self.scale, force) * force
 
+    def stiffness(self, node: str, *states: Tensor) -> Tensor | None:
+        own = self.loss.stiffness(node, self.target, *states)
+        if own is None:
+            return None
+        like = states[self.nodes.index(node)]  # 0 for a negative nudge, whose energy has no minimum
+        return expand_like(self.scale.real.clamp_min(0), like) * expand_like(own, like)
+
 
 def select_target(target: Target, examples: Tensor) -> Target:
-    if isinstance(target, tuple | list):
-        return type(target)(select_target(part, examples) for part in target)
-    return target[examples]
+    """The target of a batch made of these examples: of each tensor in it, which may be nested in any way."""
+    return tree_map(lambda part: part[examples] if isinstance(part, Tensor) else part, target)
 
 
 def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
@@ -327,7 +400,7 @@ def check_shape(loss: Loss, node: Node, shape: tuple[int, ...]) -> None:
 def check_labels(labels: Tensor, batch: int, classes: int) -> None:
     if not isinstance(labels, Tensor) or not is_labels(labels) or len(labels) != batch:
         raise InputError(f"The target must be int64 labels of shape ({batch},), not {described(labels)}.")
-    # On an accelerator the look would wait for the device at each step; the loader has checked labels there.
+    # On an accelerator this check would wait for the device at each step; the loader has checked the labels.
     if labels.device.type == "cpu" and batch and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         bad = labels[(labels < 0) | (labels >= classes)][0]
         raise InputError(f"Label {int(bad)} is outside 0..{classes - 1}: the network has {classes} outputs.")

@@ -1,37 +1,46 @@
-"""Networks: nodes and couplings; and landscapes: a network with its data held fixed."""
+"""Networks: nodes and couplings."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from eqprop.energy.couplings import CachedSynapse, Coupling, Field, MemoizeLast
-from eqprop.energy.losses import Loss
-from eqprop.energy.maps import expand_like, sum_per_example
-from eqprop.energy.nodes import Node, State
-from eqprop.energy.units import Unit
+from eqprop.checks import checked
+from eqprop.energy.couplings import Coupling
+from eqprop.energy.landscape import Landscape, colouring
+from eqprop.energy.losses import Loss, described
+from eqprop.energy.nodes import Node, State, check_elementwise
+from eqprop.energy.shapes import channels_last
+from eqprop.energy.spec import from_spec, to_spec
+from eqprop.energy.substitution import may_compute_weights, resolve, swap
+from eqprop.energy.substrate import IDEAL, Substrate
+from eqprop.energy.terms import Term
 from eqprop.errors import InputError
 
-UNAMPLIFIED: Mapping[str, float] = {}
+Data = Tensor | Mapping[str, Tensor]
+"""The values of the clamped nodes: node -> (batch, *node shape); if there is one such node, its tensor."""
 
 
 class Network(nn.Module):
-    """E(s) = sum over nodes of G(s_node) + sum over couplings. Parameters and graph; knows no data.
+    """E(s) = sum over nodes of G(s_node) + sum over couplings. It has parameters and a graph, and stores no data.
 
     Args:
-        nodes: name -> node. Exactly one has no unit: the input, held at the data.
+        nodes: name -> node.
         couplings: the terms of the energy, named by a mapping, or each by its own ``name``.
-        loss: what it is taught, with parameters of its own if it has a read-out. A network that is one block
-            of a larger model needs none.
+        loss: the loss that it learns, which may have parameters (a read-out). A network that is a block of a larger
+            model needs none.
         output: the node whose state the network returns; default: the loss's first, else the last.
+        clamped: the nodes that are held at data; default: those without a unit. There may be none: the data are then
+            a tensor with one row for each example, of any width, which gives the batch size only.
+        substrate: the model of the machine that computes this energy.
 
     Raises:
-        InputError: a coupling names a node that is not there, does not fit its nodes, or is there twice.
+        InputError: a coupling names a node that does not exist, does not fit its nodes, occurs twice or has no valid
+            name; a free node has no unit; a unit is not elementwise, but ``elementwise`` is True.
     """
 
     def __init__(
@@ -40,89 +49,206 @@ class Network(nn.Module):
         couplings: Mapping[str, Coupling] | Iterable[Coupling],
         loss: Loss | None = None,
         output: str | None = None,
+        clamped: Iterable[str] | None = None,
+        substrate: Substrate = IDEAL,
     ):
         super().__init__()
         self.nodes = dict(nodes)
-        inputs = [name for name, node in self.nodes.items() if node.unit is None]
-        if len(inputs) != 1 or len(self.nodes) < 2:
-            raise InputError(f"A network has one node without unit, its input, and others; found {inputs}.")
-        self.input = inputs[0]
-        self.free = {name: node for name, node in self.nodes.items() if name != self.input}
-        self.couplings = nn.ModuleDict(self._named(couplings))
-        self.loss = loss
+        without_unit = [name for name, node in self.nodes.items() if node.unit is None]
+        self.clamped = tuple(without_unit if clamped is None else clamped)
+        self.free = {name: node for name, node in self.nodes.items() if name not in self.clamped}
+        if unknown := [name for name in self.clamped if name not in self.nodes]:
+            raise InputError(f"clamped names {unknown}, which this network does not have: {list(self.nodes)}.")
+        if unheld := [name for name in without_unit if name not in self.clamped]:
+            raise InputError(f"{unheld} have no unit and are not clamped: give them one, or clamp them at data.")
+        if not self.free:
+            raise InputError(f"The network has no free node, only clamped ones {self.clamped}: add a node with a unit.")
+        self.couplings = nn.ModuleDict(named(couplings))
+        self.loss, self.substrate = loss, substrate
         self.output = output or (loss.nodes[0] if loss is not None else list(self.free)[-1])
         self._check()
-        self.colours = colouring(list(self.free), [c.nodes for c in self.terms.values()])
+        self.colours = colouring(self.free, self.terms.values())
 
     @property
     def terms(self) -> dict[str, Coupling]:
         """name -> coupling"""
         return dict(self.couplings.items())  # type: ignore[arg-type]
 
-    def landscape(self, x: Tensor, masks: State | None = None) -> Landscape:
+    @property
+    def input(self) -> str:
+        """The clamped node of a network that has one.
+
+        Raises:
+            InputError: it has none, or several.
+        """
+        if len(self.clamped) != 1:
+            raise InputError(f"The network has {len(self.clamped)} clamped nodes, {self.clamped}, not one input.")
+        return self.clamped[0]
+
+    @checked
+    def on(self, substrate: Substrate) -> Network:
+        """The same network with the same parameters on another substrate."""
+        twin = swap(self, {})
+        twin.substrate = substrate
+        return twin
+
+    def spec(self) -> dict[str, Any]:
+        """The network without its weights, as JSON: what ``from_spec`` builds it from.
+
+        Raises:
+            InputError: a part does not write itself down (a class does if each parameter of its ``__init__`` is an
+                attribute of the same name), or weights are shared, or computed by parametrisations or hooks.
+        """
+        named = dict(self.named_parameters(remove_duplicate=False))
+        if len(named) > len(list(self.parameters())) or any(map(may_compute_weights, self.modules())):
+            raise InputError("Weights that are shared, or computed from others, have no spec: undo that first.")
+        return to_spec(self, "The network") | {"frozen": [n for n, each in named.items() if not each.requires_grad]}
+
+    @classmethod
+    @checked
+    def from_spec(cls, spec: Mapping[str, Any], allow: Collection[type] = ()) -> Self:
+        """The network of this ``spec``, with new weights: load its ``state_dict`` next.
+
+        >>> twin = Network.from_spec(network.spec(), allow=[MyUnit])
+
+        Args:
+            spec: from ``spec``, maybe of a stranger: no code of theirs is run, and nothing is imported.
+            allow: your own classes that it may name; those of this package that make up a network need no permission.
+
+        Raises:
+            InputError: the spec is malformed, or names another class.
+        """
+        frozen = spec.get("frozen")
+        network = from_spec({name: each for name, each in spec.items() if name != "frozen"}, (*allow, cls))
+        if not isinstance(network, cls) or not isinstance(frozen, list):
+            raise InputError(f"The spec is not what {cls.__name__}.spec() returns: a {type(network).__name__}.")
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        return network
+
+    def landscape(self, data: Data, masks: State | None = None, reading: int = 0) -> Landscape:
         """The energy as a function of the free nodes alone.
 
         Args:
-            x: (batch, *input shape), or any shape with as many units for each example.
-            masks: node -> (batch, *node shape) of 0 and 1, from ``draw_masks``; default: every unit is there.
+            data: (batch, *input shape) or (batch, units); for several clamped nodes a mapping from names to such
+                tensors.
+            masks: node -> (batch, *node shape) of 0 and 1, from ``draw_masks``; default: no unit is dropped.
+            reading: the index of the reading of the weights, for a substrate.
+
+        Raises:
+            InputError: the data do not fit: names, shapes, precision, or no example.
         """
-        node = self.nodes[self.input]
-        if not x.numel():
-            raise InputError(f"A batch of shape {tuple(x.shape)} holds no example: leave empty batches out.")
-        if x.ndim < 2 or x[0].numel() != node.units:
-            raise InputError(
-                f"The network takes (batch, {', '.join(map(str, node.shape))}), not {tuple(x.shape)}: resize the "
-                "data, or build the network for its shape."
-            )
-        if not x.is_floating_point():
-            raise InputError(f"The network takes floating-point values, not {x.dtype}: scale them first.")
+        held = self.check_data(data)
+        like = next(iter(held.values())) if held else data
+        assert isinstance(like, Tensor)
+        nodes = {name: self.substrate.unit(name, node) for name, node in self.free.items()}
+        source = partial(build, self, held)
+        return Landscape(
+            nodes=nodes,
+            terms=source(None, {}, reading),
+            masks=masks or {},
+            like=like,
+            source=source,
+            colours=self.colours,
+            data=held,
+            substrate=self.substrate,
+            reading=reading,
+            reusable=self.substrate.is_ideal and not any(map(may_compute_weights, self.modules())),
+        )
 
-        def terms(examples: Tensor | None) -> dict[str, Coupling]:
-            # Made from x itself each time, so that under grad mode the graph reaches whatever made x.
-            chosen = x if examples is None else x[examples]
-            data = {self.input: channels_last(chosen.reshape(len(chosen), *node.shape))}
-            return {name: term.clamp(data) for name, term in self.terms.items()}
-
-        return Landscape(self.free, terms, self.colours, masks or {}, like=x)
+    def check_data(self, data: Data) -> dict[str, Tensor]:
+        """The data by node. Raises InputError if they do not fit."""
+        if not self.clamped:
+            self._check_rows(data)
+            return {}
+        if isinstance(data, Tensor):
+            data = {self.input: data}
+        if not isinstance(data, Mapping) or set(data) != set(self.clamped):
+            given = list(data) if isinstance(data, Mapping) else f"a {type(data).__name__}"
+            raise InputError(f"The data must be tensors for the clamped nodes {list(self.clamped)}, not {given}.")
+        for name, x in data.items():
+            self._check_tensor(name, x)
+        if len({len(x) for x in data.values()}) > 1:
+            raise InputError(f"The data hold different numbers of examples: { {n: len(x) for n, x in data.items()} }.")
+        return {name: data[name] for name in self.clamped}
 
     def draw_masks(self, batch: int) -> State:
-        """Which units of the nodes with dropout are there, for each example; from torch's generator."""
-        like = next(self.parameters())
-        shapes = {name: (batch, *node.shape) for name, node in self.free.items() if node.dropout > 0}
+        """Node with dropout -> (batch, *node shape): 0 for dropped units, else 1; from torch's generator."""
+        dropped = {name: node for name, node in self.free.items() if node.dropout > 0}
+        like = next(self.parameters(), torch.zeros(()))
         return {
-            name: channels_last((torch.rand(shape, device=like.device) >= self.free[name].dropout).to(like.dtype))
-            for name, shape in shapes.items()
+            name: channels_last((torch.rand(batch, *node.shape, device=like.device) >= node.dropout).to(like.dtype))
+            for name, node in dropped.items()
         }
 
     def scores(self, state: State) -> Tensor:
-        """What a prediction is read from: the loss's scores, (batch, classes), or the output node's state."""
+        """The scores of a prediction: those of the loss, (batch, classes), or the output node's state."""
         if self.loss is None:
             return state[self.output]
         return self.loss.scores(*(state[node] for node in self.loss.nodes))
 
-    def _named(self, couplings: Mapping[str, Coupling] | Iterable[Coupling]) -> dict[str, Coupling]:
-        if isinstance(couplings, Mapping):
-            pairs = list(couplings.items())
-        else:
-            pairs = [(coupling.name, coupling) for coupling in couplings]
-        named: dict[str, Coupling] = {}
-        for name, coupling in pairs:
-            if any(coupling is other for other in named.values()):
-                raise InputError(f"The coupling {name!r} is in the network twice: its energy would count twice.")
-            if name in named:
-                raise InputError(f"Two couplings are named {name!r}: pass a mapping from names to couplings.")
-            named[name] = coupling
-        return named
+    def __repr__(self) -> str:
+        """Nodes with shapes and units, couplings with their maps and numbers of parameters."""
+        wide = max(map(len, (*self.nodes, *self.terms)))
+        lines = [f"Network: {sum(p.numel() for p in self.parameters()):,} parameters; output {self.output!r}"]
+        for name, node in self.nodes.items():
+            dropout = f", dropout {node.dropout:g}" if node.dropout else ""
+            lines.append(f"  {name:<{wide}}  {node.shape}  {'clamped' if name in self.clamped else node.unit}{dropout}")
+        parts: dict[str, nn.Module] = dict(self.terms)
+        for name, part in (parts | ({} if self.loss is None else {"loss": self.loss})).items():
+            count = sum(p.numel() for p in part.parameters())
+            over = ", ".join(part.nodes)  # type: ignore[arg-type]
+            inner = ", ".join(type(each).__name__ for each in part.children())
+            lines.append(f"  {name:<{wide}}  {type(part).__name__}({over})  {inner}  {count:,} parameters")
+        return "\n".join(lines)
+
+    def _check_rows(self, data: Data) -> None:
+        """Raises InputError where data that only count examples do not."""
+        own = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        if not isinstance(data, Tensor) or not data.ndim or not len(data) or data.dtype != own:
+            raise InputError(
+                f"The network has no clamped node: pass a tensor (batch, ...) of {own} for its batch size, not "
+                f"{described(data)}."
+            )
+
+    def _check_tensor(self, name: str, x: Tensor) -> None:
+        node = self.nodes[name]
+        if not isinstance(x, Tensor):
+            raise InputError(f"The data of {name!r} must be a tensor, not a {type(x).__name__}.")
+        if not x.numel():
+            raise InputError(f"A batch of shape {tuple(x.shape)} holds no example: leave empty batches out.")
+        if tuple(x.shape[1:]) not in (node.shape, (node.units,)):
+            shapes = " or ".join(
+                dict.fromkeys(f"(batch, {', '.join(map(str, s))})" for s in (node.shape, (node.units,)))
+            )
+            raise InputError(
+                f"The node {name!r} takes {shapes}, not {tuple(x.shape)}: resize the data, or build the network for it."
+            )
+        if not x.is_floating_point():
+            raise InputError(f"The node {name!r} takes floating-point values, not {x.dtype}: scale them first.")
+        own = next(self.parameters(), x)
+        if x.device != own.device:
+            raise InputError(
+                f"The data of {name!r} are on {x.device}, the network is on {own.device}: move one of them."
+            )
+        if x.dtype != own.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise InputError(
+                f"The data of {name!r} are {x.dtype}, the network is {own.dtype}: convert one of them with `.to`."
+            )
 
     def _check(self) -> None:
         users: list[tuple[str, tuple[str, ...]]] = [(name, c.nodes) for name, c in self.terms.items()]
         if self.loss is not None:
             users.append((type(self.loss).__name__, self.loss.nodes))
-        for name, named in [*users, ("output", (self.output,))]:
-            if unknown := [node for node in named if node not in self.nodes]:
+        for name, nodes in [*users, ("output", (self.output,))]:
+            if unknown := [node for node in nodes if node not in self.nodes]:
                 raise InputError(f"{name} names {unknown}, which this network does not have: {list(self.nodes)}.")
-        if self.loss is not None and self.input in self.loss.nodes:
-            raise InputError(f"{type(self.loss).__name__} reads {self.input!r}, which is held at the data.")
+        if self.output not in self.free:
+            raise InputError(f"The output {self.output!r} is held at the data: name a free node.")
+        if self.loss is not None and (held := [node for node in self.loss.nodes if node not in self.free]):
+            raise InputError(f"{type(self.loss).__name__} reads {held}, held at the data: let it read a free node.")
+        for name, node in self.free.items():
+            check_elementwise(name, node)
         for coupling in self.terms.values():
             coupling.bind(self.nodes)
         if self.loss is not None:
@@ -132,273 +258,27 @@ class Network(nn.Module):
             raise InputError(f"No coupling reaches {idle}: couple them, or leave them out.")
 
 
-Build = Callable[[Tensor | None], dict[str, Coupling]]
-"""(examples of the batch, (n,) int64, or ``None`` for all) -> the terms, made from the data."""
+def build(
+    network: Network, data: Mapping[str, Tensor], some: Tensor | None, values: Mapping[int, Tensor], reading: int
+) -> dict[str, Term]:
+    """The terms of the network for some of the examples, with ``values`` instead of its parameters."""
+    present = resolve(swap(network, values) if values else network)
+    # From the data each time, so that under grad mode the graph includes what computed them.
+    chosen = {name: x if some is None else x[some] for name, x in data.items()}
+    shaped = {n: channels_last(x.reshape(len(x), *network.nodes[n].shape)) for n, x in chosen.items()}
+    return {n: present.substrate.mounted(n, c, reading).clamp(shaped) for n, c in present.terms.items()}
 
 
-class Landscape:
-    """An energy over free nodes, the data held fixed. All that a solver ever sees.
-
-    Silenced units (``masks``) say and hear nothing: neighbours see ``mask / (1 - dropout) * s``, and the unit's
-    own drive is multiplied by its mask.
-    """
-
-    def __init__(
-        self,
-        nodes: Mapping[str, Node],
-        build: Build,
-        colours: tuple[tuple[str, ...], ...],
-        masks: State,
-        like: Tensor,
-        terms: dict[str, Coupling] | None = None,  # what ``build`` would make, where it is known
-    ):
-        self.nodes, self.colours, self.masks = nodes, colours, masks
-        self._build, self._like = build, like
-        self.terms = build(None) if terms is None else terms
-        self._masked = {name: MemoizeLast(self._mask(name)) for name in masks}
-        self._constant = self._constants()
-        self._factor: Tensor | None = None
-
-    def zeros(self) -> State:
-        """Every free node at zero: where settling starts."""
-        batch = len(self._like)
-        return {name: channels_last(self._like.new_zeros(batch, *node.shape)) for name, node in self.nodes.items()}
-
-    def energy(self, state: State) -> Tensor:
-        """(batch,): of the nodes and of the terms, summed."""
-        every = [*self.node_energies(state).values(), *self.term_energies(state).values()]
-        return torch.stack(every).sum(0)
-
-    def node_energies(self, state: State) -> dict[str, Tensor]:
-        """Each node's own energy, (batch,)."""
-        return {
-            name: sum_per_example(node.unit.potential(state[name])) / self._kept(name)
-            for name, node in self.nodes.items()
-            if node.unit is not None
-        }
-
-    def term_energies(self, state: State) -> dict[str, Tensor]:
-        """Each term's energy, (batch,), by the term's name, which may be that of a node."""
-        seen = self.masked(state)
-        return {name: term.energy(*(seen[n] for n in term.nodes)) for name, term in self.terms.items()}
-
-    def inner(self, a: State, b: State) -> Tensor:
-        """<a, b>, (batch,), over ``a``'s nodes: those with silenced units count as much more as in ``energy``.
-
-        The derivative of the drives is symmetric in this product, and in no other where nodes' dropout differs.
-        """
-        return torch.stack([sum_per_example(a[name] * b[name]) / self._kept(name) for name in a]).sum(0)
-
-    def contrast(self, state: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
-        """(batch,): what a contrastive rule compares between phases; all that the parameters enter.
-
-        Each coupling's share is amplified as the node it drives is (see ``amplification``).
-        """
-        seen = self.masked(state)
-        terms = [
-            amplified(term, amplification) * term.contrast(*(seen[n] for n in term.nodes))
-            for term in self.terms.values()
-        ]
-        return torch.stack(terms).sum(0)
-
-    def contrast_difference(
-        self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED
-    ) -> Tensor:
-        """(batch,): contrast(state + move) - contrast(state); bilinear terms do it without cancellation."""
-        seen, moved = self.masked(state), self.masked(move)
-        terms = [
-            amplified(term, amplification)
-            * term.contrast_difference([seen[n] for n in term.nodes], [moved[n] for n in term.nodes])
-            for term in self.terms.values()
-        ]
-        return torch.stack(terms).sum(0)
-
-    def work(self, state: State, move: State, amplification: Mapping[str, float] = UNAMPLIFIED) -> Tensor:
-        """(batch,): <drive at ``state``, ``move``>, over all nodes, each amplified."""
-        seen, moved = self.masked(state), self.masked(move)
-        moved |= {n: by * moved[n] for n, by in amplification.items() if by != 1}
-        terms = [
-            term.work([seen[n] for n in term.nodes], [moved[n] for n in term.nodes]) for term in self.terms.values()
-        ]
-        return torch.stack(terms).sum(0)
-
-    def amplification(self, taught: Sequence[str]) -> dict[str, float]:
-        """Node -> one over the product of the feedback gains on its way from the ``taught`` nodes; 1 without gains.
-
-        A network with feedback gains rests where the energy sum_n a_n G(s_n) + sum over couplings a E has its
-        stationary points, a_n the amplification of a node, a that of the node which a coupling drives. So a rule that
-        weighs each coupling by it does equilibrium propagation on that energy. It is the gamma^(k - L) of contrastive
-        Hebbian learning (Xie & Seung 2003), for any graph.
-
-        Raises:
-            InputError: two ways to a node have different gains, so that there is no such energy; or a gain is 0.
-        """
-        found, queue = dict.fromkeys(taught, 1.0), list(taught)
-        while queue:
-            node = queue.pop()
-            for name, term in self.terms.items():
-                for other in term.nodes if node in term.nodes else ():
-                    if not term.gain(node) * term.gain(other):
-                        raise InputError(
-                            f"The coupling {name!r} has feedback gain 0, so no teacher is heard behind it: give it a "
-                            "small gain, or none to learn by."
-                        )
-                    way = found[node] * term.gain(node) / term.gain(other)
-                    if other not in found:
-                        found[other] = way
-                        queue.append(other)
-                    elif not math.isclose(found[other], way, rel_tol=1e-9):
-                        raise InputError(
-                            f"The feedback gains on two ways from {' and '.join(taught)} to {other!r} multiply to "
-                            f"{1 / found[other]:g} and {1 / way:g}: the network then has no energy whose contrast is a "
-                            "gradient. Choose gains with the same product on every way."
-                        )
-        return dict.fromkeys(self.nodes, 1.0) | found
-
-    @property
-    def bilinear(self) -> bool:
-        """Whether every term that depends on the state is bilinear."""
-        return all(term.bilinear for term in self.terms.values() if not isinstance(term, Field))
-
-    def masked(self, state: State) -> State:
-        """The state as couplings see it: silenced units at zero, the others scaled up to make good."""
-        return state | {name: seen(state[name]) for name, seen in self._masked.items()}
-
-    def drive(self, state: State, node: str) -> Tensor:
-        """What all terms together push ``node`` with, (batch, *node shape)."""
-        return self._drive(self.masked(state), node)
-
-    def relax(self, state: State, nodes: Iterable[str]) -> State:
-        """The response of the given nodes to what the rest of the state drives them with.
-
-        For terms linear in a node (synapses, biases) this is the minimum over that node. For others (lateral
-        couplings, the nudged loss) it is one step of a fixed-point iteration.
-        """
-        seen = self.masked(state)
-        new = {}
-        for name in nodes:
-            unit = self.nodes[name].unit
-            assert unit is not None
-            response = unit.response(self._drive(seen, name))
-            new[name] = response if self._factor is None else self._further(unit, state[name], response)
-        return new
-
-    def over_relaxed(self, factor: Tensor) -> Landscape:
-        """The same landscape, whose units ``relax`` by ``factor``, (batch,), times the way to their response.
-
-        They stop at the end of the response's range. Where a unit's own energy is a parabola on that range (``Clip``)
-        and terms are linear in each node, no factor below 2 raises the energy.
-        """
-        other = copy.copy(self)
-        other._factor = factor
-        return other
-
-    def select(self, examples: Tensor) -> Landscape:
-        """The same landscape for a batch made of these examples of the present one; (n,) int64.
-
-        Phases stacked along the batch take each example several times; a solver may go on with those still moving.
-        What the data do is not computed again, unless ``rebuilt``: then for these examples alone.
-        """
-
-        def build(some: Tensor | None) -> dict[str, Coupling]:
-            return self._build(examples if some is None else examples[some])
-
-        nodes = {name: node.select(examples) for name, node in self.nodes.items()}
-        masks = {name: mask[examples] for name, mask in self.masks.items()}
-        return Landscape(nodes, build, self.colours, masks, self._like[examples], select_terms(self.terms, examples))
-
-    def plus(self, name: str, term: Coupling) -> Landscape:
-        """The same landscape with one more term."""
-        return self.only(self.terms | {name: term})
-
-    def only(self, terms: dict[str, Coupling]) -> Landscape:
-        """The same nodes and data with these terms alone."""
-        return self.displaced(self.nodes, terms)
-
-    def displaced(self, nodes: Mapping[str, Node], terms: dict[str, Coupling]) -> Landscape:
-        """A landscape of displacements of this one's states: its batch, colours and masks, other nodes and terms."""
-
-        def build(examples: Tensor | None) -> dict[str, Coupling]:
-            return terms if examples is None else select_terms(terms, examples)
-
-        return Landscape(nodes, build, self.colours, self.masks, self._like)
-
-    def rebuilt(self) -> Landscape:
-        """The same landscape, built from the data again: within ``enable_grad``, with parameters in its graph."""
-        return Landscape(self.nodes, self._build, self.colours, self.masks, self._like)
-
-    def remembering(self, other: Landscape) -> Landscape:
-        """The same landscape, its synapses with what they last carried in ``other``, by the same parameters."""
-        return self.only(self.terms | {n: t for n, t in other.terms.items() if isinstance(t, CachedSynapse)})
-
-    def _drive(self, seen: State, node: str) -> Tensor:
-        total = self._constant.get(node)
-        for term in self.terms.values():
-            if node in term.nodes and not isinstance(term, Field):
-                push = term.drive(node, *(seen[n] for n in term.nodes))
-                total = push if total is None else total + push
-        if total is None:  # as in a landscape of displacements, for a node that hears the data alone
-            return torch.zeros_like(seen[node])
-        # Under autocast messages have fewer bits; sums and states keep the data's precision.
-        total = total.expand(seen[node].shape).to(seen[node].dtype)
-        return total * self.masks[node] if node in self.masks else total
-
-    def _further(self, unit: Unit, state: Tensor, response: Tensor) -> Tensor:
-        assert self._factor is not None
-        return torch.lerp(state, response, expand_like(self._factor, state)).clamp_(unit.low, unit.high)
-
-    def _constants(self) -> dict[str, Tensor]:
-        """What pushes each node whatever the state: the data's share and the biases, summed once a batch."""
-        constant: dict[str, Tensor] = {}
-        for term in self.terms.values():
-            if isinstance(term, Field):
-                (node,) = term.nodes
-                constant[node] = term.strength + constant[node] if node in constant else term.strength
-        return constant
-
-    def _mask(self, name: str) -> Callable[[Tensor], Tensor]:
-        scale = self.masks[name] / self._kept(name)
-        return lambda state: scale * state
-
-    def _kept(self, name: str) -> float:
-        """The share of the node's units that are there, on average."""
-        return 1 - self.nodes[name].dropout if name in self.masks else 1.0
-
-
-def select_terms(terms: Mapping[str, Coupling], examples: Tensor) -> dict[str, Coupling]:
-    return {name: term.select(examples) for name, term in terms.items()}
-
-
-def amplified(term: Coupling, amplification: Mapping[str, float]) -> float:
-    """What a coupling weighs: the amplification of the node it drives."""
-    return next((amplification.get(node, 1.0) * term.gain(node) for node in reversed(term.nodes)), 1.0)
-
-
-def colouring(nodes: list[str], edges: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    """Sets of nodes that no term couples to each other: two for a chain and every other bipartite graph.
-
-    Breadth first, each node takes the first colour that none of its neighbours has.
-    """
-    neighbours: dict[str, set[str]] = {node: set() for node in nodes}
-    for edge in edges:
-        for a, b in combinations([node for node in edge if node in neighbours], 2):
-            neighbours[a].add(b)
-            neighbours[b].add(a)
-    colour: dict[str, int] = {}
-    for root in nodes:
-        queue = [root]
-        while queue:
-            node = queue.pop(0)
-            if node in colour:
-                continue
-            taken = {colour[other] for other in neighbours[node] if other in colour}
-            colour[node] = next(c for c in range(len(nodes)) if c not in taken)
-            queue.extend(sorted(neighbours[node], key=nodes.index))
-    return tuple(
-        tuple(node for node in nodes if colour[node] == c) for c in range(max(colour.values(), default=-1) + 1)
-    )
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """Images with their channels innermost, the layout in which pooling and convolution are fastest."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+def named(couplings: Mapping[str, Coupling] | Iterable[Coupling]) -> dict[str, Coupling]:
+    """The couplings by name. Raises InputError if a name is not valid, or a coupling occurs twice."""
+    pairs = list(couplings.items()) if isinstance(couplings, Mapping) else [(c.name, c) for c in couplings]
+    found: dict[str, Coupling] = {}
+    for name, coupling in pairs:
+        if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict(), name):
+            raise InputError(f"A coupling cannot be named {name!r}: take a name without dots that no ModuleDict uses.")
+        if any(coupling is other for other in found.values()):
+            raise InputError(f"The coupling {name!r} is in the network twice: its energy would count twice.")
+        if name in found:
+            raise InputError(f"Two couplings are named {name!r}: pass a mapping from names to couplings.")
+        found[name] = coupling
+    return found

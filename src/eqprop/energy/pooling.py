@@ -1,8 +1,7 @@
-"""Pooling, as in Laborieux et al. (2021): of a convolution's output, before any nonlinearity.
+"""Pooling of a convolution's output, before any nonlinearity (Laborieux et al. 2021, doi 10.3389/fnins.2021.633674).
 
-A pool is part of the energy ``<P(w * s), t>``, so a network needs it both ways: ``P(z)``, and its transposed
-derivative at z, which carries the upper state back down. ``linearize`` returns both
-from one pass, and the derivative too.
+A pool is part of the energy ``<P(w * s), t>``, so a network needs ``P(z)`` and its transposed derivative at z, which
+maps the upper state down. ``linearize`` returns both and the derivative, from one pass.
 """
 
 from __future__ import annotations
@@ -16,31 +15,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eqprop.checks import Count
 from eqprop.energy.holomorphic import linearly, softmax
+from eqprop.energy.shapes import transformed
 from eqprop.errors import InputError
 
 Transform = Callable[[Tensor], Tensor]
 Pairs = Sequence[tuple[Tensor, Tensor]]
 BilinearDerivative = Callable[[Tensor, Pairs], Tensor]
-"""(known, pairs) -> known: (batch,), the sum of <jvp(pre), post> over the pairs, and its derivative by parameters."""
+"""(known, pairs) -> known, (batch,): the sum of <jvp(pre), post> over the pairs, with its derivative by parameters."""
 
 
 class Linearization(NamedTuple):
-    """A map at one point: its value, its derivative, and its transposed derivative there (winners held)."""
+    """A map at one point: its value, derivative and transposed derivative, at fixed pooling winners.
 
-    value: Tensor  # (batch, *out)
-    jvp: Transform  # (batch, *in) -> (batch, *out)
-    vjp: Transform  # (batch, *out) -> (batch, *in)
-    select: Callable[[Tensor], Linearization]  # the same for some of the examples: (n,) int64
-    bilinear_derivative: BilinearDerivative | None = (
-        None  # for a linear map, where it costs less than ``jvp`` under grad mode
-    )
+    Attributes:
+        value: (batch, *out).
+        jvp: (batch, *in) -> (batch, *out).
+        vjp: (batch, *out) -> (batch, *in).
+        select: examples, (n,) int64 -> the same for these examples.
+        bilinear_derivative: for a linear map, if it costs less than ``jvp`` under grad mode.
+    """
+
+    value: Tensor
+    jvp: Transform
+    vjp: Transform
+    select: Callable[[Tensor], Linearization]
+    bilinear_derivative: BilinearDerivative | None = None
 
     @staticmethod
     def everywhere(
         value: Tensor, jvp: Transform, vjp: Transform, bilinear_derivative: BilinearDerivative | None = None
     ) -> Linearization:
-        """A map whose jvp and vjp are the same at every point: an affine one."""
+        """The linearisation of an affine map, whose jvp and vjp are the same at every point."""
         return Linearization(
             value,
             jvp,
@@ -52,57 +59,58 @@ class Linearization(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool(ABC):
-    """Pooling of square windows of ``size`` units, ``stride`` apart (default: ``size``)."""
+    """Pooling of square windows of ``size`` units, ``stride`` apart (default: ``size``).
 
-    size: int = 2
-    stride: int | None = None
+    Raises:
+        InputError: size or stride is below 1.
+    """
 
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.step < 1:
-            raise InputError(f"{self}: size and stride must be at least 1.")
+    size: Count = 2
+    stride: Count | None = None
 
     linear = True
-    """Whether, with the winners held, the pool is linear: then ``jvp`` of ``z`` itself is its value."""
+    """Whether the pool is linear at fixed winners: then ``jvp`` of ``z`` is its value."""
 
     holomorphic = False
-    """Whether it takes complex units, as the holomorphic extension of what it is."""
+    """Whether it accepts complex units, as its holomorphic extension."""
 
     @property
     def step(self) -> int:
+        """The distance of windows."""
         return self.stride or self.size
 
     def output_size(self, size: int) -> int:
-        """Units along one side after pooling ``size`` of them; what does not fill a window is left out."""
+        """The number of windows along a side of ``size`` units; an incomplete window is left out."""
         return (size - self.size) // self.step + 1
 
     @abstractmethod
     def linearize(self, z: Tensor) -> Linearization:
-        """P at z; z: (batch, channels, height, width)."""
+        """The linearisation of P at ``z``, (batch, channels, height, width)."""
 
 
 class MaxPool(Pool):
-    """The largest of each window. Its vjp goes to the winner at the current z (the first, in a tie)."""
+    """The maximum of each window. Its vjp is non-zero at the winner for the present z (the first, in a tie)."""
 
     def linearize(self, z: Tensor) -> Linearization:
         value, winners = F.max_pool2d(z, self.size, self.step, return_indices=True)
         return self._won(value, winners, z.shape[1:])
 
     def winners(self, z: Tensor) -> Tensor:
-        """Which unit of a channel is the largest of each window, by its place; (batch, channels, rows, columns)."""
+        """The index in its channel of each window's maximum, (batch, channels, rows, columns)."""
         return F.max_pool2d(z, self.size, self.step, return_indices=True)[1]
 
     def _won(self, value: Tensor, winners: Tensor, shape: torch.Size) -> Linearization:
 
         def jvp(change: Tensor) -> Tensor:
-            # Channels innermost, as the states are, so that nothing is copied to be gathered from.
+            # Channels innermost, as in states, so that gather needs no copy.
             flat, where = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (change, winners))
             return flat.gather(1, where).unflatten(1, winners.shape[-2:]).permute(0, 3, 1, 2)
 
         def vjp(post: Tensor) -> Tensor:
-            post = post.to(value.dtype)  # under autocast what z has: fewer bits of few units, before they become many
-            if self.step >= self.size:
+            post = post.to(value.dtype)  # of z, which has fewer bits under autocast: cheaper here, before unpooling
+            if self.step >= self.size and not (torch.are_deterministic_algorithms_enabled() or transformed()):
                 sizes = [self.size] * 2, [self.step] * 2
-                with torch.autocast(post.device.type, enabled=False):  # which would have float32
+                with torch.autocast(post.device.type, enabled=False):  # autocast would use float32
                     return F.max_unpool2d(post, winners, *sizes, output_size=list(shape[-2:]))
             flat = post.new_zeros(len(post), *shape).flatten(2)  # overlapping windows: one unit can win several
             return flat.scatter_add(2, winners.flatten(2), post.flatten(2)).unflatten(2, shape[-2:])
@@ -111,7 +119,7 @@ class MaxPool(Pool):
 
 
 class AveragePool(Pool):
-    """The mean of each window. Linear: neither its jvp nor its vjp depends on z."""
+    """The mean of each window. It is linear: jvp and vjp do not depend on z."""
 
     holomorphic = True
 
@@ -131,16 +139,17 @@ class AveragePool(Pool):
         return Linearization(jvp(z), jvp, vjp, lambda examples: self.linearize(z[examples]))
 
 
+@dataclass(frozen=True)
 class SoftPool(Pool):
-    """The mean of each window weighted by softmax(z): between average and maximum, and smooth.
+    """The mean of each window weighted by softmax(z): between average and maximum, and smooth, so holomorphic.
 
-    Holomorphic EP uses it for that reason. Windows may not overlap.
+    Raises:
+        InputError: size and ``stride`` differ: windows must not overlap.
     """
 
     linear, holomorphic = False, True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.step != self.size:
             raise InputError(f"{self}: soft pooling needs windows that touch; leave out stride.")
 

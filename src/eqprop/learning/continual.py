@@ -1,4 +1,4 @@
-"""Continual equilibrium propagation: the weights learn at every sweep of the nudged phases, while states still move."""
+"""Continual equilibrium propagation: weights change at every sweep of the nudged phases, while states still move."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eqprop.energy.network import Landscape
+from eqprop.energy.landscape import Landscape
 from eqprop.errors import InputError
 from eqprop.learning import forms
-from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, compare, nudge_of
-from eqprop.learning.moving import moving
+from eqprop.learning.estimators import (
+    Cost,
+    Estimator,
+    GradientEstimate,
+    GradientFunction,
+    Phase,
+    check_one_reading,
+    compare,
+    nudge_of,
+    phases_of,
+)
+from eqprop.learning.moving import MovingParameters
 from eqprop.learning.rules import Rule, contrastive
 from eqprop.learning.stencils import Nudging
 from eqprop.learning.teachers import force
@@ -22,23 +32,27 @@ from eqprop.settling.solvers import FixedSweeps, Solution, Solver, joined
 
 @dataclass(frozen=True)
 class ContinualEP(Estimator):
-    """Each sweep moves the weights by the difference of its two states, under which the next one settles.
+    """Each sweep changes the weights by the contrast of its two states; the next sweep uses the new weights.
 
     theta <- theta - rate * weight_k * mean over the batch of [dF/dtheta after the sweep - dF/dtheta before it]
-    (Ernoult et al. 2020), F before the first sweep being the free one. Phases
-    follow one another from the same free state, the weights going on from where the last phase left them. As ``rate``
-    falls their sum tends to the estimate of ``EquilibriumPropagation`` with the same stencil, for any stencil.
+    (Ernoult et al. 2020, arXiv 2005.04168); before the first sweep F is the free energy. All phases start from the
+    same free state; each keeps the weights of the phase before. As ``rate`` tends to 0 the sum of the steps tends to
+    the estimate of ``EquilibriumPropagation`` with the same stencil, for any stencil.
 
-    The gradient is the weights' whole displacement over -rate, so that SGD with learning rate ``rate`` makes exactly
-    this step; the weights themselves are put back. One rate serves all parameters.
+    The gradient returned is the total displacement of the weights divided by -rate, so SGD with learning rate ``rate``
+    makes the same step; the network's own weights are not changed. All parameters have the same rate. While weights
+    change, the weights of examples are divided by their mean size, so that the gradient is proportional to them.
 
     Attributes:
-        nudging: the stencil over nudges. Its phases follow in its order; one at beta 0 is the free state.
-        free: solver of the free phase, from rest.
+        nudging: the stencil over nudges. Its phases run in its order; a phase at beta 0 is the free state.
+        free: solver of the free phase, from zero.
         nudged: the sweeps of each nudged phase.
-        rate: the learning rate within the phases. Where it is too large beside the betas, states and weights run away
-            together; a convolution, whose every weight meets many units, bears less.
+        rate: the learning rate within the phases. If it is too large relative to the betas, states and weights
+            diverge together; convolutions, whose weights act on many units, need smaller values.
         rule: how the two states of a sweep become gradients.
+
+    Raises:
+        InputError: the rate is not positive; or a nudge is complex and the network is not holomorphic.
     """
 
     nudging: Nudging
@@ -52,11 +66,12 @@ class ContinualEP(Estimator):
             raise InputError(f"rate {self.rate} must be positive: without one, use EquilibriumPropagation.")
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_one_reading(landscape)
         if self.nudging.is_complex:
             forms.states.check_holomorphic(landscape)
         with torch.no_grad():
             free = self.free(landscape, landscape.zeros())
-        return free, partial(self._learn, landscape, free)
+        return free, partial(replace(self, nudging=self.nudging.once())._learn, landscape, free)
 
     def generators(self) -> Iterable[torch.Generator]:
         return self.nudging.generators()
@@ -65,22 +80,25 @@ class ContinualEP(Estimator):
         self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
     ) -> GradientEstimate:
         stencil, once = self.nudging.draw(), replace(self.nudged, n=1)
+        cost, size = cost.normalised()
         total = [torch.zeros_like(parameter) for parameter in parameters]
-        settled = []
-        with moving(parameters) as move, torch.enable_grad():
-            for beta, weight in zip(stencil.betas, stencil.weights, strict=True):
+        moving, settled = MovingParameters(landscape, cost, parameters), []
+        with torch.enable_grad():
+            for beta, weight, reading in phases_of(stencil):
                 if beta == 0:
                     continue
-                (nudge, _), state, states = nudge_of(cost, [beta]), free.state, [free.state]
-                last: complex = 0.0
+                state, states = free.state, [free.state]
+                before = Phase(0.0, -weight, 0)
                 for _ in range(self.nudged.n):
-                    present = landscape.rebuilt()
+                    present, priced = moving.landscape(), moving.cost()
                     with torch.no_grad():
-                        swept = once(force(forms.states, present, state, nudge), state)
+                        swept = once(force(forms.states, present, state, nudge_of(priced, [beta])[0]), state)
                     both = {node: torch.cat([value, swept.state[node]]) for node, value in state.items()}
-                    seen = compare(forms.states, present, cost, [(last, -weight), (beta, weight)], state, both)
-                    total = [t + g for t, g in zip(total, self.rule(seen, parameters), strict=True)]
-                    move([-self.rate * t for t in total])
-                    last, state, states = beta, swept.state, [*states[-2:], swept.state]
+                    pair = [before, Phase(beta, weight, reading)]
+                    phases = compare(forms.states, present, priced, pair, state, both)
+                    total = [t + g for t, g in zip(total, self.rule(phases, moving.now), strict=True)]
+                    moving.move([-self.rate * t for t in total])
+                    before, state = Phase(beta, -weight, reading), swept.state
+                    states = [*states[-2:], state]
                 settled.append(self.nudged.solution(landscape, free.state, states))
-        return GradientEstimate(tuple(total), joined(settled))
+        return GradientEstimate(tuple(size * each for each in total), joined(settled))

@@ -1,78 +1,84 @@
-"""Dual propagation: two states a unit in one phase, whose difference is the error signal of a feedforward network."""
+"""Dual propagation: two states for each unit in one phase; their difference is the error signal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from eqprop.energy.maps import sum_per_example
-from eqprop.energy.network import Landscape
+from eqprop.checks import Count
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
+from eqprop.energy.shapes import sum_per_example
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, nudge_of
 from eqprop.learning.stencils import check_beta
-from eqprop.settling.displacement import tangents, unit_of
+from eqprop.learning.teachers import NUDGE
+from eqprop.settling.displacement import tangents
 from eqprop.settling.solvers import Solution
-from eqprop.settling.starts import one_pass, upstream
+from eqprop.settling.starts import check_feedforward, one_pass, upstream
 
 
 @dataclass(frozen=True)
 class DualPropagation(Estimator):
-    """Each unit holds z+ and z-, driven by the mean of those before it and pushed apart by those after it.
+    """Each unit has two states, z+ and z-. Nodes below drive both; nodes above and the loss separate them.
 
-    With a, what the nodes before drive a unit with at their means alpha z+ + (1 - alpha) z-, and D, what the nodes
-    after send back of their own z+ - z- by the transposed message, plus beta times the loss's force at the mean,
+    Let a be the drive from the nodes below at their means alpha z+ + (1 - alpha) z-. Let D be the sum of the
+    transposed messages of z+ - z- from the nodes above, plus beta times the loss's force at the mean. Then
 
         z+ = r(a + (1 - alpha) D),    z- = r(a - alpha D)
 
-    (Hoier, Staudt & Zach 2023; in the form that is stable for every alpha: Hoier & Zach 2024). The estimate is
-    -<d drive/d theta at the mean, z+ - z->/beta, and a read-out's own gradient at the mean. The mean moves from the
-    feedforward pass, the prediction, by order D^2 alone; so as beta falls, it tends to ``Backpropagation``'s gradient,
-    with an error of order beta^2 at alpha 1/2 and beta elsewhere, on smooth networks.
+    (Høier, Staudt & Zach 2023, arXiv 2302.01228; the form that is stable for every alpha: Høier & Zach 2024, arXiv
+    2402.08573). The estimate is -<d drive/d theta at the mean, z+ - z->/beta, plus a read-out's own gradient at the
+    mean. The mean differs from the feedforward pass only by order D^2, so the estimate tends to the gradient of
+    ``Backpropagation`` as beta tends to 0: with an error of order beta^2 for alpha 1/2, else beta, on smooth networks.
 
-    Each term carries activity to the last of its nodes in the network's order, and errors from there. Separate feedback
-    weights carry the errors where there are some, and have gradient 0.
+    Each term sends activity to the last of its nodes in the network's order, and errors back from it. Separate
+    feedback weights, where a term has them, send the errors; their own gradient is 0.
 
     Attributes:
         beta: the nudge.
         alpha: the share of z+ in the mean, between 0 and 1.
-        passes: backward and forward again, so many times. The first gives the order above, others the fixed point.
+        passes: the number of backward and forward passes. One gives the order above, many the fixed point.
+
+    Raises:
+        InputError: an argument is out of range; a unit has no response; or a term is quadratic in a node.
     """
 
     beta: float
-    alpha: float = 0.5
-    passes: int = 1
+    alpha: Annotated[float, ">= 0", "<= 1"] = 0.5
+    passes: Count = 1
 
     def __post_init__(self) -> None:
         check_beta(self.beta)
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"alpha {self.alpha} is not a share: it must be between 0 and 1.")
-        if self.passes < 1:
-            raise InputError(f"passes {self.passes}: without one, nothing comes back.")
 
     def sixteen_bits(self, landscape: Landscape) -> bool:
-        return True  # z+ and z- are never subtracted: their difference is what is kept
+        return True  # it stores the difference of z+ and z-, and never subtracts them
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_feedforward(landscape)
+        for name, term in landscape.terms.items():
+            if term.quadratic:
+                raise InputError(f"The coupling {name!r} is quadratic in a node, which dual propagation cannot follow.")
         with torch.no_grad():
             free = one_pass(landscape)
         return free, partial(self._learn, landscape, free.state)
 
     def _learn(self, landscape: Landscape, free: State, cost: Cost, parameters: Sequence[Tensor]) -> GradientEstimate:
-        nudge = landscape.only({"nudge": nudge_of(cost, [self.beta])[0]})
+        nudge = landscape.only({NUDGE: landscape.substrate.injected(nudge_of(cost, [self.beta])[0])})
         heard, rest = upstream(landscape), landscape.zeros()
         mean, apart = dict(free), dict(rest)  # of z+ and z-
 
         def around(node: str) -> State:
-            """Where a node's terms are seen from: in the feedforward pass it has not answered when it hears them."""
+            """Where a node's terms are evaluated: as in a feedforward pass, its own state is still zero."""
             return mean | {node: rest[node]}
 
         def respond(node: str) -> None:
-            unit = unit_of(landscape.nodes[node])
+            unit = landscape.unit(node)
             low = drives[node] - self.alpha * pushes[node]
             apart[node] = unit.difference(low, pushes[node])
             mean[node] = unit.response(low) + self.alpha * apart[node]
@@ -97,13 +103,19 @@ class DualPropagation(Estimator):
                     drives[node] = heard[node].drive(around(node), node)
                     respond(node)
             settled = pair()
+            if not landscape.substrate.is_ideal:
+                batch, measured = len(cost.weight), landscape.substrate.measured
+                high = measured({n: value[:batch] for n, value in settled.items()}, 1)
+                low = measured({n: value[batch:] for n, value in settled.items()}, 2)
+                apart = {n: high[n] - low[n] for n in high}
+                mean = {n: low[n] + self.alpha * apart[n] for n in low}
         with torch.enable_grad():
             rebuilt, seen = landscape.rebuilt(), landscape.masked(apart)
             carried = [
                 sum_per_example(each.drive(around(node), node) * seen[node]) for node, each in upstream(rebuilt).items()
             ]
-            objective = (cost.values(rebuilt, mean) - torch.stack(carried).sum(0) / self.beta).mean()
+            objective = cost.mean(cost.values(rebuilt, mean) - torch.stack(carried).sum(0) / self.beta)
             gradients = torch.autograd.grad(objective, list(parameters), materialize_grads=True)
-        # One pass already has the order of the error that is promised, so the change of the last one counts as near.
+        # One pass has the order of error that the class states, so the change in the last pass counts as settled.
         nudged = Solution.from_states([before, settled], self.passes, torch.inf)
         return GradientEstimate(gradients, nudged._replace(distance=nudged.residual))

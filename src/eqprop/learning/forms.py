@@ -1,8 +1,8 @@
-"""Forms: in which variable the nudged phases settle, and what a rule then reads off them.
+"""Forms: the variable in which the nudged phases settle, and from which a rule reads.
 
-The ordinary form settles states, as the papers write it, and compares them. The difference form settles each phase's
-displacement from the free state. The two agree where no pooling winner switches; the second neither settles nor
-subtracts large numbers, so it is right for nudges, and in precisions, where the first drowns in rounding.
+``states`` settles states, as in the papers, and compares them. ``displacements`` settles each phase's displacement from
+the free state. The two agree if no pooling winner changes. The second neither settles nor subtracts large numbers, so
+it stays exact for small nudges and low precisions, where the first is lost to rounding.
 """
 
 from __future__ import annotations
@@ -14,56 +14,72 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from eqprop.energy.couplings import Coupling
-from eqprop.energy.maps import sum_per_example
-from eqprop.energy.network import Landscape
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
+from eqprop.energy.shapes import sum_per_example
+from eqprop.energy.terms import ShiftedTerm, Term
 from eqprop.errors import InputError
-from eqprop.settling.displacement import ShiftedTerm, displacement, unit_of
+from eqprop.learning.contrasts import amplification_from, at, contrast, contrast_difference, drive_dot
+from eqprop.settling.displacement import displacement
 
 
 @dataclass(frozen=True)
-class Phases(ABC):
+class Phases:
     """The equilibria that a rule compares, stacked along the batch, phase by phase.
 
-    ``landscape`` and ``nudge`` carry the autograd graph of the parameters; the states are constants.
+    ``landscape`` and ``nudge`` have the parameters in their autograd graph; the states are constants.
+
+    Attributes:
+        landscape: without the nudge.
+        nudge: the nudged loss of each phase.
+        free: node -> (phases * batch, *node shape), before nudging.
+        displacement: node -> the same shape: the nudged state of each phase minus the free state.
+        weight: (phases * batch,): stencil weight * example weight / batch size; complex if the nudges are.
+        held: whether the teacher held the nodes of ``nudge``, instead of adding it to the energy.
+        linearized: whether pooling's winners are those of the free state, as in the form ``displacements``.
     """
 
     landscape: Landscape
-    nudge: Coupling
-    free: State  # node -> (phases * batch, *node shape), before nudging
-    moved: State  # the same after: the states, or their displacements
-    weight: Tensor  # (phases * batch,), the stencil's weights over the batch size; complex if its nudges are
-    held: bool = False  # whether the teacher held the nodes of ``nudge``, instead of adding it to the energy
+    nudge: Term
+    free: State
+    displacement: State
+    weight: Tensor
+    held: bool
+    linearized: bool
 
     @property
-    @abstractmethod
     def state(self) -> State:
         """The nudged state of each phase."""
+        return {node: value + self.displacement[node] for node, value in self.free.items()}
 
-    @property
-    @abstractmethod
-    def displacement(self) -> State:
-        """The nudged state of each phase, less the free one."""
-
-    @abstractmethod
     def contrast(self) -> Tensor:
-        """(phases * batch,): what contrastive rules compare, up to what all phases share."""
+        """(phases * batch,): what contrastive rules compare, up to a constant that all phases share."""
+        if self.linearized:
+            return contrast_difference(self.landscape, self.free, self.displacement, self.amplification)
+        return contrast(self.landscape, self.state, self.amplification)
 
-    @abstractmethod
-    def work(self) -> Tensor:
-        """(phases * batch,): each node's potential with that node nudged and its neighbours still free, summed."""
+    def vector_field_objective(self) -> Tensor:
+        """(phases * batch,): the sum of each node's potential with that node nudged and its neighbours free."""
+        if self.linearized:
+            return -drive_dot(self.landscape, self.free, self.displacement, self.amplification)
+        free, moved = self.landscape.masked(self.free), self.landscape.masked(self.state)
+        parts = [
+            self.amplification[node] * term.potential(node, *at(term, free | {node: moved[node]}))
+            for term in self.landscape.terms.values()
+            for node in term.nodes
+        ]
+        return torch.stack(parts).sum(0)
 
     def driven(self, share: float) -> Tensor:
-        """(phases * batch,): -<what each coupling drives its last node with, the change of that node>, summed.
+        """(phases * batch,): the sum over couplings of -<drive on the last node, displacement of that node>.
 
-        ``share``: at which activity, from the free state (0) to the nudged one (1).
+        ``share``: the state at which drives are evaluated, from the free one (0) to the nudged one (1).
         """
-        change = self.displacement
-        seen = self.landscape.masked({node: value + share * change[node] for node, value in self.free.items()})
-        moved = self.landscape.masked({node: by * change[node] for node, by in self.amplification.items()})
+        between = {node: value + share * self.displacement[node] for node, value in self.free.items()}
+        masked = self.landscape.masked(between)
+        moved = self.landscape.masked({n: by * self.displacement[n] for n, by in self.amplification.items()})
         parts = [
-            -sum_per_example(term.drive(node, *(seen[n] for n in term.nodes)) * moved[node])
+            -sum_per_example(term.drive(node, *at(term, masked)) * moved[node])
             for term in self.landscape.terms.values()
             for node in term.nodes[-1:]
         ]
@@ -71,94 +87,61 @@ class Phases(ABC):
 
     @cached_property
     def amplification(self) -> dict[str, float]:
-        """Node -> what undoes the feedback gains between it and the teacher."""
-        return self.landscape.amplification(self.nudge.nodes)
+        """Node -> the factor that cancels the feedback gains between it and the teacher."""
+        return amplification_from(self.landscape, self.nudge.nodes)
 
     def cost(self) -> Tensor:
-        """(phases * batch,): beta times the loss at the nudged state, through which a read-out learns.
+        """(phases * batch,): beta times the loss at the nudged state; a read-out learns from it.
 
-        Nothing where the teacher held nodes: no loss is then a part of the energy.
+        0 if the teacher held nodes: the loss is then no part of the energy.
         """
         if self.held:
             return torch.zeros_like(self.weight)
-        seen = self.landscape.masked(self.state)
-        return self.nudge.energy(*(seen[node] for node in self.nudge.nodes))
-
-
-class OrdinaryPhases(Phases):
-    @property
-    def state(self) -> State:
-        return self.moved
-
-    @property
-    def displacement(self) -> State:
-        return {node: value - self.free[node] for node, value in self.moved.items()}
-
-    def contrast(self) -> Tensor:
-        return self.landscape.contrast(self.moved, self.amplification)
-
-    def work(self) -> Tensor:
-        free, moved = self.landscape.masked(self.free), self.landscape.masked(self.moved)
-        parts = [
-            self.amplification[node] * term.potential(node, *((moved if n == node else free)[n] for n in term.nodes))
-            for term in self.landscape.terms.values()
-            for node in term.nodes
-        ]
-        return torch.stack(parts).sum(0)
-
-
-class DifferencePhases(Phases):
-    @property
-    def state(self) -> State:
-        return {node: value + self.moved[node] for node, value in self.free.items()}
-
-    @property
-    def displacement(self) -> State:
-        return self.moved
-
-    def contrast(self) -> Tensor:
-        return self.landscape.contrast_difference(self.free, self.moved, self.amplification)
-
-    def work(self) -> Tensor:
-        return -self.landscape.work(self.free, self.moved, self.amplification)
+        return self.nudge.energy(*at(self.nudge, self.landscape.masked(self.state)))
 
 
 class Form(ABC):
+    """The variable in which nudged phases settle: ``states`` or ``displacements``."""
+
+    linearized: bool
+    """Whether pooling's winners are fixed at the free state."""
+
     @abstractmethod
-    def applies(self, landscape: Landscape) -> bool: ...
+    def applies(self, landscape: Landscape) -> bool:
+        """Whether every unit and coupling of ``landscape`` allows this form."""
 
     @abstractmethod
     def start(self, free: State) -> State:
-        """Where a nudged phase starts, in this form's variable: at the free state."""
+        """The start of a nudged phase: the free state, in this form's variable."""
+
+    @abstractmethod
+    def displacement(self, free: State, settled: State) -> State:
+        """The displacement from ``free`` of a phase whose result, in this form's variable, is ``settled``."""
 
     @abstractmethod
     def landscape(self, landscape: Landscape, free: State) -> Landscape:
-        """The landscape in this form's variable, in which ``free`` is at ``start``."""
+        """``landscape`` as a function of this form's variable."""
 
     @abstractmethod
-    def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
-        """A term of the states, as one of this form's variable."""
+    def term(self, landscape: Landscape, free: State, term: Term) -> Term:
+        """A term of the states as a function of this form's variable."""
 
     def check_holomorphic(self, landscape: Landscape) -> None:
-        """Raises InputError where a complex nudge meets what has no holomorphic extension."""
-        for name, node in landscape.nodes.items():
-            if not unit_of(node).holomorphic:
+        """Raises InputError if a unit or coupling has no holomorphic extension, which complex nudges need."""
+        for name in landscape.nodes:
+            if not landscape.unit(name).holomorphic:
                 raise InputError(
-                    f"Node {name!r} responds by {node.unit}, which is not holomorphic, so complex nudges do not "
-                    "apply: choose a smooth activation (SmoothClip, Sigmoid, Tanh), or a stencil of real nudges. An "
-                    "activation of your own says `holomorphic = True`."
+                    f"Node {name!r} responds by {landscape.unit(name)}, which is not holomorphic, so complex nudges do "
+                    "not apply: choose a smooth unit (SmoothClip, Sigmoid, Tanh), or a stencil of real nudges. If a "
+                    "unit of your own is holomorphic, state `holomorphic = True`."
                 )
-
-    @property
-    @abstractmethod
-    def phases(self) -> type[Phases]: ...
 
 
 @dataclass(frozen=True)
 class States(Form):
-    """States. For every coupling; pooling's winners follow the state."""
+    """The states themselves, for every coupling and unit; pooling's winners change with the state."""
 
-    phases = OrdinaryPhases
+    linearized = False
 
     def applies(self, landscape: Landscape) -> bool:
         return True
@@ -166,10 +149,13 @@ class States(Form):
     def start(self, free: State) -> State:
         return free
 
+    def displacement(self, free: State, settled: State) -> State:
+        return {node: value - free[node] for node, value in settled.items()}
+
     def landscape(self, landscape: Landscape, free: State) -> Landscape:
         return landscape
 
-    def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
+    def term(self, landscape: Landscape, free: State, term: Term) -> Term:
         return term
 
     def check_holomorphic(self, landscape: Landscape) -> None:
@@ -177,35 +163,40 @@ class States(Form):
         for name, term in landscape.terms.items():
             if not term.holomorphic:
                 raise InputError(
-                    f"The coupling {name!r} is not holomorphic, so complex nudges do not apply in the ordinary form: "
-                    "pool by SoftPool or AveragePool instead of MaxPool, and carry by Dense or Convolution instead of "
-                    "a module; or, where all couplings are bilinear, use the difference form. A map or coupling of "
-                    "your own says `holomorphic = True`."
+                    f"The coupling {name!r} is not holomorphic, so complex nudges do not apply in the form `states`: "
+                    "pool by SoftPool or AveragePool instead of MaxPool, and map by Dense or Convolution instead of "
+                    "a module; or, if all couplings are bilinear, use the form `displacements`. If a map or coupling "
+                    "of your own is holomorphic, state `holomorphic = True`."
                 )
 
 
 @dataclass(frozen=True)
 class Displacements(Form):
-    """Displacements. For bilinear couplings; pooling's winners are those of the free state.
+    """Displacements from the free state, for bilinear couplings and units with a response.
 
-    So it is holomorphic wherever activations and loss are: what couplings do to displacements is linear.
+    Pooling's winners are those of the free state, so couplings act linearly on displacements: complex nudges need
+    holomorphic units and losses only.
     """
 
-    phases = DifferencePhases
+    linearized = True
 
     def applies(self, landscape: Landscape) -> bool:
-        return landscape.bilinear
+        return landscape.bilinear and all(landscape.unit(node).has_response for node in landscape.nodes)
 
     def start(self, free: State) -> State:
         return {node: torch.zeros_like(value) for node, value in free.items()}
 
+    def displacement(self, free: State, settled: State) -> State:
+        return settled
+
     def landscape(self, landscape: Landscape, free: State) -> Landscape:
         return displacement(landscape, free)
 
-    def term(self, landscape: Landscape, free: State, term: Coupling) -> Coupling:
-        seen = landscape.masked(free)
-        return ShiftedTerm(term, [seen[node] for node in term.nodes])
+    def term(self, landscape: Landscape, free: State, term: Term) -> Term:
+        return ShiftedTerm(term, at(term, landscape.masked(free)))
 
 
 states = States()
+"""Nudged phases settle as states, as in the papers."""
 displacements = Displacements()
+"""Nudged phases settle as displacements from the free state."""

@@ -1,4 +1,4 @@
-"""Equilibrium propagation in its own limit beta -> 0: one linear phase in the place of finite nudges."""
+"""Equilibrium propagation in the limit beta -> 0: one linear phase instead of finite nudges."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eqprop.energy.maps import expand_like
-from eqprop.energy.network import Landscape
+from eqprop.checks import NonNegative
+from eqprop.energy.landscape import Landscape
+from eqprop.learning.contrasts import amplification_from, at, drive_dot
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.conjugate_gradients import ConjugateGradients
@@ -20,23 +21,23 @@ from eqprop.settling.solvers import Solution, Solver
 
 @dataclass(frozen=True)
 class InfinitesimalNudge(Estimator):
-    """The network's response d = ds/dbeta to an infinitesimal nudge, and what each weight reads off it.
+    """The gradient from the network's response d = ds/dbeta to an infinitesimal nudge.
 
-    The estimate is -<d drive/d theta at the free state, d>, which for a network with energy is the limit of every
-    stencil, and the exact gradient of the loss at the equilibrium; found by the network's forward and transposed
-    messages alone. With separate feedback weights it is the limit of the vector-field rule. It is a simulation's
-    tool: a device has read noise, and needs finite nudges.
+    The estimate is -<d drive/d theta at the free state, d>. For a network with an energy it is the limit of every
+    stencil, and the exact gradient of the loss at the equilibrium. It needs the network's forward and transposed
+    messages only. With separate feedback weights it is the limit of the vector-field rule. It is for simulations:
+    devices have read noise and need finite nudges.
 
     Attributes:
-        free: solver of the free phase, from rest.
-        response: solver of the linear phase; ``FixedSweeps`` or ``UntilConverged`` where feedback weights are separate.
-        damping: leak of the linear phase, as a share of each unit's stiffness. Near instability the exact gradient
-            explodes and training on it fails; 0 is the exact limit.
+        free: solver of the free phase, from zero.
+        response: solver of the linear phase; ``FixedSweeps`` or ``UntilConverged`` if feedback weights are separate.
+        damping: leak of the linear phase, relative to each unit's own curvature; 0 is the exact limit. Near
+            instability the exact gradient explodes and training with it fails: recipes use 0.25.
     """
 
     free: Solver
     response: Solver = ConjugateGradients(6)  # noqa: RUF009 - frozen
-    damping: float = 0.25
+    damping: NonNegative = 0.0
 
     def sixteen_bits(self, landscape: Landscape) -> bool:
         return True
@@ -49,18 +50,13 @@ class InfinitesimalNudge(Estimator):
     def _learn(
         self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
     ) -> GradientEstimate:
-        seen = landscape.masked(free.state)
-        at = [seen[node] for node in cost.loss.nodes]
+        seen = at(cost.loss, landscape.masked(free.state))
         with torch.no_grad():
-            forces = (cost.loss.force(node, cost.target, *at) for node in cost.loss.nodes)
-            force = {
-                node: expand_like(cost.weight, push) * push for node, push in zip(cost.loss.nodes, forces, strict=True)
-            }
+            force = {node: cost.loss.force(node, cost.target, *seen) for node in cost.loss.nodes}
             moved = tangent(landscape, free.state, force, self.damping)
             response = self.response(moved, moved.zeros())
         with torch.enable_grad():
             rebuilt = landscape.rebuilt().remembering(landscape)
-            amplification = rebuilt.amplification(cost.loss.nodes)
-            work = rebuilt.work(free.state, response.state, amplification)
-            objective = (cost.values(rebuilt, free.state) - work).mean()
+            work = drive_dot(rebuilt, free.state, response.state, amplification_from(rebuilt, cost.loss.nodes))
+            objective = cost.mean(cost.values(rebuilt, free.state) - work)
             return GradientEstimate(differentiate(objective, parameters), response)

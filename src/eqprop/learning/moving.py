@@ -1,36 +1,41 @@
-"""Parameters that move along with the states, and are put back."""
+"""Parameters that change during a phase, while those of the network stay as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Move = Callable[[Sequence[Tensor]], None]
-"""Lets every parameter stand at its first value plus its own step."""
+from eqprop.energy.landscape import Landscape
+from eqprop.learning.estimators import Cost
 
 
-@contextmanager
-def moving(parameters: Sequence[Tensor]) -> Iterator[Move]:
-    """Yields ``move``; at the end, after an error too, every parameter has its first value back, bit for bit.
+class MovingParameters:
+    """Tensors that replace a landscape's parameters; at first the parameters themselves. Data are not changed.
 
-    Tensors that are no ``nn.Parameter`` are data, and stay. A landscape sees parameters as they are when it is built.
+    Attributes:
+        now: one tensor for each parameter.
     """
-    held = [
-        (i, parameter, parameter.data) for i, parameter in enumerate(parameters) if isinstance(parameter, nn.Parameter)
-    ]
 
-    def move(steps: Sequence[Tensor]) -> None:
-        # Another tensor takes its place, so that nothing saved for another backward pass is overwritten.
-        for i, parameter, first in held:
-            parameter.data = first + steps[i]
-        torch.clear_autocast_cache()  # it remembers the weights as they were
+    def __init__(self, landscape: Landscape, cost: Cost, parameters: Sequence[Tensor]):
+        self._first, self._landscape, self._cost = list(parameters), landscape, cost
+        self._data = {id(value) for value in landscape.data.values()}
+        self.now = self._first
 
-    try:
-        yield move
-    finally:
-        for _, parameter, first in held:
-            parameter.data = first
-        torch.clear_autocast_cache()
+    def move(self, steps: Sequence[Tensor]) -> None:
+        """Sets every parameter to its first value plus its step."""
+        self.now = [
+            first if id(first) in self._data else (first + step).detach().requires_grad_()
+            for first, step in zip(self._first, steps, strict=True)
+        ]
+
+    def landscape(self) -> Landscape:
+        """The landscape, built from the present tensors."""
+        return self._landscape.rebuilt(self._values())
+
+    def cost(self) -> Cost:
+        """The cost, its loss with the present tensors."""
+        return self._cost.with_tensors(self._values())
+
+    def _values(self) -> dict[int, Tensor]:
+        return {id(first): now for first, now in zip(self._first, self.now, strict=True)}

@@ -1,19 +1,20 @@
-"""Penalties on a network's Jacobian, learnt beside its loss: for feedback like the transpose, or for quick settling."""
+"""Penalties on a network's Jacobian, added to its loss: for symmetric feedback, or for fast settling."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from eqprop.energy.maps import sum_per_example
-from eqprop.energy.network import Landscape
+from eqprop.checks import Count, NonNegative
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
-from eqprop.errors import InputError
+from eqprop.energy.shapes import sum_per_example
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.stencils import Generator
 from eqprop.settling.displacement import slope_of, tangent, tangents
@@ -21,17 +22,21 @@ from eqprop.settling.solvers import Solution, tiny
 from eqprop.settling.sweeps import alternating
 
 Penalty = Callable[[Landscape, State], Tensor]
-"""(linear landscape round a state, probe) -> (batch,): what its mean over probes of +1 and -1 is to make small."""
+"""(linear landscape round a state, probe) -> (batch,), whose mean over random probes of +1 and -1 is minimised."""
 
 
 def jacobian_asymmetry(linear: Landscape, probe: State) -> Tensor:
-    """|A e|^2 - <e, A A e>, (batch,): half of |A - A^T|^2 on average over e, A being the Jacobian of the drives.
+    """|A e|^2 - <e, A A e>, (batch,): half of |A - A^T|^2 on average over e, where A is the Jacobian of the drives.
 
-    Jacobian homeostasis (Laborieux & Zenke 2024). It is 0 for each probe where the network has an energy.
+    Jacobian homeostasis (Laborieux & Zenke 2024, arXiv 2309.02214). It is 0 for every e if the network has an energy.
+
+    Args:
+        linear: the ``tangent`` landscape round a state, which defines A.
+        probe: e, of +1 and -1: node -> (batch, *node shape).
     """
 
     def pushed(by: State) -> State:
-        # Silenced units drop out on both sides, and the others count alike as senders and as receivers.
+        # Dropped units are left out on both sides; the others have the same factor as senders and as receivers.
         return linear.masked({node: linear.drive(by, node) for node in linear.nodes})
 
     once = pushed(probe)
@@ -40,20 +45,21 @@ def jacobian_asymmetry(linear: Landscape, probe: State) -> Tensor:
 
 
 def jacobian_norm(linear: Landscape, probe: State) -> Tensor:
-    """|J e|^2, (batch,): |J|^2 on average over e, J being the Jacobian of the synchronous sweep.
+    """|J e|^2, (batch,): |J|^2 on average over e, where J is the Jacobian of the synchronous sweep.
 
-    A network of small J settles in few sweeps (Bai, Koltun & Kolter 2021).
+    A network of small J settles in few sweeps (Bai, Koltun & Kolter 2021, arXiv 2106.14342). ``linear``, ``probe``: as
+    for ``jacobian_asymmetry``.
     """
-    moved = linear.relax(probe, linear.nodes)
+    moved = linear.step(probe, linear.nodes)
     return torch.stack([sum_per_example(value.square()) for value in moved.values()]).sum(0)
 
 
 def rayleigh_quotient(linear: Landscape, change: State) -> Tensor:
-    """<v, A v> / <v, D^-1 v>, (batch,): v being a ``change``, A the derivative of the drives, D the units' slopes.
+    """<v, A v> / <v, D^-1 v>, (batch,), where v is ``change``, A the Jacobian of the drives, D the units' slopes.
 
-    The Rayleigh quotient of the synchronous sweep D A. Along the slowest mode it is mu, the factor by which that
-    sweep's changes shrink (mu^2 for an alternating one), and 1 at the brink of instability. Units at slope 0
-    cannot move.
+    The Rayleigh quotient of the synchronous sweep D A, ``linear`` being the ``tangent`` landscape round a state. Along
+    the slowest mode it is mu, the factor by which the changes of that sweep shrink (mu^2 for an alternating one); it
+    is 1 at the limit of stability. Units of slope 0 are left out.
 
     Raises:
         InputError: the network has no energy.
@@ -66,7 +72,7 @@ def rayleigh_quotient(linear: Landscape, change: State) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Penalised(Estimator):
-    """Another estimator, with a penalty on the network round its free state added to what it descends.
+    """Another estimator plus the gradient of a penalty on the network round its free state.
 
     Attributes:
         estimator: of the loss's gradient.
@@ -82,30 +88,35 @@ class Penalised(Estimator):
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         free, learn = self.estimator(landscape)
-        return free, partial(self._learn, landscape, free, learn)
+        penalty = cache(torch.enable_grad()(partial(self._penalty, landscape, free)))  # of one draw, if asked twice
+        return free, partial(self._learn, landscape, learn, penalty)
 
     @abstractmethod
     def _penalty(self, landscape: Landscape, free: Solution) -> tuple[float, Tensor]:
-        """What the penalty counts, and its mean over examples, as a function of the parameters; within enable_grad."""
+        """The factor of the penalty, and its mean over examples as a function of the parameters; within enable_grad."""
 
     def _learn(
-        self, landscape: Landscape, free: Solution, learn: GradientFunction, cost: Cost, parameters: Sequence[Tensor]
+        self,
+        landscape: Landscape,
+        learn: GradientFunction,
+        penalty: Callable[[], tuple[float, Tensor]],
+        cost: Cost,
+        parameters: Sequence[Tensor],
     ) -> GradientEstimate:
-        learnt = learn(cost, parameters)
-        with torch.enable_grad():
-            counts, total = self._penalty(landscape, free)
-        if not total.requires_grad:  # no node hears another
-            return learnt
-        found = torch.autograd.grad(total, list(parameters), allow_unused=True)
+        estimate, (counts, total) = learn(cost, parameters), penalty()
+        if not total.requires_grad:  # no node drives another
+            return estimate
+        found = torch.autograd.grad(total, list(parameters), retain_graph=True, allow_unused=True)
+        data, size = {id(value) for value in landscape.data.values()}, counts * cost.weight.abs().mean()
         gradients = tuple(
-            gradient + counts * more if more is not None and isinstance(parameter, nn.Parameter) else gradient
-            for gradient, more, parameter in zip(learnt.gradients, found, parameters, strict=True)
+            gradient if more is None or id(parameter) in data else gradient + size * more
+            for gradient, more, parameter in zip(estimate.gradients, found, parameters, strict=True)
         )
-        return learnt._replace(gradients=gradients)
+        return estimate._replace(gradients=gradients)
 
 
 def linearised(landscape: Landscape, state: State) -> Landscape:
-    """The landscape of small displacements round ``state``: its parameters learn, the slopes of its units are held."""
+    """The linear landscape round ``state``: parameters are in its graph, the units' slopes are constants."""
     with torch.no_grad():
         held = tangent(landscape, state, {})
     return held.only(tangents(landscape.rebuilt(), state))
@@ -113,32 +124,33 @@ def linearised(landscape: Landscape, state: State) -> Landscape:
 
 @dataclass(frozen=True, eq=False)
 class JacobianPenalty(Penalised):
-    """Another estimator, with strength * penalty / units added to what it descends.
+    """Another estimator plus the gradient of strength * penalty / (number of units).
 
-    The penalty is that of the free state, which is held, as are the slopes of its units; the mean over the batch
-    (each example counts the same, whatever its weight) and over random probes (Hutchinson 1990). In ``loss`` it is
-    scaled along with the loss. Behind ``model(x)`` each backward pass adds it as it is, whatever the loss there. Data
-    get no share of it.
+    The penalty is evaluated at the free state, which is a constant, as are the slopes of its units. It is the mean over
+    the batch (every example has the same weight) and over random probes (Hutchinson 1990, doi
+    10.1080/03610919008812866). It is scaled with the loss: by the mean size of the examples' weights, which behind
+    ``model(x)`` are the lengths of the incoming gradients. Gradients of data do not include it.
 
-    A probe's gradient is noisy even where separate feedback weights have become the transpose: where its weight is
-    constant they stay off by an angle that falls with the learning rate and with probes times examples.
+    The gradient of a probe is noisy even if separate feedback weights equal the transpose. With a constant ``strength``
+    an angle between them remains, which falls with the learning rate and with probes times examples.
 
     Attributes:
         estimator: of the loss's gradient.
         penalty: ``jacobian_asymmetry``, ``jacobian_norm``, or your own.
-        strength: what the penalty counts beside the loss.
-        probes: random vectors a step, drawn from a generator of its own, seeded with ``seed``.
+        strength: the factor of the penalty relative to the loss.
+        probes: random vectors in each step, from a generator seeded with ``seed``.
+
+    Raises:
+        InputError: probes is not positive, or strength is negative.
     """
 
     penalty: Penalty
-    strength: float
-    probes: int = 5
+    strength: NonNegative
+    probes: Count = 5
     seed: int = 0
     generator: Generator = field(default_factory=Generator, repr=False, init=False)
 
     def __post_init__(self) -> None:
-        if self.probes < 1 or not self.strength >= 0:
-            raise InputError(f"probes {self.probes} must be at least 1, and strength {self.strength} not negative.")
         self.generator.manual_seed(self.seed)
 
     def generators(self) -> Iterable[torch.Generator]:
@@ -159,25 +171,24 @@ class JacobianPenalty(Penalised):
 
 @dataclass(frozen=True, eq=False)
 class RayleighPenalty(Penalised):
-    """Another estimator, with strength * slowness^2 added to what it descends, so that networks stay quick to settle.
+    """Another estimator plus the gradient of strength * rayleigh_quotient^2, so that the network settles fast.
 
-    Training strengthens the feedback that a network hears of itself, and sweeps rise from a few to tens. What is left
-    to settle lies along the slowest mode: this asks each example's last change how slow it is (``rayleigh_quotient``),
-    and makes the weights answer for it, the state and the slopes of its units held. Two sweeps more, and one product of
-    each synapse, on a share of the batch. Data get no share of it.
+    Training strengthens feedback, and the number of sweeps rises from a few to tens. Near rest the remaining change
+    lies along the slowest mode, so the ``rayleigh_quotient`` of each example's last change measures its slowness. Its
+    gradient treats the state and the slopes of its units as constants. The cost is two more sweeps, and one product of
+    each synapse, for a part of the batch. Gradients of data do not include it.
 
     Attributes:
         estimator: of the loss's gradient.
-        strength: what the penalty, between 0 and 1, counts beside the loss.
-        share: of the batch's examples, the first ones, that are asked.
+        strength: the factor of the penalty, which is between 0 and 1, relative to the loss.
+        share: the part of the batch, its first examples, on which the penalty is evaluated.
+
+    Raises:
+        InputError: strength is negative, or share is not in (0, 1].
     """
 
-    strength: float
-    share: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not (self.strength >= 0 and 0 < self.share <= 1):
-            raise InputError(f"strength {self.strength} must not be negative, and share {self.share} in (0, 1].")
+    strength: NonNegative
+    share: Annotated[float, "> 0", "<= 1"] = 0.25
 
     def _penalty(self, landscape: Landscape, free: Solution) -> tuple[float, Tensor]:
         asked = torch.arange(max(1, round(self.share * len(free.sweeps))), device=free.sweeps.device)
@@ -188,7 +199,7 @@ class RayleighPenalty(Penalised):
 
 
 def last_change(landscape: Landscape, state: State) -> tuple[State, State]:
-    """The state after two sweeps more, and what the second one changed."""
+    """The state after two more sweeps, and the change of the second one."""
     before = alternating(landscape, state)
     after = alternating(landscape, before)
     return after, {name: after[name] - before[name] for name in after}

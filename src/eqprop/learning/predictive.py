@@ -1,12 +1,12 @@
-"""The predictive learning rule: a unit learns by what it does less what it expected to do.
+"""The predictive learning rule: a unit learns from its activity minus its own prediction of it.
 
-A synapse changes by (its input) x (the unit's activity under the teacher - the unit's own prediction of its free
-activity), both phases' inputs being those under the teacher (Luczak, McNaughton & Kubo 2022). The prediction is made
-from the first moments of the same run, so the examples that are learnt need not settle freely too (here they do, for
-the metrics). It replaces the free activity of contrastive Hebbian learning, of whose two halves the rule is one:
-x'y' - x y = x'(y' - y) + (x' - x) y, of which `clamped_presynaptic` is the first.
+A synapse changes by (its input) x (the unit's activity under the teacher - the unit's prediction of its free activity);
+the input is that under the teacher (Luczak, McNaughton & Kubo 2022, doi 10.1038/s42256-021-00430-y). The prediction
+uses the first moments of the same run, so the examples to learn from need not settle freely (here they do, for the
+metrics). It replaces the free activity in contrastive Hebbian learning, x'y' - x y = x'(y' - y) + (x' - x) y, of which
+the rule keeps the first half, ``clamped_presynaptic``.
 
-A moment is counted in sweeps done: 0 is rest, k the state after k sweeps.
+Moments are numbers of sweeps: moment 0 is the state at zero, moment k the state after k sweeps.
 """
 
 from __future__ import annotations
@@ -20,12 +20,21 @@ from functools import partial, wraps
 import torch
 from torch import Tensor
 
-from eqprop.energy.losses import select_target
-from eqprop.energy.network import Landscape
+from eqprop.checks import Bound
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State, select
 from eqprop.errors import InputError
 from eqprop.learning import forms
-from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, compare, nudge_of
+from eqprop.learning.estimators import (
+    Cost,
+    Estimator,
+    GradientEstimate,
+    GradientFunction,
+    check_one_reading,
+    compare,
+    nudge_of,
+    phases_of,
+)
 from eqprop.learning.rules import Rule, clamped_presynaptic
 from eqprop.learning.stencils import one_sided
 from eqprop.learning.teachers import Teacher, clamp
@@ -33,24 +42,25 @@ from eqprop.settling.solvers import FixedSweeps, Solution, Solver
 
 
 class Predictor(ABC):
-    """What each unit expects its free state to be."""
+    """Predicts each unit's free state."""
 
     samples: tuple[int, ...] = ()
-    """The moments of the free phase that it looks at."""
+    """The moments of the free phase that it uses."""
 
     @abstractmethod
     def __call__(self, sampled: Sequence[State], free: State, learnt: int) -> State:
-        """Node -> (learnt, *node shape): the free state that the first ``learnt`` examples are expected to reach.
+        """Node -> (learnt, *node shape): the predicted free state of the first ``learnt`` examples.
 
         Args:
-            sampled: at each of ``samples``, the whole batch's state.
-            free: where the whole batch came to rest; of the examples that are learnt only a baseline may look at it.
+            sampled: the state of the whole batch at each of ``samples``.
+            free: the free state of the whole batch; only a baseline may use that of the first ``learnt`` examples.
+            learnt: how many examples are learnt from.
         """
 
 
 @dataclass(frozen=True)
 class FreeStateBaseline(Predictor):
-    """No prediction: the free state itself. The rule is then contrastive Hebbian learning's, in its delta form."""
+    """The free state itself, with no prediction. The rule is then one half of contrastive Hebbian learning."""
 
     def __call__(self, sampled: Sequence[State], free: State, learnt: int) -> State:
         return {node: value[:learnt] for node, value in free.items()}
@@ -58,21 +68,21 @@ class FreeStateBaseline(Predictor):
 
 @dataclass(frozen=True)
 class LeastSquares(Predictor):
-    """Each unit's own linear regression: clip(c + sum over samples of lambda_k s(k)), an ordinary least-squares fit.
+    """A linear regression for each unit: clip(c + sum over samples of lambda_k s(k)), an ordinary least-squares fit.
 
-    Fitted anew to every batch, on the examples that are not learnt.
+    Fitted for every batch, on the examples that are not learnt from.
 
     Attributes:
-        samples: the moments that the regression sees; the default is the first twelve.
+        samples: the moments that the regression uses; default: the first twelve.
         low, high: bounds of the prediction; ``None`` for none.
 
     Raises:
-        InputError: there are no samples, or they do not rise.
+        InputError: there are no samples, or they do not rise; on use, too few examples to fit.
     """
 
     samples: tuple[int, ...] = tuple(range(1, 13))
-    low: float | None = None
-    high: float | None = None
+    low: Bound | None = None
+    high: Bound | None = None
 
     def __post_init__(self) -> None:
         if not self.samples or list(self.samples) != sorted(set(self.samples)):
@@ -82,7 +92,7 @@ class LeastSquares(Predictor):
         held = len(next(iter(free.values()))) - learnt
         if held <= len(self.samples) + 1:
             raise InputError(
-                f"{held} examples that are not learnt cannot fit {len(self.samples) + 1} coefficients of a unit: take "
+                f"{held} examples that are not learnt cannot fit {len(self.samples) + 1} coefficients of a unit: use "
                 "larger batches (and leave out a smaller last one), or fewer samples."
             )
         return {
@@ -97,24 +107,25 @@ class LeastSquares(Predictor):
 
 @dataclass(frozen=True)
 class PredictiveLearning(Estimator):
-    """Luczak, McNaughton & Kubo (2022): one free run of the whole batch; some of its examples meet the teacher.
+    """One free run of the whole batch; the first examples settle again with a teacher.
 
-    The batch settles freely. Its first ``learnt`` examples (so batches must be shuffled) go on from an early moment of
-    that run with the teacher on; the rule compares where they come to rest with where they were expected to come to
-    rest without. The gradient is that of their mean loss: the others serve the prediction alone. In several processes
-    each learns from so many examples of its own share.
+    Luczak, McNaughton & Kubo (2022, doi 10.1038/s42256-021-00430-y). The batch settles freely. Its first ``learnt``
+    examples (so batches must be shuffled) continue from an early moment of that run with the teacher on; the rule
+    compares their equilibrium with the prediction of their free state. The gradient is that of the mean loss of these
+    examples; the others only fit the prediction. With several processes each uses ``learnt`` examples of its share.
 
     Attributes:
-        free: solver of the free phase, from rest.
+        free: solver of the free phase, from zero.
         taught: solver of the taught phase, from the free phase's state at ``onset``.
-        onset: the moment of the free phase at which the teacher comes.
+        onset: the moment of the free phase at which the teacher starts.
         learnt: how many examples of a batch are learnt from.
-        predictor: what stands for the free state of those: ``LeastSquares`` or, as a baseline, ``FreeStateBaseline``.
-        teacher: how the teacher acts, ``beta`` how strongly: the hard clamp at 1, or ``soft_clamp`` at a small beta.
+        predictor: predicts the free state of those: ``LeastSquares`` or, as a baseline, ``FreeStateBaseline``.
+        teacher: how the teacher acts: ``clamp``, or ``soft_clamp`` with a small beta.
+        beta: how strongly the teacher acts.
         rule: how the two states become gradients.
 
     Raises:
-        InputError: the free phase has no such moments, or there is nothing to learn.
+        InputError: the free phase has no such moments; ``learnt`` is below 1 or, on use, above the batch size.
     """
 
     free: FixedSweeps
@@ -135,6 +146,7 @@ class PredictiveLearning(Estimator):
             raise InputError(f"learnt {self.learnt}: at least one example of a batch must be learnt from.")
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_one_reading(landscape)
         with torch.no_grad():
             free, passed = settled_through(self.free, landscape, {self.onset, *self.predictor.samples})
         return free, partial(self._learn, landscape, free, passed)
@@ -148,7 +160,7 @@ class PredictiveLearning(Estimator):
                 "batches (and leave out a smaller last one), or learn from fewer."
             )
         every = torch.arange(self.learnt, device=cost.weight.device)
-        cost = Cost(cost.loss, select_target(cost.target, every), cost.weight[every])
+        cost = cost.select(every)
         with torch.no_grad():
             sampled = [passed[moment] for moment in self.predictor.samples]
             expected = self.predictor(sampled, free.state, self.learnt)
@@ -156,10 +168,9 @@ class PredictiveLearning(Estimator):
             nudge, _ = nudge_of(cost, [self.beta])
             taught = self.teacher(forms.states, landscape.select(every), expected, nudge)
             if self.teacher.holds:  # at once, however slowly units respond
-                start = start | taught.relax(start, cost.loss.nodes)
+                start = start | taught.step(start, cost.loss.nodes)
             settled = self.taught(taught, start)
-        stencil = one_sided(self.beta)
-        phases = list(zip(stencil.betas, stencil.weights, strict=True))
+        phases = phases_of(one_sided(self.beta))
         moved = {node: torch.cat([value, settled.state[node]]) for node, value in expected.items()}
         with torch.enable_grad():
             again = landscape.select(every).rebuilt()
@@ -170,7 +181,7 @@ class PredictiveLearning(Estimator):
 def settled_through(
     solver: FixedSweeps, landscape: Landscape, moments: Collection[int]
 ) -> tuple[Solution, dict[int, State]]:
-    """Where the solver comes to from rest, and the states at ``moments`` of the way."""
+    """The solution from zero, and the states at ``moments`` on the way."""
     rest = landscape.zeros()
     passed, done = {0: rest}, 0
 
@@ -186,14 +197,14 @@ def settled_through(
 
 
 BLOCK = 2**17
-"""Numbers that a regression handles at once: enough units to be worth a call, few enough for a cache."""
+"""How many numbers a regression handles at once: enough for an efficient call, few enough for the cache."""
 
 
 def extrapolated(path: Sequence[Tensor], learnt: int) -> Tensor:
-    """(learnt, ...): the last state of ``path`` as predicted from those before, for the first ``learnt`` examples.
+    """(learnt, ...): the last state of ``path``, predicted from the states before, for the first ``learnt`` examples.
 
-    path: (batch, ...) each, the last what is predicted; the other examples' tell how. Successive samples are nearly the
-    same, so the last change is regressed on the changes before, which span the same space.
+    path: (batch, ...) each; the other examples are the data of the fit. Successive samples are nearly equal, so the
+    last change is regressed on the changes before, which span the same space.
     """
     flat = [state.flatten(1) for state in path]
     changes = [flat[0], *(after - before for before, after in itertools.pairwise(flat))]
@@ -208,7 +219,7 @@ def extrapolated(path: Sequence[Tensor], learnt: int) -> Tensor:
 def regressed(values: Tensor, learnt: int) -> Tensor:
     """(units, learnt): the regression of each unit's last value on the others, with an offset.
 
-    values: (units, samples + 1, batch) float64. What rounding leaves undetermined is shrunk towards the mean.
+    values: (units, samples + 1, batch) float64. Directions within rounding are shrunk towards the mean.
     """
     mean = values[..., learnt:].mean(-1, keepdim=True)
     values = values - mean
@@ -219,6 +230,6 @@ def regressed(values: Tensor, learnt: int) -> Tensor:
     scaled = gram[:, :rows, :rows] / (size * size.mT)
     # A bound on the rounding of the Gram matrix, which it keeps positive.
     scaled.diagonal(dim1=-2, dim2=-1).add_(held.shape[-1] * rows * torch.finfo(gram.dtype).eps)
-    factor = torch.linalg.cholesky_ex(scaled).L  # not finite where a state is not: the caller's to notice
+    factor = torch.linalg.cholesky_ex(scaled).L  # not finite if a state is not: the caller checks
     slopes = torch.cholesky_solve(gram[:, :rows, rows:] / size, factor) / size
     return mean[:, rows] + (values[:, :rows, :learnt] * slopes).sum(1)

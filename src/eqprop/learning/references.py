@@ -1,11 +1,9 @@
-"""Reference gradients: what estimators are held against, and train as baselines.
-
-Both serve wherever an estimator does.
-"""
+"""Reference gradients: to compare estimators with, and to train baselines. They are estimators themselves."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -13,22 +11,28 @@ from functools import partial, wraps
 import torch
 from torch import Tensor
 
-from eqprop.energy.network import Landscape
+from eqprop.checks import Count, NonNegative
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
+from eqprop.energy.shapes import sum_per_example
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.crossing import crossing
 from eqprop.settling.solvers import FixedSweeps, Solution, Solver
-from eqprop.settling.starts import one_pass
+from eqprop.settling.starts import check_feedforward, one_pass
 from eqprop.settling.sweeps import synchronous
 
 
 @dataclass(frozen=True)
 class BackpropagationThroughTime(Estimator):
-    """Truncated: ``free.n`` sweeps from rest, the last ``last`` of them with an autograd graph.
+    """Truncated: ``free.n`` sweeps from zero, the last ``last`` of them with an autograd graph.
 
-    The reference of Laborieux et al. (2021): exact for the truncated unrolling, with memory that grows with ``last``.
+    The reference of Laborieux et al. (2021, doi 10.3389/fnins.2021.633674): exact for the truncated unrolling. Its
+    memory grows with ``last``. ``free``: solver of the free phase.
+
+    Raises:
+        InputError: ``last`` is not between 1 and ``free.n``.
     """
 
     free: FixedSweeps
@@ -56,17 +60,18 @@ class BackpropagationThroughTime(Estimator):
 
 @dataclass(frozen=True)
 class Backpropagation(Estimator):
-    """The ordinary feedforward network of the same weights: one pass through the nodes in their order, and back.
+    """The gradient of the feedforward network with the same weights: one pass through the nodes, and back.
 
-    No feedback reaches a node before it answers, so nothing settles, and weights of feedback alone have gradient 0. It
-    is the baseline that training an equilibrium network is held against, and what learning tends to where feedback
-    is weak (Xie & Seung 2003).
+    Each node responds before any feedback, so nothing settles, and weights that only feed back have gradient 0. It is
+    the baseline for training an equilibrium network, and the limit of learning with weak feedback (Xie & Seung 2003,
+    doi 10.1162/089976603762552988).
     """
 
     def sixteen_bits(self, landscape: Landscape) -> bool:
         return True  # autograd, as of any feedforward network
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_feedforward(landscape)
         with torch.enable_grad():
             passed = landscape.rebuilt()
             free = one_pass(passed)
@@ -74,9 +79,9 @@ class Backpropagation(Estimator):
 
 
 def through(landscape: Landscape, state: State, cost: Cost, parameters: Sequence[Tensor]) -> GradientEstimate:
-    """Autograd along the graph by which ``state`` came about."""
+    """Autograd along the graph of ``state``."""
     with torch.enable_grad():
-        loss = cost.values(landscape, state).mean()
+        loss = cost.mean(cost.values(landscape, state))
         # The loss need not reach each parameter (a truncated unrolling, a pass without feedback): it then has 0.
         return GradientEstimate(torch.autograd.grad(loss, list(parameters), retain_graph=True, materialize_grads=True))
 
@@ -87,20 +92,20 @@ def detached(state: State) -> State:
 
 @dataclass(frozen=True)
 class ImplicitDifferentiation(Estimator):
-    """The exact gradient at the fixed point that ``free`` finds.
+    """The exact gradient at the fixed point that the solver ``free`` finds.
 
     With s = F(s, theta) at rest and the cost's gradient c, dcost/dtheta = (dF/dtheta)^T a, where the adjoint
     a = c + (dF/ds)^T a is iterated until no entry changes by more than ``tolerance`` times the largest
-    (recurrent backpropagation: Almeida 1987, Pineda 1987).
+    (recurrent backpropagation: Almeida 1987; Pineda 1987, doi 10.1103/PhysRevLett.59.2229).
 
     Raises:
-        NotSettledError: the adjoint did not come to rest in ``steps`` steps: the equilibrium is not stable, or
-            not settled.
+        NotSettledError: the adjoint did not converge in ``steps`` steps: the equilibrium is not stable, or not
+            settled.
     """
 
     free: Solver
-    tolerance: float = 1e-10
-    steps: int = 10_000
+    tolerance: NonNegative = 1e-10
+    steps: Count = 10_000
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         with torch.no_grad():
@@ -111,27 +116,40 @@ class ImplicitDifferentiation(Estimator):
         names = list(state)
         with torch.enable_grad():
             at = {node: value.detach().requires_grad_() for node, value in state.items()}
-            moved = synchronous(landscape.rebuilt(), at)
-            loss = cost.values(landscape, at).mean()
+            rebuilt = landscape.rebuilt()
+            moved, loss = synchronous(rebuilt, at), cost.values(rebuilt, at)
             points = [at[node] for node in names]
-            gradient = torch.autograd.grad(loss, points, retain_graph=True, allow_unused=True)
+            # Of each example's own loss: weights enter at the end, so that a large one cannot hide others' adjoints.
+            gradient = torch.autograd.grad(loss.sum(), points, retain_graph=True, allow_unused=True)
             source = [torch.zeros_like(p) if g is None else g for p, g in zip(points, gradient, strict=True)]
             adjoint = source
+            # Examples that are not finite from the start stay so, and do not decide for the others.
+            finite = torch.stack([sum_per_example(each).isfinite() for each in (*points, *source)]).all(0)
             outputs = [moved[node] for node in names]
-            least = crossing(landscape, synchronous)  # before them some node has not received its share
+            least = crossing(landscape, synchronous)  # before that, some node has not received its share
             for step in range(1, self.steps + 1):
                 pulled = torch.autograd.grad(outputs, points, adjoint, retain_graph=True, allow_unused=True)
                 new = [c if a is None else c + a for c, a in zip(source, pulled, strict=True)]
-                change = max(float((n - a).abs().max()) for n, a in zip(new, adjoint, strict=True))
-                size = max(float(n.abs().max()) for n in new)
+                change = largest([(n - a)[finite] for n, a in zip(new, adjoint, strict=True)])
+                size = largest([n[finite] for n in new])
                 adjoint = new
-                if step >= least and change <= self.tolerance * size:
+                if step >= least and change <= self.tolerance * size < math.inf:
                     break
+                if not size < math.inf:
+                    raise NotSettledError(
+                        f"The exact gradient's adjoint overflowed after {step} steps: the equilibrium is not stable "
+                        "under synchronous sweeps, by which this reference iterates."
+                    )
             else:
                 raise NotSettledError(
                     f"The exact gradient's adjoint still changed by {change / size:.1e} of its size after "
                     f"{self.steps} steps: settle the free phase further, or raise `tolerance` or `steps`; if it "
                     "grows, the equilibrium is not stable and has no gradient."
                 )
-            through = sum((o * a).sum() for o, a in zip(outputs, adjoint, strict=True))
-            return GradientEstimate(differentiate(through + loss, parameters))
+            through = torch.stack([sum_per_example(o * a) for o, a in zip(outputs, adjoint, strict=True)]).sum(0)
+            return GradientEstimate(differentiate(cost.mean(through + loss), parameters))
+
+
+def largest(values: Sequence[Tensor]) -> float:
+    """The largest absolute value in any of the tensors; 0 if they hold none."""
+    return max((float(each.abs().max()) for each in values if each.numel()), default=0.0)

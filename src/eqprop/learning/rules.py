@@ -1,6 +1,7 @@
-"""Learning rules: what each parameter reads off the settled phases.
+"""Learning rules: from the settled phases of one step to an estimate of the gradient of the mean loss.
 
-A rule takes the phases of one step and returns an estimate of the gradient of the mean loss.
+Each rule takes ``phases`` and ``parameters``, and returns one gradient for each parameter.
+Laborieux et al. 2021: doi 10.3389/fnins.2021.633674.
 """
 
 from __future__ import annotations
@@ -17,35 +18,38 @@ from eqprop.errors import InputError
 from eqprop.learning.forms import Phases
 
 Gradients = tuple[Tensor, ...]
+"""One for each parameter, of its shape."""
 Rule = Callable[[Phases, Sequence[Tensor]], Gradients]
 """(phases, parameters) -> the estimate of d mean loss / d parameter, for each."""
 
 
 def contrastive(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
-    """d/dtheta of sum_k weight_k F(theta, s_k): the difference of the nudged energy between phases.
+    """The gradient d/dtheta of sum_k weight_k F(theta, s_k): the contrast of the nudged energy between ``phases``.
 
-    Equilibrium propagation's rule (Scellier & Bengio 2017), and contrastive Hebbian learning's, each coupling
-    amplified by what feedback gains have weakened (``Landscape.amplification``). With separate feedback weights, each
-    of the two maps reads the product of activities at its own two ends (Kolen-Pollack without the tie).
+    The rule of equilibrium propagation (Scellier & Bengio 2017, doi 10.3389/fncom.2017.00024) and of contrastive
+    Hebbian learning; each coupling is multiplied by the inverse of the feedback gains on the path to it
+    (``amplification_from``). With separate feedback weights, each map uses the activities at its own two ends. One
+    gradient for each of the ``parameters``.
     """
     return differentiate((phases.weight * (phases.contrast() + phases.cost())).sum(), parameters)
 
 
 def vector_field(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
-    """-<d drive / d theta at the free state, change of the driven node>: for networks without energy.
+    """The estimate -<d drive / d theta at the free state, displacement of the driven node>, without any energy.
 
-    Each node's potential is read with that node nudged and its neighbours still free; so a feedforward weight
-    sees the free presynaptic activity, a feedback weight the free postsynaptic one (Laborieux et al. 2021, "different
-    updates"; Scellier et al. 2018). For a network with energy it equals ``contrastive`` to first order in beta.
+    It evaluates each node's potential with that node nudged and its neighbours free. So a feedforward weight uses the
+    free presynaptic activity, and a feedback weight the free postsynaptic one (Laborieux et al. 2021, "different
+    updates"; Scellier et al. 2018, arXiv 1808.04873). For a network with an energy it equals ``contrastive`` to first
+    order in beta. ``phases``, ``parameters``: as for any ``Rule``.
     """
-    return differentiate((phases.weight * (phases.work() + phases.cost())).sum(), parameters)
+    return differentiate((phases.weight * (phases.vector_field_objective() + phases.cost())).sum(), parameters)
 
 
 def kolen_pollack(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
-    """``contrastive``, each feedforward weight and its feedback weight then sharing the mean of both estimates.
+    """The ``contrastive`` estimate; a feedforward weight and its feedback weight both get the mean of their estimates.
 
-    With equal learning rates and weight decay, the two converge to each other (Laborieux et al. 2021, "same update";
-    Kolen & Pollack 1994).
+    With equal learning rates and weight decay, the two weights converge to each other (Laborieux et al. 2021, "same
+    update"; Kolen & Pollack 1994, doi 10.1109/ICNN.1994.374486). ``phases``, ``parameters``: as for any ``Rule``.
     """
     found = dict(zip(map(id, parameters), contrastive(phases, parameters), strict=True))
     for term in phases.landscape.terms.values():
@@ -57,13 +61,13 @@ def kolen_pollack(phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
 
 @dataclass(frozen=True)
 class DeltaRule:
-    """-<d drive / d theta, change of the driven node>, over what each coupling drives its last node with.
+    """-<d drive / d theta, displacement of the driven node>, for the drive of each coupling on its last node.
 
-    A weight learns by (its input) x (what its unit does under the teacher - what it did freely). One half of
-    ``contrastive``, which sees changes at both ends; to first order in the feedback gain they are the same.
+    A weight changes by (its input) x (its unit's activity with the teacher - the free activity). This is one half of
+    ``contrastive``, which uses the displacements of both ends; to first order in the feedback gain they are equal.
 
     Attributes:
-        presynaptic: at which activity drives are read, from the free state (0) to the nudged one (1).
+        presynaptic: the state at which drives are evaluated, from the free one (0) to the nudged one (1).
     """
 
     presynaptic: float
@@ -73,22 +77,22 @@ class DeltaRule:
 
 
 generalised_recirculation = DeltaRule(0.0)
-"""Free presynaptic activity (O'Reilly 1996)."""
+"""Free presynaptic activity (O'Reilly 1996, doi 10.1162/neco.1996.8.5.895)."""
 clamped_presynaptic = DeltaRule(1.0)
-"""Nudged presynaptic activity, as the predictive rule of Luczak et al. (2022) has it."""
+"""Nudged presynaptic activity, as in the predictive rule (Luczak et al. 2022, doi 10.1038/s42256-021-00430-y)."""
 mean_presynaptic = DeltaRule(0.5)
-"""The mean of both (dual propagation, Høier et al. 2023)."""
+"""The mean of both (dual propagation, Høier et al. 2023, arXiv 2302.01228)."""
 
 
 @dataclass(frozen=True)
 class Noisy:
-    """A rule that reads every unit's state with Gaussian noise, anew in each phase; from torch's generator.
+    """Another rule on states with Gaussian read noise, drawn for each unit and phase from torch's generator.
 
-    The noise of the estimate is then proportional to read_noise / (beta sqrt(reads)). The free state that some rules
-    read beside the phases is left exact: its noise enters without the 1 / beta.
+    The noise of the estimate is proportional to read_noise / (beta sqrt(reads)). The free state that some rules also
+    read has no noise here, as its noise is not divided by beta.
 
     Attributes:
-        rule: what reads.
+        rule: the rule that reads the noisy states.
         read_noise: standard deviation of one read.
         reads: how many reads of each state are averaged.
 
@@ -104,20 +108,20 @@ class Noisy:
         if not 0 <= self.read_noise < float("inf") or self.reads < 1:
             raise InputError(
                 f"read_noise {self.read_noise:g}, reads {self.reads}: the noise must be finite and not negative, and "
-                "every state is read at least once."
+                "every state must be read at least once."
             )
 
     def __call__(self, phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
         noise = self.read_noise / math.sqrt(self.reads)
-        read = {node: value + noise * torch.randn_like(value) for node, value in phases.moved.items()}
-        return self.rule(replace(phases, moved=read), parameters)
+        read = {node: value + noise * torch.randn_like(value) for node, value in phases.displacement.items()}
+        return self.rule(replace(phases, displacement=read), parameters)
 
 
 def differentiate(objective: Tensor, parameters: Sequence[Tensor]) -> Gradients:
-    """The gradient of a scalar, or of a complex one's real part; one for each parameter.
+    """The gradient of a scalar, or of its real part if it is complex; one for each parameter.
 
     Raises:
-        InputError: a parameter does not enter it.
+        InputError: it does not depend on a parameter.
     """
     found = torch.autograd.grad(objective.real, list(parameters), allow_unused=True)
     for gradient, parameter in zip(found, parameters, strict=True):

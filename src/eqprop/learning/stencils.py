@@ -1,13 +1,14 @@
-"""Stencils: at which nudges to look, and how to weigh what is seen there.
+"""Stencils: the nudges of an estimate, and the weights of its phases.
 
-Every estimator of the family is a finite-difference formula for d/dbeta at 0, applied to the gradient of the
-nudged energy with respect to the parameters (Scellier & Bengio 2017; Laborieux et al. 2021 for the symmetric
-one; Laborieux & Zenke 2022 for nudges of complex strength). Its moments say what it estimates, and how fast its bias
-vanishes with beta.
+Every stencil is a finite-difference formula for d/dbeta at 0, applied to the gradient of the nudged energy with respect
+to the parameters (Scellier & Bengio 2017, doi 10.3389/fncom.2017.00024; the symmetric one: Laborieux et al. 2021, doi
+10.3389/fnins.2021.633674; complex nudges: Laborieux & Zenke 2022, arXiv 2209.00530). Its moments give what it
+estimates, and the order in beta of its bias.
 
-Names, and two conventions of beta. Positive, negative and centred (Scellier et al. 2023) are the phases (0, beta),
-(-beta, 0) and (-beta, beta), as here. Optimistic, pessimistic and centred of agnostic equilibrium propagation (Scellier
-et al. 2022) are (0, beta), (-beta, 0) and (-beta/2, beta/2): their centred one at beta is ``centred(beta / 2)`` here.
+There are two conventions of beta. Positive, negative and centred nudges (Scellier et al. 2023, arXiv 2312.15103) are
+(0, beta), (-beta, 0) and (-beta, beta), as here. Optimistic, pessimistic and centred agnostic equilibrium propagation
+(Scellier et al. 2022, arXiv 2205.15021) have (0, beta), (-beta, 0) and (-beta/2, beta/2): their centred one at beta is
+``centred(beta / 2)`` here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from eqprop.checks import checked
 from eqprop.errors import InputError
 
 
@@ -27,27 +29,32 @@ class Nudging(ABC):
     """Chooses the stencil of each step."""
 
     @abstractmethod
-    def draw(self) -> Stencil: ...
+    def draw(self) -> Stencil:
+        """The stencil of one step."""
+
+    def once(self) -> Nudging:
+        """The same for one step: every ``draw`` returns the first result, so that a backward pass can be repeated."""
+        return DrawnOnce(self)
 
     @property
     def is_complex(self) -> bool:
-        """Whether it nudges by complex betas, which only holomorphic networks follow."""
+        """Whether it has complex betas, which need a holomorphic network."""
         return False
 
     def generators(self) -> Iterable[torch.Generator]:
-        """The random generators it draws from, so that a checkpoint can keep their states."""
+        """The random generators that it uses; a checkpoint stores their states."""
         return ()
 
 
 @dataclass(frozen=True)
 class Stencil(Nudging):
-    """d/dbeta f(beta) at 0 is estimated by the sum over k of ``weights[k] * f(betas[k])``: by its real part.
+    """Estimates d/dbeta f(beta) at 0 by the real part of the sum over k of ``weights[k] * f(betas[k])``.
 
-    As f is real at real beta, f at the conjugate of beta is the conjugate of f(beta), and has the same share: of each
-    such pair one is enough, with twice the weight.
+    f is real at real beta, so f at the conjugate of beta is the conjugate of f(beta), with the same real part. So of
+    each conjugate pair of ``betas`` one is enough, with twice the weight.
 
     Raises:
-        InputError: the weights do not sum to 0, or the weighted betas not to 1.
+        InputError: the weights do not sum to 0, or the weighted betas not to 1; betas repeat; or lengths differ.
     """
 
     betas: tuple[complex, ...]
@@ -57,7 +64,7 @@ class Stencil(Nudging):
         if len(self.betas) != len(self.weights) or not self.betas:
             raise InputError(f"A stencil needs one weight for each beta, not {self.weights} for {self.betas}.")
         if len(set(self.betas)) < len(self.betas):
-            raise InputError(f"The betas {self.betas} repeat: add their weights up.")
+            raise InputError(f"The betas {self.betas} repeat: add their weights.")
         size = sum(abs(w) for w in self.weights)
         if abs(self.moment(0)) > 1e-9 * size or abs(self.moment(1) - 1) > 1e-9:
             raise InputError(
@@ -71,7 +78,7 @@ class Stencil(Nudging):
 
     @property
     def order(self) -> int:
-        """The bias shrinks like beta^order, on a smooth network."""
+        """The exponent of the bias: it falls like beta^order, on a smooth network."""
         scale = max(abs(b) for b in self.betas)
         power = 2
         while abs(self.moment(power)) < 1e-9 * scale ** (power - 1):
@@ -85,31 +92,55 @@ class Stencil(Nudging):
     def draw(self) -> Stencil:
         return self
 
+    def once(self) -> Nudging:
+        return self
 
+
+class DrawnOnce(Nudging):
+    """Another nudging; its first draw is used every time."""
+
+    def __init__(self, nudging: Nudging):
+        self.nudging = nudging
+        self._drawn: Stencil | None = None
+
+    def draw(self) -> Stencil:
+        self._drawn = self._drawn or self.nudging.draw()
+        return self._drawn
+
+    @property
+    def is_complex(self) -> bool:
+        return self.nudging.is_complex
+
+
+@checked
 def one_sided(beta: float) -> Stencil:
-    """(f(beta) - f(0)) / beta, order 1. A negative beta nudges away from the target."""
+    """(f(beta) - f(0)) / beta, order 1. A negative ``beta`` nudges away from the target."""
     check_beta(beta)
     return Stencil((0.0, beta), (-1 / beta, 1 / beta))
 
 
+@checked
 def symmetric(beta: float) -> Stencil:
-    """(f(beta) - f(-beta)) / (2 beta), order 2 (Laborieux et al. 2021)."""
+    """(f(beta) - f(-beta)) / (2 beta), order 2 in ``beta`` (Laborieux et al. 2021)."""
     check_beta(beta)
     return Stencil((beta, -beta), (0.5 / beta, -0.5 / beta))
 
 
+@checked
 def five_point(beta: float) -> Stencil:
-    """(f(-2 beta) - 8 f(-beta) + 8 f(beta) - f(2 beta)) / (12 beta), order 4."""
+    """(f(-2 beta) - 8 f(-beta) + 8 f(beta) - f(2 beta)) / (12 beta), order 4 in ``beta``."""
     check_beta(beta)
     unit = 1 / (12 * beta)
     return Stencil((2 * beta, beta, -beta, -2 * beta), (-unit, 8 * unit, -8 * unit, unit))
 
 
+@checked
 def holomorphic(beta: float, points: int) -> Stencil:
-    """sum_n f(beta w^n) w^-n / (points beta), w = exp(2 pi i / points): order ``points`` (Laborieux & Zenke 2022).
+    """(sum_n f(beta w^n) w^-n) / (points beta), w = exp(2 pi i / points), order ``points`` (Laborieux & Zenke 2022).
 
-    Cauchy's formula for f'(0) by the trapezoidal rule. Two points are ``symmetric(beta)``; more want complex states, so
-    a network that is smooth throughout. Of the circle its upper half is settled, the real nudges first.
+    Cauchy's formula for f'(0) by the trapezoidal rule on a circle of radius ``beta``. Two points are
+    ``symmetric(beta)``; more need complex states, so a smooth network. Only the upper half of the circle is settled,
+    the real nudges first.
 
     Raises:
         InputError: fewer than two points; (f(beta) - f(0)) / beta is ``one_sided``.
@@ -125,14 +156,15 @@ def holomorphic(beta: float, points: int) -> Stencil:
 
 
 def circle(beta: float, points: int) -> list[tuple[complex, complex]]:
-    """One turn of (nudge, weight), from beta on, evenly spaced."""
+    """The pairs (nudge, weight) of one turn, evenly spaced, starting at beta."""
     check_beta(beta)
     turns = [cmath.rect(1, 2 * math.pi * n / points) for n in range(points)]
     return [(beta * turn, turn.conjugate() / (points * beta)) for turn in turns]
 
 
+@checked
 def negative(beta: float) -> Stencil:
-    """(f(0) - f(-beta)) / beta, order 1: nudges away from the target alone."""
+    """(f(0) - f(-beta)) / beta, order 1 in ``beta``: nudges only away from the target."""
     return one_sided(-beta)
 
 
@@ -142,7 +174,7 @@ centred = symmetric
 
 
 class Generator(torch.Generator):
-    """An estimator's own: a copy of the estimator draws the same numbers from then on, and draws them apart."""
+    """An estimator's own generator; a copy draws the same numbers from then on, independently."""
 
     def __deepcopy__(self, memo: dict[int, object]) -> Generator:
         twin = type(self)()
@@ -152,9 +184,11 @@ class Generator(torch.Generator):
 
 @dataclass(frozen=True, eq=False)
 class RandomSign(Nudging):
-    """One-sided, the sign of beta a fair coin at each step: symmetric on average (Laborieux et al. 2021, section 2.3).
+    """One-sided, with a random sign of beta at each step: symmetric on average (Laborieux et al. 2021, section 2.3).
 
-    Draws from its own generator, seeded with ``seed``.
+    Attributes:
+        beta: the size of the nudge.
+        seed: of its own generator.
     """
 
     beta: float

@@ -1,14 +1,9 @@
-"""Ready networks, built from the core; no new concepts."""
+"""Ready networks, built from nodes, synapses and biases."""
 
 from eqprop.models.builders import (
     ConvLayer as ConvLayer,
-)
-from eqprop.models.builders import (
     DenseLayer as DenseLayer,
-)
-from eqprop.models.builders import (
     chain as chain,
-)
-from eqprop.models.builders import (
+    graph as graph,
     parameter_groups as parameter_groups,
 )

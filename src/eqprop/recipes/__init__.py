@@ -26,7 +26,7 @@ def find(name: str) -> Recipe:
     """A recipe by its name, or a user's own as ``file.py:function``.
 
     Raises:
-        InputError: there is none of that name (the nearest is suggested), or the file does not hold it.
+        InputError: there is no recipe of that name (a similar one is suggested), or the file does not contain it.
     """
     if name in RECIPES:
         return RECIPES[name]

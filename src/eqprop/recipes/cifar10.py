@@ -1,9 +1,8 @@
 """The CIFAR-10 runs of Laborieux et al. (2021), with the settings of its authors' commands.
 
-One network (convolutions of 128, 256, 512 and 512 channels, 3x3, each with 2x2 max pooling; 512-10 dense), one
-optimiser, one augmentation; the runs differ in loss, estimator and feedback. The paper chooses its best epoch by
-the test set: ``--choose_by_test true`` (the default here, as in the paper) says so; ``false`` holds out a part of
-the training set instead.
+Doi 10.3389/fnins.2021.633674. One network (convolutions of 128, 256, 512 and 512 channels, 3x3, each with 2x2 max
+pooling; 512-10 dense), one optimiser, one augmentation; the runs differ in loss, estimator and feedback. As in the
+paper, the test set chooses the best epoch; ``--choose_by_test false`` holds out a part of the training set instead.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Paper(ImageRecipe):
     augment = AUGMENT
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """Momentum 0.9, decay added to the gradient, a cosine from each rate to 1e-5 in 100 epochs, then flat."""
+        """Momentum 0.9, decay added to the gradient, a cosine from each rate to 1e-5 in 100 epochs, then constant."""
         groups = parameter_groups(network, self.rates)
         optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=self.weight_decay)
         return optimizer, LambdaLR(optimizer, [partial(cosine_factor, rate) for rate in self.rates])
@@ -84,7 +83,7 @@ class PaperBptt(Paper):
 
     Args:
         free_sweeps: of the free phase.
-        last_sweeps: how many of them are gone back through.
+        last_sweeps: the number of last sweeps with an autograd graph.
     """
 
     free_sweeps: int = 250
@@ -100,32 +99,32 @@ class LongerBptt(PaperBptt):
 
 
 class PaperFast(FastOptions, Paper):
-    """The fast way.
+    """The options of infinitesimal nudges with a penalty on slow settling.
 
     Args:
         slowness: the strength of the penalty on the slowest mode of the equilibrium; 0 for none.
     """
 
-    tolerance: float = 0.04
+    tolerance: float = 0.2
     free_sweeps: int = 60
     response_sweeps: int = 4
     slowness: float = 1.0
 
 
 def cifar10_ce_fast(**options: Any) -> Experiment:
-    """The main run's network by infinitesimal nudges and sweeps until rest, at a few times backpropagation's cost."""
+    """The main run's network by infinitesimal nudges and sweeps until rest: a few times backpropagation's cost."""
     fast = PaperFast(**options)
     taught_by = RayleighPenalty(fast.estimator, fast.slowness) if fast.slowness else fast.estimator
     return fast.run(paper_network, taught_by)
 
 
 def cifar10_mse_one_sided(**options: Any) -> Experiment:
-    """Tied weights, squared error, one-sided nudging: the biased estimate, which hardly trains."""
+    """Tied weights, squared error, one-sided nudging: the biased estimate, with which training nearly fails."""
     return SquaredErrorNudge(**options).by(one_sided, squared_error=True)
 
 
 def cifar10_mse_random_sign(**options: Any) -> Experiment:
-    """Tied weights, squared error, the sign of the nudge drawn for each batch."""
+    """Tied weights, squared error, a nudge of random sign for each batch."""
     paper = SquaredErrorNudge(**options)
     return paper.by(partial(RandomSign, seed=paper.seed), squared_error=True)
 
@@ -154,7 +153,7 @@ def cifar10_ce_dropout_symmetric(dropout: float = 0.1, **options: Any) -> Experi
     """The main run with dropout on the third layer.
 
     Args:
-        dropout: the share of the third layer's units that is left out.
+        dropout: the share of the third layer's units that is dropped.
     """
     return PaperNudge(**options).by(symmetric, dropout=dropout)
 
@@ -163,7 +162,7 @@ def cifar10_ce_dropout_bptt(dropout: float = 0.1, **options: Any) -> Experiment:
     """Dropout on the third layer, backpropagation through the last sweeps.
 
     Args:
-        dropout: the share of the third layer's units that is left out.
+        dropout: the share of the third layer's units that is dropped.
     """
     return PaperBptt(**options).back(dropout=dropout)
 
@@ -190,7 +189,7 @@ def paper_network(
     separate_feedback: bool = False,
     dropout: float = 0.0,
 ) -> Network:
-    """The paper's network. Squared error reads a dense last layer; otherwise a read-out is outside the dynamics."""
+    """The paper's network: with squared error on a dense last layer, else with a read-out outside the dynamics."""
     layers = [ConvLayer(128), ConvLayer(256), ConvLayer(512, dropout=dropout), ConvLayer(512, padding=0)]
     if squared_error:
         return chain(shape, [*layers, DenseLayer(classes)], SquaredError, separate_feedback)
@@ -198,7 +197,7 @@ def paper_network(
 
 
 def ep(nudging: Nudging, free_sweeps: int, nudged_sweeps: int, rule: Rule = contrastive) -> EquilibriumPropagation:
-    """Synchronous sweeps in the ordinary form, as in the paper."""
+    """The paper's estimator: synchronous sweeps in the form ``states``."""
     free, nudged = FixedSweeps(free_sweeps, synchronous), FixedSweeps(nudged_sweeps, synchronous)
     return EquilibriumPropagation(nudging, free, nudged, rule, forms.states)
 

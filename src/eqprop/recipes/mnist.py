@@ -1,6 +1,10 @@
-"""The field's learning rules on one MNIST network: dense 784-256-256-10, tanh, linear output, squared error.
+"""Learning rules on one MNIST network: dense 784-256-256-10, tanh, linear output, squared error.
 
-The runs differ in the rule, and in the feedback it is for; the optimiser, the batches and the epochs are the same.
+The runs differ in the rule and in the feedback that it needs; the optimiser, the batches and the epochs are the same.
+Sources: Xie & Seung 2003, doi 10.1162/089976603762552988; Detorakis et al. 2019, arXiv 1806.07406; Ernoult et al. 2020,
+arXiv 2005.04168; Laborieux et al. 2021, doi 10.3389/fnins.2021.633674; Stern et al. 2021, doi
+10.1103/PhysRevX.11.021045; Laborieux & Zenke 2022, arXiv 2209.00530; Scellier et al. 2022, arXiv 2205.15021; Høier et
+al. 2023, arXiv 2302.01228.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ def network(
 
 
 def random_feedback(shape: tuple[int, int, int], classes: int, feedback_gain: float) -> Network:
-    """Feedback weights drawn once, which do not learn."""
+    """The network with separate, random feedback weights that do not learn."""
     taught = network(shape, classes, feedback_gain, separate_feedback=True)
     for coupling in taught.terms.values():
         if isinstance(coupling, SeparateFeedback):
@@ -43,7 +47,7 @@ def random_feedback(shape: tuple[int, int, int], classes: int, feedback_gain: fl
 
 
 class Mnist(ImageRecipe):
-    """Adam, its rate a cosine to 0.
+    """Adam with a rate that falls to 0 by a cosine.
 
     Args:
         lr: the first learning rate.
@@ -73,7 +77,7 @@ class FeedbackNudge(MnistNudge):
     """With feedback that may be weak.
 
     Args:
-        feedback_gain: what the drive of feedback is multiplied by; 1 is the symmetric network.
+        feedback_gain: the factor of the drive of feedback; 1 is the symmetric network.
     """
 
     feedback_gain: float = 1.0
@@ -103,7 +107,7 @@ def mnist_chl(**options: Any) -> Experiment:
 
 
 def mnist_coupled(**options: Any) -> Experiment:
-    """Coupled learning: the output held a part of the way to the target, and away from it (Stern et al. 2021)."""
+    """Coupled learning: the output held between its free state and the target (Stern et al. 2021)."""
     nudge = FeedbackNudge(**options)
     return nudge.contrast(symmetric(nudge.beta), clamp)
 
@@ -119,14 +123,14 @@ def mnist_holomorphic(beta: float = 0.4, points: int = 4, **options: Any) -> Exp
 
     Args:
         beta: the radius of the circle.
-        points: how many nudges lie on it.
+        points: the number of nudges on it.
     """
     nudge = MnistNudge(beta=beta, **options)
     return nudge.run(network, EquilibriumPropagation(holomorphic(beta, points), *nudge.solvers, teacher=force))
 
 
 def mnist_continual(rate: float = 1e-3, **options: Any) -> Experiment:
-    """Continual equilibrium propagation: weights that learn at every nudged sweep (Ernoult et al. 2020).
+    """Continual equilibrium propagation: weights change at every nudged sweep (Ernoult et al. 2020).
 
     Args:
         rate: the learning rate within the phases.
@@ -136,22 +140,22 @@ def mnist_continual(rate: float = 1e-3, **options: Any) -> Experiment:
 
 
 def mnist_agnostic(epsilon: float = 1e-3, **options: Any) -> Experiment:
-    """Agnostic equilibrium propagation, centred: weights that relax like the states (Scellier et al. 2022).
+    """Agnostic equilibrium propagation, centred: weights relax like the states (Scellier et al. 2022).
 
     Args:
-        epsilon: how loosely the weights are held.
+        epsilon: the inverse stiffness that holds the weights.
     """
     nudge = MnistNudge(**options)
     return nudge.run(network, AgnosticEP(symmetric(nudge.beta), *nudge.solvers, epsilon))
 
 
 def mnist_dual(beta: float = 0.1, alpha: float = 0.5, passes: int = 1, **options: Any) -> Experiment:
-    """Dual propagation: two states a unit, in one phase (Høier et al. 2023).
+    """Dual propagation: two states for each unit, in one phase (Høier et al. 2023).
 
     Args:
         beta: the strength of the nudge.
         alpha: the share of the upper state in the mean of the two.
-        passes: backward and forward again, so many times.
+        passes: the number of backward and forward passes.
     """
     return Mnist(**options).run(network, DualPropagation(beta, alpha, passes))
 

@@ -1,8 +1,9 @@
-"""The predictive learning rule (Luczak, McNaughton & Kubo 2022), with the settings of its authors' released programs.
+"""The predictive learning rule, with the settings of its authors' released programs.
 
-Moments are counted in sweeps done: their step of index i, counted from 0, ends at moment i + 1. An epoch passes the
-training set once, but learns from a few examples of each batch; the others fit the prediction. As there, the best epoch
-is chosen by the test set; ``--choose_by_test false`` holds out a tenth of the training set instead.
+Luczak, McNaughton & Kubo 2022, doi 10.1038/s42256-021-00430-y. Moments are numbers of sweeps: the authors' step of
+index i, counted from 0, ends at moment i + 1. An epoch passes once through the training set, but learns from a few
+examples of each batch; the others fit the prediction. As in the programs, the test set chooses the best epoch;
+``--choose_by_test false`` holds out a tenth of the training set instead.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LOGISTIC = Sigmoid(slope=1, centre=0)
 
 
 class Predictive(ImageRecipe):
-    """A rest of an epoch that is smaller than a batch is left out.
+    """Options of the predictive rule. A last batch that is smaller than the others is left out.
 
     Args:
         sweeps: of the free phase.
@@ -46,10 +47,10 @@ class PredictiveDense(Predictive):
     """The release's dense network, dynamics and optimiser.
 
     Args:
-        sweeps: of the free run, and of the taught one with what it shares with the free one.
+        sweeps: of the free run; the taught run has the same total, including the part shared with the free one.
         rate: the length of a sweep, in time constants of a unit.
-        samples: so many of the first moments are what a unit predicts its free state from.
-        delay: the moment at which the teacher comes.
+        samples: the number of first moments from which a unit predicts its free state.
+        delay: the moment at which the teacher starts.
         hidden: units of the hidden layer.
     """
 
@@ -68,7 +69,7 @@ class PredictiveDense(Predictive):
         return Adagrad(parameter_groups(network, self.rates)), None
 
     def by(self, high: float | None = None, constrain: Constrain | None = None) -> Experiment:
-        """``high``: an upper bound of the prediction."""
+        """The experiment; ``high``: an upper bound of the prediction."""
         leaky = Leaky(self.rate, synchronous)
         estimator = PredictiveLearning(
             free=FixedSweeps(self.sweeps, leaky),
@@ -84,7 +85,7 @@ class Dale(PredictiveDense):
     """Under Dale's law.
 
     Args:
-        excitatory: the share of hidden units whose weights may not be negative; those of the others not be positive.
+        excitatory: the share of hidden units with outgoing weights >= 0; the others have outgoing weights <= 0.
     """
 
     excitatory: float = 0.8
@@ -95,10 +96,10 @@ class PredictiveConvolutions(Predictive):
     """The options of the convolutional network.
 
     Args:
-        taught_sweeps: with the teacher on.
-        samples: the moments of the free phase that a unit predicts its free state from.
-        onset: the moment of the free phase at which the teacher comes.
-        beta: how strongly it holds the output.
+        taught_sweeps: sweeps with the teacher.
+        samples: the moments of the free phase from which a unit predicts its free state.
+        onset: the moment of the free phase at which the teacher starts.
+        beta: how strongly the teacher holds the output.
     """
 
     sweeps: int = 130
@@ -125,7 +126,7 @@ def mnist_predictive(**options: Any) -> Experiment:
 
 
 def mnist_predictive_dale(**options: Any) -> Experiment:
-    """The same under Dale's law: all that a hidden unit sends to the output has the unit's own sign."""
+    """The same under Dale's law: all weights from a hidden unit to the output have the same sign."""
     law = Dale(**options)
     signs = dale(law.hidden, law.excitatory, law.seed)
     return law.by(high=1.0, constrain=Signs({"couplings.layer1_layer2.map.weight": signs}))
@@ -176,7 +177,7 @@ class Adagrad(torch.optim.Adagrad):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """A bias has no gradient left afterwards."""
+        """One step; the gradients of biases are then ``None``."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim == 1 and parameter.grad is not None:

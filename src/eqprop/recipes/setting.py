@@ -1,4 +1,4 @@
-"""What recipes share: their common options, and the way from a data set to batches."""
+"""The common options of recipes, and the steps from a data set to an experiment."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ PLAIN = Normalise((0.0,), (1.0,))
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Options:
-    """Its subclasses are frozen dataclasses, whose fields are given by name."""
+    """Subclasses are frozen dataclasses with keyword-only fields."""
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
 
 
 class ImageRecipe(Options, ABC):
-    """What runs on labelled images share: these options, and the way from a data set to an experiment.
+    """The common options of runs on labelled images.
 
     Args:
         data: a hub name, or a folder.
         batch_size: images a step.
         epochs: passes through the training set.
-        validation: the share of the training set that is held out to choose the best epoch by.
-        choose_by_test: the best epoch is chosen by the test set, and no image is held out.
-        train_images: use only so many training images; 0 is all.
-        seed: of all that is drawn: the initial weights, the order, the augmentation, the images held out.
+        validation: the share of the training set that is held out to choose the best epoch.
+        choose_by_test: choose the best epoch by the test set, and hold out no image.
+        train_images: the number of training images; 0: all.
+        seed: of the initial weights, the order, the augmentation, and the images held out.
     """
 
     data: str
@@ -77,7 +77,7 @@ class ImageRecipe(Options, ABC):
         periods = self.epochs * len(train) if self.schedule_by_batch else self.epochs
         optimizer, scheduler = self.optimise(network, periods)
         return Experiment(
-            model=Equilibrium(network, estimator),
+            model=Equilibrium(network, estimator, on_unsettled="ignore"),  # the report has residuals, the loop a limit
             optimizer=optimizer,
             scheduler=scheduler,
             schedule_by_batch=self.schedule_by_batch,
@@ -110,9 +110,9 @@ class FastOptions(Options):
     """The options of infinitesimal nudges.
 
     Args:
-        tolerance: the change of each node, relative to its activity, below which an example rests.
-        free_sweeps: of the free phase, at most.
-        response_sweeps: iterations of the linear phase, at most.
+        tolerance: an example has settled if its estimated distance to rest, relative to each node's activity, is less.
+        free_sweeps: the largest number of sweeps of the free phase.
+        response_sweeps: the largest number of iterations of the linear phase.
         damping: of the linear phase.
     """
 
@@ -127,14 +127,14 @@ class FastOptions(Options):
 
 
 def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: float) -> InfinitesimalNudge:
-    """From the feedforward pass until rest; then one linear phase. Good in 16 bits. Arguments: ``FastOptions``."""
+    """The estimator of fast recipes: settle from the feedforward pass, then one linear phase. See ``FastOptions``."""
     free = FromFeedforward(UntilConverged(tolerance, free_sweeps, norm=relative_norm, over_relaxation=1.5))
     return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-3), damping)
 
 
 def innermost(network: Network) -> Network:
-    """The same network, its kernels with their channels innermost, as states are: a few per cent quicker.
+    """The same network with channels innermost in its kernels, as in states: a few per cent faster.
 
-    Not the default of a convolution, since what flattens weights by ``view`` (L-BFGS) then fails.
+    It is not the default of a convolution, as optimisers that flatten weights by ``view`` (L-BFGS) then fail.
     """
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,7 @@
-"""Runs for a small machine: digits, MNIST, and a CIFAR-10 network for two CPU cores."""
+"""Runs for two CPU cores: digits, MNIST, and a small CIFAR-10 network.
+
+Laborieux et al. 2021: doi 10.3389/fnins.2021.633674.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from eqprop.training.loop import Experiment
 
 
 class CosineRecipe(ImageRecipe):
-    """Momentum 0.9, every layer at the same rate, a cosine to 0 over the run.
+    """Momentum 0.9, with the same rate for all layers, which falls to 0 by a cosine.
 
     Args:
         lr: the first learning rate.
@@ -35,7 +38,7 @@ class CosineRecipe(ImageRecipe):
 
 
 class Small(NudgeOptions, CosineRecipe):
-    """Symmetric nudges of states, alternating sweeps: half as many of them as synchronous ones do the same."""
+    """Symmetric nudges in the form ``states``, alternating sweeps: half as many are as good as synchronous ones."""
 
     beta: float = 0.5
     free_sweeps: int = 12
@@ -69,7 +72,7 @@ class MnistConv(Small):
 
 
 class Cifar10(CosineRecipe):
-    """The rate falls with each batch, images are flipped at random."""
+    """The rate falls with each batch, and images are flipped at random."""
 
     epochs: int = 4
     validation: float = 0.04
@@ -81,7 +84,7 @@ class Cifar10(CosineRecipe):
 
 
 class Cifar10Fast(FastOptions, Cifar10):
-    tolerance: float = 0.05
+    tolerance: float = 0.2
     free_sweeps: int = 40
     response_sweeps: int = 2
 
@@ -111,15 +114,13 @@ def mnist_conv(**options: Any) -> Experiment:
 
 
 def cifar10_small(**options: Any) -> Experiment:
-    """CIFAR-10 with two convolutions, by infinitesimal nudges: sized for two CPU cores."""
+    """CIFAR-10 with two convolutions, by infinitesimal nudges, for two CPU cores."""
     small = Cifar10Fast(**options)
     return small.run(small_network, small.estimator)
 
 
 def cifar10_small_paper_schedule(**options: Any) -> Experiment:
-    """The same network by the paper schedule (Laborieux et al. 2021): symmetric nudges, synchronous sweeps, far more
-    of them.
-    """
+    """The same network by the paper schedule (Laborieux et al. 2021): symmetric nudges, 250 + 2 x 25 sweeps."""
     small = Cifar10PaperSchedule(**options)
     return small.run(small_network, ep(symmetric(small.beta), small.free_sweeps, small.nudged_sweeps))
 
@@ -138,11 +139,11 @@ def convolutions(shape: tuple[int, int, int], classes: int, layers: Sequence[Con
 
 
 def small_network(shape: tuple[int, int, int], classes: int) -> Network:
-    """Two convolutions of 64 and 128 channels, read out by cross-entropy.
+    """Two convolutions of 64 and 128 channels with a cross-entropy read-out.
 
-    What the input drives is computed once a batch, so the largest map comes first; the second has a stride rather than
-    a pool, since every sweep pays for it. The first layer starts with twice the usual weights: its images have a third
-    of unit deviation.
+    The drive of the input is computed once for a batch, so the largest map is the first; the second has a stride
+    instead of a pool, which is cheaper in every sweep. Initial weights of the first layer are doubled, as its images
+    have a standard deviation of 1/3.
     """
     layers = [ConvLayer(64, kernel=5, padding=2), ConvLayer(128, stride=2, pool=None)]
     network = convolutions(shape, classes, layers)

@@ -7,55 +7,55 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqprop.energy.couplings import Coupling, Field
-from eqprop.energy.maps import example_dims, expand_like
-from eqprop.energy.network import Landscape
+from eqprop.checks import Count, NonNegative
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
+from eqprop.energy.shapes import example_dims, expand_like
+from eqprop.energy.terms import Field, Term
 from eqprop.errors import InputError
-from eqprop.settling.displacement import slope_of
+from eqprop.settling.displacement import linear_unit_of
 from eqprop.settling.solvers import Solution, Solver, Status
 
 
 @dataclass(frozen=True)
 class ConjugateGradients(Solver):
-    """Solves a symmetric linear landscape (``tangent``), example by example, each iteration at a sweep's cost.
+    """Solves a symmetric linear landscape (``tangent``), example by example; an iteration costs as much as a sweep.
 
-    Where no term couples two nodes of one colour, one colour is eliminated exactly and the iteration runs on the
-    other. An example has settled when a sweep would move none of its units by more than ``tolerance`` times its force's
-    first step. It stops as UNSTABLE at negative curvature, as the state that the landscape is linear around is then no
-    stable equilibrium; and as NON_FINITE where a force or a residual is infinite or NaN: its state is then NaN.
+    If no term couples two nodes of one colour, one colour is eliminated exactly and the iteration runs on the other.
+    An example is settled when a sweep would move none of its units by more than ``tolerance`` times the first step of
+    its force. It stops as UNSTABLE at negative curvature: the landscape is then not linearised at a stable equilibrium.
+    It stops as NON_FINITE if a force or a residual is infinite or NaN; its state is then NaN. The estimated distance to
+    rest is the residual: how far the next sweep would move a unit.
 
-    The estimated distance to rest is the residual: how far the next sweep would move a unit.
+    Attributes:
+        iterations: the largest number of iterations.
+        tolerance: see above.
 
     Raises:
-        InputError: the landscape is not linear, or its feedback is not the transpose of its feedforward path.
+        InputError: an argument is out of range; the landscape is not linear, or its feedback not the transpose.
     """
 
-    iterations: int
-    tolerance: float = 1e-6
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or self.tolerance < 0:
-            raise InputError(f"{self}: iterations must be at least 1 and tolerance not negative.")
+    iterations: Count
+    tolerance: NonNegative = 1e-6
 
     def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
-        """``start`` must be at rest: all zero."""
-        slopes = {name: slope_of(name, node) for name, node in landscape.nodes.items()}
-        fields: dict[str, Coupling] = {name: term for name, term in landscape.terms.items() if isinstance(term, Field)}
-        pushes = {name: term for name, term in landscape.terms.items() if name not in fields}
-        check_symmetric(pushes)
-        free, force = landscape.only(pushes), landscape.only(fields)  # A, and b
+        """The solution; ``start`` must be zero."""
+        units = {name: linear_unit_of(name, node) for name, node in landscape.nodes.items()}
+        fields: dict[str, Term] = {name: term for name, term in landscape.terms.items() if isinstance(term, Field)}
+        couplings = {name: term for name, term in landscape.terms.items() if name not in fields}
+        check_symmetric(couplings)
+        free, force = landscape.only(couplings), landscape.only(fields)  # A, and b
         forced = {term.nodes[0] for term in fields.values()}
-        kept, others = self._split(landscape, forced)
+        retained, eliminated = self._split(landscape, forced)
 
-        # What is eliminated always stands at its exact response to what is kept, which starts at zero.
-        d = start | force.relax(start, others)
-        pushed = force if forced.isdisjoint(others) else landscape  # nothing moves yet but what b pushes
-        residual = {n: pushed.drive(d, n) for n in kept}
-        q, p = residual, {n: slopes[n] * residual[n] for n in kept}
+        # Eliminated nodes are always at their exact response to the retained ones, which start at zero.
+        d = start | force.step(start, eliminated)
+        driven = force if forced.isdisjoint(eliminated) else landscape  # at first only b acts
+        residual = {n: driven.drive(d, n) for n in retained}
+        q, p = residual, {n: units[n].precondition(residual[n]) for n in retained}
         norm = landscape.inner(residual, p)
         first = largest(p)
-        frontier = forced if forced.isdisjoint(others) else neighbours(free, forced)
+        frontier = forced if forced.isdisjoint(eliminated) else neighbours(free, forced)
         wild, unstable, moving = ~norm.isfinite(), torch.zeros_like(norm, dtype=torch.bool), norm > 0
         taken = torch.zeros_like(norm, dtype=torch.int64)
         for _ in range(self.iterations):
@@ -63,10 +63,10 @@ class ConjugateGradients(Solver):
                 break
             # At first only nodes within a few edges of the force are non-zero: the other terms are skipped.
             along = start | p
-            along = along | incident(free, frontier).relax(along, others)
-            reached = frontier | (neighbours(free, frontier) & set(others))
-            heard = incident(free, reached)
-            image = {n: q[n] - heard.drive(along, n) for n in kept}  # (D^-1 - A) p, where p = D q
+            along = along | incident(free, frontier).step(along, eliminated)
+            reached = frontier | (neighbours(free, frontier) & set(eliminated))
+            near = incident(free, reached)
+            image = {n: units[n].curved(q[n], p[n]) - near.drive(along, n) for n in retained}  # (K - A) p
             frontier = neighbours(free, reached)
             curvature = landscape.inner(p, image)
             wild |= moving & ~curvature.isfinite()
@@ -74,19 +74,21 @@ class ConjugateGradients(Solver):
             moving &= (curvature > 0) & ~wild
             step = torch.where(moving, norm / curvature, 0)
             d = {n: torch.addcmul(value, expand_like(step, value), along[n]) for n, value in d.items()}
-            residual = {n: torch.addcmul(residual[n], expand_like(step, residual[n]), image[n], value=-1) for n in kept}
+            residual = {
+                n: torch.addcmul(residual[n], expand_like(step, residual[n]), image[n], value=-1) for n in retained
+            }
             taken += moving
-            moved = {n: slopes[n] * residual[n] for n in kept}
+            moved = {n: units[n].precondition(residual[n]) for n in retained}
             new = landscape.inner(residual, moved)
             wild |= moving & ~new.isfinite()
-            far = largest(moved) > self.tolerance * first if frontier == reached else new > 0  # or a node not reached
+            far = largest(moved) > self.tolerance * first if frontier == reached else new > 0  # or not reached
             moving &= far & ~wild
             turn = torch.where(moving, new / norm, 0)
-            q = {n: torch.addcmul(residual[n], expand_like(turn, q[n]), q[n]) for n in kept}
-            p = {n: slopes[n] * q[n] for n in kept}
+            q = {n: torch.addcmul(residual[n], expand_like(turn, q[n]), q[n]) for n in retained}
+            p = {n: units[n].precondition(q[n]) for n in retained}
             norm = torch.where(moving, new, norm)
-        residuals = {n: largest({n: slopes[n] * residual[n]}) for n in kept}
-        residuals |= {n: torch.zeros_like(norm) for n in others}
+        residuals = {n: largest({n: units[n].precondition(residual[n])}) for n in retained}
+        residuals |= {n: torch.zeros_like(norm) for n in eliminated}
         residuals = {n: torch.where(wild, torch.nan, each) for n, each in residuals.items()}
         d = {n: torch.where(expand_like(wild, value), torch.nan, value) for n, value in d.items()}
         status = moving.to(torch.int8)  # SETTLED is 0, OUT_OF_SWEEPS is 1
@@ -99,8 +101,11 @@ class ConjugateGradients(Solver):
         everyone = list(landscape.nodes)
         if len(landscape.colours) != 2 or not landscape.bilinear:
             return everyone, []
-        kept = max(landscape.colours, key=lambda colour: len(forced & set(colour)))
-        return list(kept), [node for node in everyone if node not in kept]
+        retained = max(landscape.colours, key=lambda colour: len(forced & set(colour)))
+        eliminated = [node for node in everyone if node not in retained]
+        if not all(landscape.unit(node).has_response for node in eliminated):
+            return everyone, []
+        return list(retained), eliminated
 
 
 def incident(landscape: Landscape, frontier: set[str]) -> Landscape:
@@ -113,7 +118,7 @@ def neighbours(landscape: Landscape, frontier: set[str]) -> set[str]:
     return frontier.union(*(t.nodes for t in landscape.terms.values() if not frontier.isdisjoint(t.nodes)))
 
 
-def check_symmetric(terms: dict[str, Coupling]) -> None:
+def check_symmetric(terms: dict[str, Term]) -> None:
     for name, term in terms.items():
         if not term.symmetric:
             raise InputError(

@@ -1,4 +1,4 @@
-"""How many sweeps a signal needs to cross a network."""
+"""The number of sweeps that a signal needs to cross a network."""
 
 from __future__ import annotations
 
@@ -6,30 +6,33 @@ from collections.abc import Iterable
 from functools import lru_cache, reduce
 from operator import or_
 
-from eqprop.energy.network import Landscape
+from eqprop.energy.landscape import Landscape
 from eqprop.settling.sweeps import Leaky, Sweep, alternating, backward_order, forward_order
 
 Groups = tuple[tuple[str, ...], ...]
-"""Sets of nodes; those of one set respond at the same moment."""
+"""Sets of nodes; the nodes of one set respond at the same time."""
 
 
 def crossing(landscape: Landscape, sweep: Sweep) -> int:
-    """The sweeps after which a new force on any free node has moved every free node that it is connected to.
+    """The number of sweeps after which a new force on any free node has moved all free nodes connected to it.
 
-    Before that many sweeps, small changes say nothing about rest: some node has not received the signal yet. A chain of
-    n nodes needs n synchronous sweeps, and about n / 2 alternating ones. A sweep that is not one of
-    ``eqprop.settling`` (``Leaky``, and functions with a ``__wrapped__``, count as the sweep that they call) is taken
-    to carry a signal one edge further, as a synchronous one does.
+    With fewer sweeps small changes do not show rest, as some node has not received the signal yet. A chain of n nodes
+    needs n synchronous sweeps, or about n / 2 alternating ones.
+
+    Args:
+        landscape: defines the graph.
+        sweep: a sweep of ``eqprop.settling``. ``Leaky``, and functions with a ``__wrapped__``, count as the sweep that
+            they call; any other sweep counts as synchronous, one edge a sweep.
 
     Returns:
-        At least 1. Computed once for each graph, then looked up.
+        At least 1. The result is cached for each graph.
     """
     edges = tuple(term.nodes for term in landscape.terms.values() if len(term.nodes) > 1)
     return _sweeps_across(groups(landscape, sweep), edges)
 
 
 def groups(landscape: Landscape, sweep: Sweep) -> Groups:
-    """The sets of nodes that respond one after the other in ``sweep``."""
+    """The sets of nodes that respond one after another in ``sweep``."""
     while isinstance(sweep, Leaky) or hasattr(sweep, "__wrapped__"):
         sweep = sweep.sweep if isinstance(sweep, Leaky) else sweep.__wrapped__
     if sweep is alternating:

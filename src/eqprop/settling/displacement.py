@@ -1,98 +1,98 @@
-"""Landscapes of displacements: how an equilibrium moves, without ever subtracting two nearby states.
+"""Landscapes of displacements: how an equilibrium moves, computed without the difference of two nearby states.
 
-Round a free state s* with drives a*, a network of bilinear couplings moves by d under a nudge, where
+Round a free state s* with drives a*, a nudge moves a network of bilinear couplings by d, where
 
     d = r(a* + A d + nudge(s* + d)) - r(a*)
 
-and A is the derivative of the drives, pooling's winners held: `displacement`. For an infinitesimal force f that is
-d = r'(a*) (A d + f), which is linear: `tangent`. Either is a landscape like any other, over d and settled from zero, so
-every solver serves. In 16 bits d keeps its relative precision however small it is, where states would lose it.
+and A is the derivative of the drives at fixed pooling winners: ``displacement``. For an infinitesimal force f this is
+d = r'(a*) (A d + f), which is linear: ``tangent``. Both are landscapes over d that settle from zero, so every solver
+applies. In 16 bits d has its full relative precision, however small it is; a difference of states would not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from eqprop.energy.couplings import Coupling, Field
-from eqprop.energy.network import Landscape
+from eqprop.energy.holomorphic import gradient, pushforward
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import Node, State
-from eqprop.energy.units import Unit
+from eqprop.energy.terms import Field, Term
+from eqprop.energy.units import Stiffness, Unit, is_zero
 from eqprop.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class ShiftedUnit(Unit):
-    """s = r(at + a) - r(at): another unit, seen from the drive ``at``, (batch, *node shape)."""
+    """s = r(at + a) - r(at): another unit as a function of the change of its drive ``at``, (batch, *node shape)."""
 
     unit: Unit
-    at: Tensor
+    at: Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parabolic", self.unit.parabolic)
 
     def select(self, examples: Tensor) -> ShiftedUnit:
-        return ShiftedUnit(self.unit, self.at[examples])
+        return ShiftedUnit(self.unit.select(examples), self.at[examples])
 
-    def response(self, drive: Tensor) -> Tensor:
-        return self.unit.difference(self.at, drive)
+    def response(self, drive: Tensor, stiffness: Stiffness = 0.0) -> Tensor:
+        if is_zero(stiffness):
+            return self.unit.difference(self.at, drive)
+        return self.unit.difference(self.at, drive, stiffness)  # type: ignore[call-arg]
 
     def potential(self, state: Tensor) -> Tensor:
-        """G(s* + s) - G(s*) - at s: least where the response to no drive is, at s = 0."""
+        """G(s* + s) - G(s*) - at s; its minimum is at s = 0, the response to drive 0."""
         rest = self.unit.response(self.at)
         return self.unit.potential(rest + state) - self.unit.potential(rest) - self.at * state
 
 
-class ShiftedTerm(Coupling):
-    """A term seen from given states: a function of displacements."""
-
-    def __init__(self, coupling: Coupling, states: Sequence[Tensor]):
-        super().__init__()
-        self.coupling, self.nodes, self.states = coupling, coupling.nodes, tuple(states)
-
-    def select(self, examples: Tensor) -> Coupling:
-        return ShiftedTerm(self.coupling.select(examples), [state[examples] for state in self.states])
-
-    def energy(self, *states: Tensor) -> Tensor:
-        return self.coupling.energy(*self._at(states))
-
-    def drive(self, node: str, *states: Tensor) -> Tensor:
-        return self.coupling.drive(node, *self._at(states))
-
-    def _at(self, moves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(state + move for state, move in zip(self.states, moves, strict=True))
-
-
 def displacement(landscape: Landscape, state: State) -> Landscape:
-    """The landscape of displacements from ``state``, for bilinear couplings, winners held.
+    """The landscape of displacements from ``state``, for bilinear couplings, at fixed pooling winners.
 
-    A nudge is one more term of it, ``ShiftedTerm``.
+    A nudge is added to it as a ``ShiftedTerm``.
 
     Args:
-        landscape: where ``state`` is at rest. What it is short of rest is left out of the displacement.
+        landscape: the landscape in which ``state`` is at rest. A remaining force at ``state`` is left out.
+        state: the free state.
     """
     nodes = {
-        name: Node(node.shape, ShiftedUnit(unit_of(node), landscape.drive(state, name)), node.dropout)
+        name: Node(node.shape, ShiftedUnit(landscape.unit(name), landscape.drive(state, name)), node.dropout)
         for name, node in landscape.nodes.items()
     }
     return landscape.displaced(nodes, tangents(landscape, state))
 
 
-def tangents(landscape: Landscape, state: State) -> dict[str, Coupling]:
+def tangents(landscape: Landscape, state: State) -> dict[str, Term]:
     """The tangent of each term that depends on the state."""
-    seen = landscape.masked(state)
+    masked = landscape.masked(state)
     return {
-        name: term.tangent(*(seen[node] for node in term.nodes))
+        name: term.tangent(*(masked[node] for node in term.nodes))
         for name, term in landscape.terms.items()
         if not isinstance(term, Field)
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Slope(Unit):
-    """s = slope * a, the slope each unit's own: (batch, *node shape), not negative."""
+class LinearUnit(Unit):
+    """A unit of a linear landscape: at rest K d = drive, where K is the unit's own curvature."""
 
-    slope: Tensor
+    @abstractmethod
+    def precondition(self, residual: Tensor) -> Tensor:
+        """An approximate solution of K d = residual: exact where the unit has a response."""
+
+    @abstractmethod
+    def curved(self, residual: Tensor, direction: Tensor) -> Tensor:
+        """K applied to ``direction``, which is ``precondition(residual)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slope(LinearUnit):
+    """s = slope * a, with a slope for each unit: (batch, *node shape), not negative."""
+
+    slope: Tensor = field(repr=False)
 
     def select(self, examples: Tensor) -> Slope:
         return Slope(self.slope[examples])
@@ -101,41 +101,123 @@ class Slope(Unit):
         return self.slope * drive
 
     def potential(self, state: Tensor) -> Tensor:
-        """s^2 / (2 slope); a unit of slope 0 cannot move, and stores nothing."""
+        """s^2 / (2 slope); 0 for a unit of slope 0, which cannot move."""
         return torch.where(self.slope > 0, 0.5 * state.square() / self.slope, 0)
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        return self.slope * residual
+
+    def curved(self, residual: Tensor, direction: Tensor) -> Tensor:
+        return residual  # without the inverse of the slope, which may be 0
+
+
+@dataclass(frozen=True, eq=False)
+class Compliance(LinearUnit):
+    """s = r'(at) a / (1 + damping), for a response that is not elementwise; ``at``: (batch, *node shape)."""
+
+    unit: Unit
+    at: Tensor = field(repr=False)
+    damping: float
+
+    elementwise = False
+
+    def select(self, examples: Tensor) -> Compliance:
+        return Compliance(self.unit.select(examples), self.at[examples], self.damping)
+
+    def response(self, drive: Tensor) -> Tensor:
+        return self.unit.compliance(self.at, drive) / (1 + self.damping)
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        return self.response(residual)
+
+    def curved(self, residual: Tensor, direction: Tensor) -> Tensor:
+        return residual
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature(LinearUnit):
+    """The energy of a unit without a response, to second order round ``at``, (batch, *node shape)."""
+
+    unit: Unit
+    at: Tensor = field(repr=False)
+    damping: float
+
+    elementwise = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", self.unit.rate)
+
+    def select(self, examples: Tensor) -> Curvature:
+        return Curvature(self.unit.select(examples), self.at[examples], self.damping)
+
+    def force(self, state: Tensor) -> Tensor:
+        return (1 + self.damping) * pushforward(self.unit.force, (self.at,), (state,))
+
+    def potential(self, state: Tensor) -> Tensor:
+        return -0.5 * state * self.force(state)
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        return self.rate * residual
+
+    def curved(self, residual: Tensor, direction: Tensor) -> Tensor:
+        return -self.force(direction)
 
 
 def tangent(landscape: Landscape, state: State, force: State, damping: float = 0.0) -> Landscape:
-    """The landscape of displacements round ``state``, pushed by ``force``.
+    """The linear landscape of displacements from ``state`` under a small ``force``.
 
     Args:
-        landscape: where ``state`` is at rest.
-        force: node -> (batch, *node shape), on the nodes that are pushed.
-        damping: every unit's stiffness 1/r' is multiplied by ``1 + damping``: a leak, for equilibria that are
+        landscape: the landscape in which ``state`` is at rest.
+        force: node -> (batch, *node shape), for the nodes on which it acts.
+        damping: every unit's own curvature is multiplied by ``1 + damping``: a leak, for equilibria that are
             nearly unstable.
     """
     nodes = {
-        name: Node(node.shape, Slope(slope(node, landscape.drive(state, name)) / (1 + damping)), node.dropout)
+        name: Node(node.shape, linear_unit(landscape, state, name, damping), node.dropout)
         for name, node in landscape.nodes.items()
     }
-    forces = {f"force_{node}": Field(node, push) for node, push in force.items()}
+    forces = {f".force.{node}": Field(node, push) for node, push in force.items()}  # no coupling's name has a dot
     return landscape.displaced(nodes, tangents(landscape, state) | forces)
 
 
-def slope(node: Node, drive: Tensor) -> Tensor:
-    """r'(drive), unit by unit."""
-    return torch.func.jvp(unit_of(node).response, (drive,), (torch.ones_like(drive),))[1]
+def linear_unit(landscape: Landscape, state: State, name: str, damping: float) -> LinearUnit:
+    """A node's unit to first order, including the stiffness of the node's terms, which ``tangents`` leave out."""
+    unit, drive, stiffness = landscape.unit(name), landscape.drive(state, name), landscape.stiffness(state, name)
+    if not unit.has_response:
+        if stiffness is not None:
+            raise InputError(f"{unit} of node {name!r} has no response, so it cannot include its terms' stiffness.")
+        return Curvature(unit, state[name], damping)
+    if not unit.elementwise:
+        if stiffness is not None:
+            raise InputError(f"{unit} of node {name!r} is not elementwise, so it cannot include its terms' stiffness.")
+        return Compliance(unit, drive, damping)
+    if stiffness is None:
+        return Slope(slope(unit.response, drive) / (1 + damping))
+    if unit.parabolic:
+        stiff = slope(lambda a: unit.response(a, stiffness), drive + stiffness * state[name])  # type: ignore[call-arg]
+        return Slope(stiff / (1 + damping))
+    own = slope(unit.response, drive)
+    return Slope(own / (1 + own * stiffness) / (1 + damping))
+
+
+def slope(response: Callable[[Tensor], Tensor], drive: Tensor) -> Tensor:
+    """The derivative of an elementwise response, unit by unit."""
+    return gradient(lambda a: response(a).sum(), drive)
+
+
+def linear_unit_of(name: str, node: Node) -> LinearUnit:
+    """The unit of a node of a linear landscape (``tangent``). Raises InputError for any other."""
+    if not isinstance(node.unit, LinearUnit):
+        raise InputError(f"Node {name!r} responds by {node.unit}, which is not linear: use a `tangent` landscape.")
+    return node.unit
 
 
 def slope_of(name: str, node: Node) -> Tensor:
-    """The slopes of a node of a linear landscape (``tangent``). Raises InputError for any other."""
+    """The slopes of a node of a linear landscape (``tangent``).
+
+    Raises:
+        InputError: the node is not of such a landscape, or its unit is not elementwise or has no response.
+    """
     if not isinstance(node.unit, Slope):
-        raise InputError(
-            f"Node {name!r} responds by {node.unit}, which has no slope: make a `tangent` landscape first."
-        )
+        raise InputError(f"Node {name!r} responds by {node.unit}, which has no slope for each unit.")
     return node.unit.slope
-
-
-def unit_of(node: Node) -> Unit:
-    assert node.unit is not None
-    return node.unit

@@ -13,27 +13,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eqprop.energy.maps import example_dims
-from eqprop.energy.network import Landscape
+from eqprop.checks import Count, Positive
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State, length, select
+from eqprop.energy.shapes import example_dims
 from eqprop.errors import InputError
 from eqprop.settling.crossing import crossing
 from eqprop.settling.sweeps import Sweep, alternating
 
 Norm = Callable[[State, State], dict[str, Tensor]]
-"""(state before a sweep, state after it) -> by how much each node changed: node -> (batch,)."""
+"""(state before a sweep, state after it) -> the size of each node's change: node -> (batch,)."""
 
 
 def max_norm(before: State, after: State) -> dict[str, Tensor]:
-    """The largest change of any unit."""
+    """The largest change of any unit between ``before`` and ``after``: node -> (batch,)."""
     return {node: (after[node] - before[node]).abs().amax(example_dims(after[node])) for node in after}
 
 
 def relative_norm(before: State, after: State) -> dict[str, Tensor]:
-    """|after - before| / |after|, over all units of a node: asks the same of nodes whose activity differs by far.
+    """The ratio |after - before| / |after| over all units of a node: node -> (batch,).
 
-    Deep layers say little at first (1 % of their range in the network of Laborieux et al. (2021)) and much later on,
-    so that no one largest change serves both.
+    It is the same requirement for nodes of different activity. Deep layers have small activity at first (1 % of their
+    range in the network of Laborieux et al. 2021, doi 10.3389/fnins.2021.633674) and large activity later, so one
+    tolerance for the largest change ``max_norm`` does not fit both. ``before``, ``after``: states.
     """
     return {
         node: length_of(after[node] - before[node]) / length_of(after[node]).clamp_min(tiny(after[node]))
@@ -42,12 +44,12 @@ def relative_norm(before: State, after: State) -> dict[str, Tensor]:
 
 
 def length_of(tensor: Tensor) -> Tensor:
-    """(batch,): the length of each example's part."""
+    """(batch,): the Euclidean norm of each example."""
     return torch.linalg.vector_norm(tensor, dim=example_dims(tensor))
 
 
 def tiny(tensor: Tensor) -> float:
-    """What to divide by instead of 0."""
+    """The smallest positive number of this precision, as a divisor instead of 0."""
     return torch.finfo(tensor.dtype).tiny
 
 
@@ -55,17 +57,17 @@ class Status(IntEnum):
     """How the settling of one example ended (``Solution.status``)."""
 
     SETTLED = 0
-    """Near rest: the estimated distance is within the solver's tolerance, and a signal had time to cross the network
-    (``crossing``). Nothing to do."""
+    """Near rest: the estimated distance is within the solver's tolerance, and there were enough sweeps for a signal to
+    cross the network (``crossing``)."""
     OUT_OF_SWEEPS = 1
-    """Not near rest, or not known to be, when the sweeps ended. Allow more sweeps or a larger tolerance; where changes
-    do not shrink, take smaller weights or learning rates, or another order of the sweep."""
+    """Not near rest, or not known to be, at the last sweep. Allow more sweeps or a larger tolerance; if changes do not
+    shrink, use smaller weights or learning rates, or another order of the sweep."""
     NON_FINITE = 2
     """A state, a force or a residual is infinite or NaN. Look for such values in the data and the parameters; if there
-    are none, take smaller weights or learning rates, or a slower sweep (``Leaky``)."""
+    are none, use smaller weights or learning rates, or a slower sweep (``Leaky``)."""
     UNSTABLE = 3
-    """The state that a linear phase starts from is no stable equilibrium. Settle that state further (more sweeps, a
-    smaller tolerance), raise the damping, or take smaller weights or learning rates."""
+    """A linear phase was linearised at a state that is no stable equilibrium. Settle that state further (more sweeps, a
+    smaller tolerance), raise the damping, or use smaller weights or learning rates."""
 
     @property
     def advice(self) -> str:
@@ -79,35 +81,36 @@ ADVICE = {
         "Allow more sweeps (at least those that a signal needs to cross the network), or a larger tolerance."
     ),
     Status.NON_FINITE: (
-        "Look for values that are not finite in the data and the parameters; if there are none, take smaller weights "
+        "Look for values that are not finite in the data and the parameters; if there are none, use smaller weights "
         "or learning rates, or a slower sweep (Leaky)."
     ),
     Status.UNSTABLE: (
-        "Settle the free phase further (more sweeps, a smaller tolerance), raise the damping, or take smaller weights "
+        "Settle the free phase further (more sweeps, a smaller tolerance), raise the damping, or use smaller weights "
         "or learning rates."
     ),
 }
 GROWING = (
     "Its changes do not shrink from sweep to sweep, or there were too few sweeps to see. Allow more sweeps (at least "
-    "those that a signal needs to cross the network), or take smaller weights or learning rates, or another order of "
+    "those that a signal needs to cross the network), or use smaller weights or learning rates, or another order of "
     "the sweep (alternating, Leaky)."
 )
 
 
 class Solution(NamedTuple):
-    """Where a solver stopped, and how well it did. Not settling is a value here, never an exception."""
+    """The result of a solver. Not settling is a value here (``status``), not an exception."""
 
     state: State
+    """Node -> (batch, *node shape): the last state."""
     residuals: dict[str, Tensor]
-    """Node -> (batch,): its change in the last sweep; the largest of any unit, unless the solver measures otherwise."""
+    """Node -> (batch,): its change in the last sweep; the largest of any unit, unless the solver has another norm."""
     sweeps: Tensor
-    """(batch,) int64: sweeps that each example took."""
+    """(batch,) int64: the number of sweeps of each example."""
     status: Tensor
     """(batch,) int8: a ``Status`` for each example."""
     distance: Tensor
-    """(batch,): the estimated distance to rest, measured as the residuals are; infinite where unknown or growing."""
+    """(batch,): the estimated distance to rest, in the norm of the residuals; infinite if unknown or growing."""
     memory: State | None = None
-    """What the solver wants back at the next phase: name -> (batch, ...); ``None`` for solvers that keep nothing."""
+    """What the solver needs in the next phase: name -> (batch, ...); ``None`` for solvers without memory."""
 
     @classmethod
     def from_states(
@@ -120,16 +123,17 @@ class Solution(NamedTuple):
         norm: Norm = max_norm,
         memory: State | None = None,
     ) -> Solution:
-        """The solution of a solver whose sweeps ended with ``states``; its status is told from their changes.
+        """The solution of a solver whose sweeps ended with ``states``; their changes define its status.
 
         Args:
             states: the last three states, oldest first. After a single sweep there are two, and the distance is
                 unknown unless nothing changed.
-            sweeps: how many sweeps each example took.
-            tolerance: the distance to rest, in ``norm``, up to which an example counts as settled.
-            start: where the sweeps started, so that nodes can be held to how far they came (``rest``); default: the
-                first of ``states``.
-            least: the fewest sweeps after which an example may count as settled (``crossing``).
+            sweeps: the number of sweeps of each example.
+            tolerance: an example is settled if its distance to rest, in ``norm``, is at most this.
+            start: the state before the first sweep, for the displacement of each node (``rest``); default: the first
+                of ``states``.
+            least: the number of sweeps from which an example can be settled (``crossing``).
+            norm: the size of a node's change.
             memory: see ``Solution.memory``.
         """
         state = states[-1]
@@ -142,12 +146,12 @@ class Solution(NamedTuple):
                 near = (distance <= tolerance) & arrived
             else:
                 distance = torch.where(residual == 0, residual, torch.inf)
-                near = residual == 0
+                near = distance <= tolerance
             status = judged(residual, near, sweeps >= least)
         return cls(state, changes[-1], torch.full_like(residual, sweeps, dtype=torch.int64), status, distance, memory)
 
     def select(self, examples: Tensor) -> Solution:
-        """Some examples of it; (n,) int64."""
+        """The solution of the given ``examples``, (n,) int64."""
         return Solution(
             select(self.state, examples),
             select(self.residuals, examples),
@@ -159,7 +163,7 @@ class Solution(NamedTuple):
 
     @property
     def residual(self) -> Tensor:
-        """(batch,): the change of the node that changed most in the last sweep."""
+        """(batch,): the largest change of any node in the last sweep."""
         return stacked(self.residuals).amax(0)
 
     @property
@@ -169,16 +173,16 @@ class Solution(NamedTuple):
 
     @property
     def unstable(self) -> Tensor:
-        """(batch,) bool: examples found to be at no stable equilibrium, by a solver that can tell."""
+        """(batch,) bool: examples for which the solver found no stable equilibrium."""
         return self.status == Status.UNSTABLE
 
     def worst_node(self) -> str:
-        """The node that changed most; one that is not finite counts as most of all."""
+        """The node with the largest change in any example; a change that is not finite counts as the largest."""
         size = {node: float(change.nan_to_num(nan=torch.inf).max()) for node, change in self.residuals.items()}
         return max(size, key=size.__getitem__)
 
     def explain(self) -> str:
-        """One line on the example that is worst off, and what to do; "" where all are settled. Waits for the device."""
+        """One line about the worst example, and what to do; "" if all are settled. Waits for the device."""
         status, residual, distance = (each.tolist() for each in (self.status, self.residual, self.distance))
         open = [i for i, each in enumerate(status) if each != Status.SETTLED]
         if not open:
@@ -198,7 +202,7 @@ class Solution(NamedTuple):
 
 
 SEVERITY = (Status.OUT_OF_SWEEPS, Status.UNSTABLE, Status.NON_FINITE)
-"""From the least to the worst."""
+"""From the mildest to the worst."""
 
 
 def stacked(residuals: dict[str, Tensor]) -> Tensor:
@@ -207,23 +211,24 @@ def stacked(residuals: dict[str, Tensor]) -> Tensor:
 
 
 def rest(recent: Sequence[Tensor], norm: Norm, start: State, state: State, tolerance: float) -> tuple[Tensor, Tensor]:
-    """How far ``state`` is from rest, and whether each of its nodes has come nearly as far as it will.
+    """The estimated distance of ``state`` from rest, and whether each node has nearly its final displacement.
 
-    With rho the larger of the last ratios of successive residuals, residual * rho / (1 - rho) is the sum of all
-    changes to come, if each is rho times the one before. Residuals within rounding shrink no further, and count as the
-    distance themselves.
+    Let rho be the largest of the last ratios of successive residuals. If each change is rho times the one before, the
+    sum of all further changes is residual * rho / (1 - rho). Residuals within rounding do not shrink any more; then the
+    residual is the distance.
 
-    A force that has hardly reached a node moves it by less than any tolerance, and yet may still turn its displacement
-    round: the node would then learn from the wrong sign. So what is left to each node by itself must also be at most a
-    tenth of how far it came from ``start``, or ``tolerance`` times that, if this is more; a node whose changes do not
-    shrink is taken to shrink by ``SLOWEST``.
+    A force that has hardly reached a node moves it by less than any tolerance, and may still change the sign of its
+    displacement; the node would then learn with the wrong sign. So the remaining change of each node must also be at
+    most max(0.1, ``tolerance``) times its displacement from ``start``; if a node's changes do not shrink, its rho is
+    taken as ``SLOWEST``.
 
     Args:
         recent: the residuals of the last two or three sweeps, (nodes, batch) each, oldest first.
+        norm: the size of a node's change.
 
     Returns:
-        distance: (batch,), infinite where residuals do not shrink.
-        arrived: (batch,) bool: whether little is left to every node.
+        distance: (batch,), infinite if residuals do not shrink.
+        arrived: (batch,) bool: whether the remaining change of every node is small.
     """
     zero = {node: value.new_zeros(()).expand_as(value) for node, value in state.items()}
     nodes = torch.stack([*recent, stacked(norm(start, state)), stacked(norm(zero, state))])
@@ -240,7 +245,7 @@ def rest(recent: Sequence[Tensor], norm: Norm, start: State, state: State, toler
 
 
 def rounding(state: State) -> float:
-    """The share of a state that its own precision and that of messages may change in any sweep."""
+    """The relative change of a state in a sweep that rounding of states and messages can cause."""
     first = next(iter(state.values()))
     device, unit = first.device.type, 4 * torch.finfo(first.dtype).eps
     return max(unit, torch.finfo(torch.get_autocast_dtype(device)).eps) if torch.is_autocast_enabled(device) else unit
@@ -250,8 +255,8 @@ def judged(residual: Tensor, near: Tensor, crossed: bool) -> Tensor:
     """(batch,) int8 of ``Status``.
 
     Args:
-        residual: (batch,), of the last sweep. Where it is exactly 0 the state is at rest, whatever else is known.
-        near: (batch,) bool: which examples seem to be near rest.
+        residual: (batch,), of the last sweep. If it is exactly 0, the state is at rest.
+        near: (batch,) bool: which examples are near rest by their residuals.
         crossed: whether there were enough sweeps for a signal to cross the network.
     """
     status = (near if crossed else residual == 0).logical_not().to(torch.int8)  # SETTLED is 0, OUT_OF_SWEEPS is 1
@@ -259,34 +264,39 @@ def judged(residual: Tensor, near: Tensor, crossed: bool) -> Tensor:
 
 
 class Solver(ABC):
-    """Takes a landscape from a start towards rest. Its fields are its hyper-parameters.
-
-    ``memory`` is what this solver returned with the last phase's ``Solution``, for the same examples; ``None`` at
-    first. A solver that keeps none ignores it.
-    """
+    """Moves a landscape's state from a start towards rest. Its fields are its hyper-parameters."""
 
     @abstractmethod
-    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution: ...
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
+        """The solution from ``start``.
+
+        ``memory``: the memory in this solver's ``Solution`` of the last phase, for the same examples; ``None`` at
+        first. A solver without memory ignores it.
+        """
 
 
 @dataclass(frozen=True)
 class FixedSweeps(Solver):
-    """A fixed number of sweeps: every example takes as many.
+    """A fixed number of sweeps for every example.
 
-    ``tolerance`` changes nothing but the status: an example counts as settled if its estimated distance to rest, in
-    ``norm``, is at most this, if little is left to each node of how far it came (``rest``), and if ``n`` sweeps are
-    enough for a signal to cross the network (``crossing``). A single sweep tells no distance: an example is then
-    settled only if nothing changed.
+    An example is settled if its estimated distance to rest is at most ``tolerance``, if the remaining change of each
+    node is small relative to its displacement (``rest``), and if ``n`` sweeps are enough for a signal to cross the
+    network (``crossing``). After a single sweep the distance is unknown: only an unchanged example is settled.
+
+    Attributes:
+        n: the number of sweeps.
+        sweep: the order in which nodes respond.
+        norm: the size of a node's change.
+        tolerance: affects the status only.
+
+    Raises:
+        InputError: n is below 1, or tolerance is not positive.
     """
 
-    n: int
+    n: Count
     sweep: Sweep = alternating
     norm: Norm = max_norm
-    tolerance: float = 1e-2
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or not self.tolerance > 0:
-            raise InputError(f"{self}: n must be at least 1 and tolerance positive.")
+    tolerance: Positive = 1e-2
 
     def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
         states = deque([start], maxlen=3)
@@ -295,7 +305,7 @@ class FixedSweeps(Solver):
         return self.solution(landscape, start, list(states))
 
     def solution(self, landscape: Landscape, start: State, states: Sequence[State]) -> Solution:
-        """Its solution, if these are the last three states of its ``n`` sweeps (the last two, if ``n`` is 1)."""
+        """The solution for given last three ``states`` of the ``n`` sweeps (the last two, if ``n`` is 1)."""
         least = crossing(landscape, self.sweep)
         return Solution.from_states(states, self.n, self.tolerance, start, least, self.norm)
 
@@ -304,27 +314,30 @@ class FixedSweeps(Solver):
 class UntilConverged(Solver):
     """Sweeps until an example is within ``tolerance`` of rest, at most ``max_sweeps`` times.
 
-    That is: its last change and its estimated distance to rest (``rest``) are at most ``tolerance``, little
-    is left to each node of how far it came, and a signal has had the sweeps to cross the network
-    (``crossing``). ``norm`` says what a node's change is: by default
-    the largest of any unit. An example that has settled stays as it is, so its result does not depend on the rest of
-    its batch; one that is no longer finite stops too. Once a quarter of the examples has stopped, the sweeps go on
-    without them.
+    An example is settled if its last change and its estimated distance to rest are at most ``tolerance``, if the
+    remaining change of each node is small relative to its displacement (``rest``), and if there were enough sweeps for
+    a signal to cross the network (``crossing``). A settled example does not change any more, so its result does not
+    depend on the other examples of its batch. An example that is not finite stops too. When a quarter of the examples
+    has stopped, the sweeps continue without them.
 
-    ``over_relaxation`` above 1 lets units go further than their response, by a factor that follows each example's
-    own contraction (``Pace``) and is at most this: fewer sweeps where a network settles slowly. It is for sweeps in
-    which nodes respond in turn, and must be below 2.
+    Attributes:
+        sweep: the order in which nodes respond.
+        norm: the size of a node's change: by default the largest of any unit.
+        over_relaxation: the largest factor by which units move beyond their response; 1 is none, and it must be below
+            2. The factor follows each example's contraction (``Pace``): slow networks need fewer sweeps. It is for
+            sweeps in which nodes respond one after another.
+
+    Raises:
+        InputError: an argument is out of range.
     """
 
-    tolerance: float
-    max_sweeps: int
+    tolerance: Positive
+    max_sweeps: Count
     sweep: Sweep = alternating
     norm: Norm = max_norm
     over_relaxation: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_sweeps < 1 or not self.tolerance > 0:
-            raise InputError(f"{self}: max_sweeps must be at least 1 and tolerance positive.")
         if not 1 <= self.over_relaxation < 2:
             raise InputError(f"over_relaxation {self.over_relaxation} must be at least 1, which is none, and below 2.")
 
@@ -332,7 +345,7 @@ class UntilConverged(Solver):
         least, state = crossing(landscape, self.sweep), start
         pace = Pace.first(self.over_relaxation, start) if self.over_relaxation > 1 else None
         first = next(iter(start.values()))
-        left, rows = len(first), torch.arange(len(first), device=first.device)  # which examples are still there
+        left, rows = len(first), torch.arange(len(first), device=first.device)  # which examples remain
         moving = torch.ones_like(rows, dtype=torch.bool)
         recent: list[Tensor] = []  # the residuals of the last three sweeps
         done: list[tuple[Tensor, Solution]] = []  # examples that stopped, by their rows in the batch
@@ -362,7 +375,7 @@ class UntilConverged(Solver):
             if not left:
                 break
             moving = moving & ~stopping
-            if left <= 0.75 * len(moving):  # not at each one: what a synapse remembers is lost
+            if left <= 0.75 * len(moving):  # not at each one: it empties the caches of synapses
                 go = moving.nonzero().squeeze(1)
                 landscape, state, rows, moving = landscape.select(go), select(state, go), rows[go], moving[go]
                 start, recent, pace = select(start, go), [each[:, go] for each in recent], pace and pace.select(go)
@@ -371,21 +384,21 @@ class UntilConverged(Solver):
 
 
 START = 1.2
-"""The factor of the first two sweeps, before any change has shrunk: it costs quick networks nothing."""
+"""The factor of the first two sweeps, before a contraction is known; small, so that fast networks stay fast."""
 SLOWEST = 0.98
-"""The most that a sweep's contraction and mu^2 are taken for."""
+"""The upper bound of estimates of a sweep's contraction and of mu^2."""
 FADE = 0.9
-"""What is left of an estimate of mu^2 a sweep later."""
+"""The factor of an earlier estimate of mu^2 after each sweep."""
 
 
 class Pace(NamedTuple):
-    """How far each example's units go, told from how fast its changes shrink.
+    """The relaxation factor omega of each example, adapted to how fast its changes shrink.
 
-    Where nodes respond in turn, in two colours, changes shrink by some factor a sweep, lambda, when units go omega
-    times the way; with mu the largest eigenvalue of the synchronous sweep, (lambda + omega - 1)^2 = lambda omega^2
-    mu^2, and omega = 2 / (1 + sqrt(1 - mu^2)) is best (Young 1954; adapted as it goes: Hageman & Young 1981). So a
-    lambda that is seen gives the next omega. A network is linear near rest only: an estimate of mu^2 fades, so that a
-    first one that was too large is forgotten.
+    Let nodes respond in two colours, one after the other, with factor omega, and let changes shrink by lambda in each
+    sweep. With mu the largest eigenvalue of the synchronous sweep, (lambda + omega - 1)^2 = lambda omega^2 mu^2, and
+    omega = 2 / (1 + sqrt(1 - mu^2)) is optimal (Young 1954, doi 10.1090/S0002-9947-1954-0059635-7; adaptive: Hageman &
+    Young 1981). So a measured lambda gives the next omega. A network is linear near rest only, so old estimates of mu^2
+    decay: a first one may be too large.
     """
 
     most: float
@@ -394,7 +407,7 @@ class Pace(NamedTuple):
     mu_squared: Tensor
     """(batch,)"""
     size: Tensor
-    """(batch,): length of the last change; infinite before there was one."""
+    """(batch,): norm of the last change; infinite before the first."""
 
     @classmethod
     def first(cls, most: float, start: State) -> Pace:
@@ -417,7 +430,7 @@ class Pace(NamedTuple):
 
 
 def joined(parts: Sequence[Solution]) -> Solution:
-    """One after the other along the batch; with memory if each part has some."""
+    """The solutions joined along the batch; with memory if every part has one."""
     memories = [part.memory for part in parts if part.memory is not None]
     return Solution(
         concatenated([part.state for part in parts]),

@@ -1,4 +1,4 @@
-"""Where the free phase starts from."""
+"""Starts of the free phase other than zero."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import torch
 
-from eqprop.energy.network import Landscape
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
+from eqprop.errors import InputError
 from eqprop.settling.solvers import Solution, Solver
 
 
 @dataclass(frozen=True)
 class FromFeedforward(Solver):
-    """Another solver, started from one pass through the nodes in their order instead of from rest.
+    """Another ``solver``, started from one feedforward pass through the nodes instead of from zero.
 
-    The pass costs half a sweep and saves about one; its messages are those that the first sweep needs. Equilibria are
-    not unique, so another start may come to rest elsewhere.
+    The pass costs half a sweep and saves about one; the first sweep reuses its messages. Equilibria are not unique, so
+    another start can settle at another equilibrium.
     """
 
     solver: Solver
@@ -27,7 +28,7 @@ class FromFeedforward(Solver):
 
 @dataclass(frozen=True, eq=False)
 class FromState(Solver):
-    """Another solver, started from ``state`` instead of from rest, in the precision of the landscape it is given."""
+    """Another ``solver``, started from ``state`` instead of from zero, in the precision of the landscape."""
 
     state: State
     solver: Solver
@@ -37,21 +38,30 @@ class FromState(Solver):
 
 
 def feedforward(landscape: Landscape, start: State) -> State:
-    """Each node's response to the data and the nodes before it, as if no feedback were there."""
+    """Each node's response to the data and the nodes before it, without feedback."""
     state = start
     for node, heard in upstream(landscape).items():
-        state = state | heard.relax(state, [node])
+        state = state | heard.step(state, [node])
     return state
 
 
+def check_feedforward(landscape: Landscape) -> None:
+    """Raises InputError if a node has no response, so that there is no feedforward pass."""
+    for node in landscape.nodes:
+        if not landscape.unit(node).has_response:
+            raise InputError(
+                f"{landscape.unit(node)} of node {node!r} has no response, so there is no feedforward pass."
+            )
+
+
 def one_pass(landscape: Landscape) -> Solution:
-    """The feedforward pass as a free phase of one sweep. Without feedback its state is the equilibrium: settled."""
+    """The feedforward pass as a settled phase of one sweep: without feedback its state is the equilibrium."""
     state = feedforward(landscape, landscape.zeros())
     return Solution.from_states([state, state], 1, torch.inf)
 
 
 def upstream(landscape: Landscape) -> dict[str, Landscape]:
-    """For each node, in their order, the terms through which it hears the data and the nodes before it.
+    """Node, in the network's order -> the terms by which the data and the nodes before drive it.
 
     Each term belongs to the last of its nodes.
     """

@@ -1,7 +1,7 @@
-"""Checkpoints that a crash cannot damage, and that hold no code: safetensors for tensors, JSON for the rest.
+"""Checkpoints that a crash cannot damage, and that contain no code: safetensors for tensors, JSON for the rest.
 
-``<name>.json`` names the tensor file that belongs to it. It is replaced in one step, last of all: whenever
-the process is killed, the checkpoint on disk is wholly the old one or wholly the new one.
+``<name>.json`` names its tensor file. It is replaced last, in one step: if the process is killed, the checkpoint on
+disk is completely the old one or completely the new one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor
 from eqprop.errors import InputError
 
 FORMAT = 1
-DAMAGED = "The checkpoint file {} is missing or damaged ({{}}): choose another checkpoint or start the run anew."
+DAMAGED = "The checkpoint file {} is missing or damaged ({{}}): choose another checkpoint or start the run again."
 
 
 def make_folder(folder: Path, exist_ok: bool = False) -> None:
-    """With its parents. Raises InputError where it cannot be made."""
+    """Makes a folder and its parents. Raises InputError if this fails."""
     with explained(f"Cannot make the folder {str(folder)!r} ({{}}): --out names another.", OSError):
         folder.mkdir(parents=True, exist_ok=exist_ok)
 
@@ -40,11 +40,11 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write the checkpoint ``name`` in ``folder``, in the place of the one before it.
+    """Write the checkpoint ``name`` in ``folder``, replacing the one before.
 
-    Tensors may be on any device, of any strides, and may share memory. ``state`` comes back as JSON gives it: tuples
-    as lists, keys as strings. Raises InputError when ``state`` is not JSON, or when the files cannot be written; the
-    checkpoint before it is then still whole.
+    Tensors may be on any device, of any strides, and may share memory. ``state`` is loaded as JSON gives it: tuples
+    as lists, keys as strings. Raises InputError if ``state`` is not JSON, or if the files cannot be written; the
+    checkpoint before is then still valid.
     """
     path = _commit_file(folder, name)
     with explained(f"The state of the checkpoint {path} is not JSON: {{}}.", TypeError, ValueError):
@@ -89,13 +89,13 @@ def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with explained(DAMAGED.format(file), OSError, SafetensorError):
         if (file.stat().st_size, _sha256(file)) != written:
             raise OSError("its content is not what was saved")
-        # Copied out of the mapped file, where tensors lie at odd addresses: kernels take other paths for
-        # those, and a resumed run would differ in the last bit.
+        # Copied out of the mapped file, where tensors have unaligned addresses: kernels would round differently,
+        # and a resumed run would differ in the last bit.
         return {key: tensor.clone() for key, tensor in load_file(file).items()}, state
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of an optimiser as named tensors, and as JSON that says where each of them belongs.
+    """The state of an optimiser as named tensors, and as JSON that refers to them.
 
     Raises InputError for a value that is neither a tensor nor plain data.
     """
@@ -113,10 +113,10 @@ def restore_optimizer(
     """
     misfit = (
         f"The saved optimiser does not fit {type(optimizer).__name__} ({{}}): use the "
-        "optimiser and the model that the checkpoint was saved with."
+        "optimiser and the model of the checkpoint."
     )
     with explained(misfit, KeyError, TypeError, ValueError):
-        if state["kind"] != type(optimizer).__name__:  # PyTorch would take it, and fail at a later step
+        if state["kind"] != type(optimizer).__name__:  # PyTorch would accept it, and fail in a later step
             raise ValueError(f"it is of {state['kind']}")
         optimizer.load_state_dict(_decode(state["state"], tensors))
 
@@ -134,7 +134,7 @@ def restore_rng(tensors: Mapping[str, Tensor]) -> None:
 
     Raises InputError when ``rng.cpu`` is missing or is not such a state.
     """
-    lost = "The checkpoint holds no state of the random generators ({}): start the run anew."
+    lost = "The checkpoint holds no state of the random generators ({}): start the run again."
     with explained(lost, KeyError, RuntimeError, TypeError):
         torch.set_rng_state(tensors["rng.cpu"])
         for device in range(torch.cuda.device_count()):
@@ -144,7 +144,7 @@ def restore_rng(tensors: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write; once it is on the disk it takes the place of ``path``."""
+    """A temporary file to write, which replaces ``path`` when it is on the disk."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -154,7 +154,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    if hasattr(os, "O_DIRECTORY"):  # elsewhere (Windows) a folder cannot be opened to be flushed
+    if hasattr(os, "O_DIRECTORY"):  # on Windows a folder cannot be opened to be flushed
         _flush(path.parent, os.O_RDONLY)
 
 
@@ -173,7 +173,7 @@ def _commit_file(folder: Path, name: str) -> Path:
 
 
 def _delete_unreferenced(kept: Path, name: str) -> None:
-    """Remove what earlier saves of this name, finished or killed, left behind; other names' files stay."""
+    """Remove the files of earlier saves of this name, finished or killed; files of other names stay."""
     of_name = re.escape(name)
     stale = re.compile(
         rf"{of_name}-[0-9a-f]{{16}}\.safetensors"
@@ -181,7 +181,7 @@ def _delete_unreferenced(kept: Path, name: str) -> None:
     )
     for path in kept.parent.iterdir():
         if path != kept and stale.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # the new checkpoint is whole: a leftover costs only room
+            with contextlib.suppress(OSError):  # the new checkpoint is complete: an old file costs only space
                 path.unlink()
 
 
@@ -191,7 +191,7 @@ def _sha256(path: Path) -> str:
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON that ``_decode`` turns back exactly; its tensors go to ``tensors``."""
+    """``value`` as JSON that ``_decode`` inverts exactly; its tensors are added to ``tensors``."""
     match value:
         case Tensor():
             tensors[name] = value
@@ -221,7 +221,7 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 @contextlib.contextmanager
 def explained(message: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is what the error says."""
+    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is the error's first line."""
     try:
         yield
     except InputError:

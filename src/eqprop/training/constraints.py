@@ -14,16 +14,16 @@ from eqprop.training.checkpoint import explained
 from eqprop.training.data import generator_for
 
 Constrain = Callable[[Network], None]
-"""Moves the parameters of a network, in place, to where they may be."""
+"""Changes the parameters of a network in place, so that they satisfy a constraint."""
 
 
 @dataclass(frozen=True, eq=False)
 class Signs:
-    """Parameters that keep their signs: one that a step took across zero is put to zero.
+    """Parameters of fixed signs: a parameter of the wrong sign is set to zero.
 
     Attributes:
-        of: the name of a parameter in the network -> a tensor that broadcasts against it, positive where the parameter
-            may not be negative, negative where it may not be positive, 0 where it is free. E.g. all ones for a device
+        of: the name of a parameter in the network -> a tensor that broadcasts to it: positive where the parameter must
+            not be negative, negative where it must not be positive, 0 where it is free. E.g. all ones for a device
             whose conductances are positive; for Dale's law, ``dale``.
     """
 
@@ -31,7 +31,7 @@ class Signs:
 
     @torch.no_grad()
     def __call__(self, network: Network) -> None:
-        """Raises InputError for a name that no parameter has, or signs that do not fit it."""
+        """Raises InputError if no parameter has a name, or if signs do not fit it."""
         parameters = dict(network.named_parameters())
         for name, signs in self.of.items():
             if name not in parameters:
@@ -44,9 +44,9 @@ class Signs:
 
 
 def dale(units: int, excitatory: float, seed: int) -> Tensor:
-    """(units,) of 1 and -1: each unit excitatory with that probability, else inhibitory; drawn from the seed alone.
+    """(units,) of 1 and -1: each unit is excitatory with the given probability, else inhibitory; drawn from ``seed``.
 
-    Broadcast against a dense weight (out, units), it gives all that a unit sends the unit's sign.
+    It broadcasts to a dense weight (out, units): all outgoing weights of a unit then have the unit's sign.
 
     Raises:
         InputError: the probability is not in [0, 1].

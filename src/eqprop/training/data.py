@@ -1,7 +1,7 @@
-"""Images: read once from any data set, kept as bytes, handed out in batches that depend on the seed alone.
+"""Images: read once from any data set, stored as bytes, and given in batches that depend on the seed only.
 
-``datasets`` is imported inside the functions that need it: importing it takes 0.6 s, and a run whose decoded
-images are cached never does.
+``datasets`` is imported in the functions that need it: the import takes 0.6 s, and a run with cached images does not
+need it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LABEL_NAMES = ("label", "labels", "fine_label")
 CACHE_FORMAT = 2
 HUB_SECONDS = 10.0
 LAYOUTS = (("parquet", "{}*.parquet"), ("parquet", "data/{}*.parquet"), ("imagefolder", "{}/*/*"))
-"""A builder of ``datasets``, and where the files of a split lie."""
+"""A builder of ``datasets``, and the paths of a split's files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Images:
     Attributes:
         pixels: (count, channels, height, width), uint8.
         labels: (count,), int64, each in ``0..classes - 1``.
-        classes: how many classes there are, whether or not each of them occurs here.
+        classes: the number of classes; some may not occur here.
     """
 
     pixels: Tensor
@@ -92,9 +92,9 @@ class Images:
         return self._rows(slice(count))
 
     def split(self, fraction: float, seed: int) -> tuple[Images, Images]:
-        """Two parts, drawn at random from ``seed``; the first holds the share ``fraction`` of the images.
+        """Two random parts, drawn from ``seed``; the first has the share ``fraction`` of the images.
 
-        Both keep the order of the whole. Raises InputError when either would be empty.
+        Both keep the order of the whole. Raises InputError if either would be empty.
         """
         count = round(fraction * len(self)) if math.isfinite(fraction) else 0
         if not 0 < count < len(self):
@@ -109,18 +109,18 @@ class Images:
 
 
 def load_images(source: str | Path, split: Split) -> Images:
-    """The images of one side of a data set.
+    """The images of one split of a data set.
 
     ``source`` is one of
 
-    - ``"digits"``, the set that this package embeds;
+    - ``"digits"``, the set embedded in this package;
     - a folder with ``train*.parquet`` and ``test*.parquet``, at its top or under ``data/``, as on the hub;
     - a folder of images, ``train/<class>/*`` and ``test/<class>/*``;
     - the name of a data set on the Hugging Face hub, ``owner/name``.
 
-    The classes are those that the data set names; where it holds bare numbers, 0 to the largest label of its
-    train side. Decoded images are kept in the folder ``EQPROP_CACHE`` (``~/.cache/eqprop`` when it is not
-    set). Raises InputError when the source is missing, damaged, or not labelled images of one size and mode.
+    The classes are those that the data set names; if its labels are plain numbers, 0 to the largest label of the
+    training split. Decoded images are stored in the folder ``EQPROP_CACHE`` (default: ``~/.cache/eqprop``). Raises
+    InputError if the source is missing, damaged, or does not have labelled images of one size and mode.
     """
     if split not in SPLITS:
         raise InputError(f"There is no split {split!r}: choose 'train' or 'test'.")
@@ -140,7 +140,7 @@ OpenSplit = Callable[[Split], "Dataset | IterableDataset"]
 
 
 def _find_folder(folder: Path) -> tuple[OpenSplit, list[Path]]:
-    """What opens the data set in ``folder``, and its files. Raises InputError when there is none."""
+    """The function that opens the data set in ``folder``, and its files. Raises InputError if there is none."""
     if folder.is_file():
         raise InputError(
             f"{folder} is one file: pass the folder that holds the train and the test files, {folder.parent}."
@@ -155,7 +155,7 @@ def _find_folder(folder: Path) -> tuple[OpenSplit, list[Path]]:
         files = {side: sorted(filter(Path.is_file, folder.glob(layout.format(side)))) for side in SPLITS}
         patterns = {side: f"{glob.escape(str(folder))}/{layout.format(side)}" for side in SPLITS if files[side]}
         if patterns:
-            # All files stand for either side: the classes of one may come from the other.
+            # All files identify either split: the classes of one may depend on the other.
             return functools.partial(_open_folder, builder, patterns), [*files["train"], *files["test"]]
     raise InputError(
         f"{folder} holds no data set: it needs train*.parquet and test*.parquet (there or under data/), or "
@@ -169,9 +169,9 @@ def _open_folder(builder: str, patterns: Mapping[Split, str], split: Split) -> I
     if split not in patterns:
         raise InputError(f"there are no files: add {split}*.parquet or {split}/<class>/ with images.")
     options: dict[str, Any] = {"data_files": {split: patterns[split]}}
-    if builder == "imagefolder":  # the classes are the names of the folders in either side
+    if builder == "imagefolder":  # the classes are the names of the folders of both splits
         options = {"data_files": patterns, "drop_labels": False, "drop_metadata": True}
-    # Streaming leaves no copy in the cache of ``datasets``: what is worth keeping are the decoded pixels.
+    # Streaming leaves no copy in the cache of ``datasets``: this module stores the decoded pixels.
     with tempfile.TemporaryDirectory() as scratch:
         return datasets.load_dataset(builder, split=split, streaming=True, cache_dir=scratch, **options)
 
@@ -184,10 +184,10 @@ def _load_hub(name: str, split: Split) -> Images:
     offline = unreachable is not None
     try:
         with _quiet(offline):
-            # The Arrow files of the downloaded copy stand for it: their path holds the revision.
+            # The Arrow files of the downloaded copy identify it: their path contains the revision.
             files = [Path(entry["filename"]) for entry in open_split(split).cache_files]
-    except Exception as error:  # the hub's client, its transport and ``datasets`` each raise their own
-        # An OSError offline only says that there is no copy; the first answer says why one was needed.
+    except Exception as error:  # the hub's client, its transport and ``datasets`` have different exceptions
+        # An OSError offline only means that there is no copy; the first error explains why one was needed.
         cause = unreachable if unreachable and isinstance(error, OSError) else error
         raise InputError(
             f"There is no folder {name}, and the Hugging Face hub did not give the {split} images of a "
@@ -198,22 +198,22 @@ def _load_hub(name: str, split: Split) -> Images:
 
 
 def _ask_hub(name: str) -> Exception | None:
-    """Why the hub does not have ``name``, asking once.
+    """The error of the hub for ``name``, or ``None`` if it has it; one request.
 
-    ``datasets`` would retry for 23 s before it turned to the copy that it may have on this machine.
+    ``datasets`` would retry for 23 s before it used a copy on this machine.
     """
     import huggingface_hub
 
     try:
         huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
-    except Exception as error:  # of the transport, a library that differs between versions
+    except Exception as error:  # the transport is another library in each version
         return error
     return None
 
 
 @contextlib.contextmanager
 def _quiet(offline: bool) -> Iterator[None]:
-    """Keep ``datasets`` from printing and, if ``offline``, from the network (it counts even local loads)."""
+    """Prevents ``datasets`` from printing and, if ``offline``, from using the network (it reports even local loads)."""
     import datasets
     import huggingface_hub.utils as hub
 
@@ -255,7 +255,7 @@ def _decode(open_split: OpenSplit, split: Split) -> Images:
     dataset = open_split(split)
     image = _column(dataset.features, IMAGE_NAMES, datasets.Image)
     label = _column(dataset.features, LABEL_NAMES, datasets.ClassLabel)
-    # Still encoded, so that a damaged image can be named by its row.
+    # Still encoded, so that the error for a damaged image can name its row.
     rows = dataset.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
     decoder = datasets.Image()
     pictures: list[np.ndarray] = []
@@ -283,7 +283,7 @@ def _train_labels(open_split: OpenSplit, label: str) -> list[int]:
 
 
 def _column(features: Mapping[str, Any], names: Sequence[str], kind: type) -> str:
-    """The column of the type ``kind``; where there are several or none, the first of the usual ``names``."""
+    """The column of the type ``kind``; if there are several or none, the first of the usual ``names``."""
     typed = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(typed) == 1:
         return typed[0]
@@ -298,8 +298,8 @@ def _pixels(decoder: Any, encoded: Any, row: int) -> np.ndarray:
     place = encoded.get("path") if isinstance(encoded, dict) else None
     place = f" ({place})" if place else ""
     broken = f"the image of row {row}{place} cannot be decoded ({{}}): replace it or leave it out."
-    with explained(broken, Exception):  # a damaged file makes Pillow raise almost anything
-        # Read here, since Pillow leaves a file open when it cannot decode it.
+    with explained(broken, Exception):  # Pillow raises many kinds of exceptions for damaged files
+        # Read here, as Pillow leaves a file open if it cannot decode it.
         content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
         picture: Picture = decoder.decode_example({"path": None, "bytes": content})
     if picture.mode.startswith(("I", "F")):
@@ -321,20 +321,20 @@ def _whole_numbers(labels: Sequence[Any], first_row: int) -> list[int]:
     return list(labels)
 
 
-# What was decoded before
+# The cache of decoded images
 
 
 def _cached(files: Sequence[Path], split: Split, read: Callable[[], Images]) -> Images:
-    """What ``read`` gives, or gave before for these files as they are now."""
+    """The result of ``read``, or its cached result for the same, unchanged files."""
     stats = [(str(file), file.stat()) for file in files]
     identity = [CACHE_FORMAT, split, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     folder = Path(os.environ.get("EQPROP_CACHE") or Path.home() / ".cache" / "eqprop")
-    with contextlib.suppress(InputError):  # there is none, or it is damaged
+    with contextlib.suppress(InputError):  # there is no cached result, or it is damaged
         tensors, state = checkpoint.load(folder, name)
         return Images(tensors["pixels"], tensors["labels"], state["classes"])
     images = read()
-    with contextlib.suppress(InputError):  # a cache that cannot be written only costs time
+    with contextlib.suppress(InputError):  # without a cache the next run is only slower
         tensors = {"pixels": images.pixels, "labels": images.labels}
         checkpoint.save(folder, name, tensors, {"classes": images.classes})
     return images
@@ -363,10 +363,9 @@ class Flip:
 
 @dataclass(frozen=True)
 class Crop:
-    """Shifts each image by up to ``padding`` pixels; what comes into view repeats the edge.
+    """A random window, of the image's size, of the image padded by ``padding`` pixels that repeat its edge.
 
-    That is a random window, of the image's size, of the image padded with its edge. Raises InputError when
-    ``padding`` is negative.
+    Raises InputError if ``padding`` is negative.
     """
 
     padding: int = 4
@@ -424,19 +423,19 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Batches:
-    """Images in batches; what each batch holds depends on the seed, the epoch and its index alone.
+    """Images in batches; each batch depends only on the seed, the epoch and its index.
 
-    So a run that starts again in the middle of an epoch sees the same bits, with no generator to save.
-    Raises InputError for numbers that give no batch.
+    So a run that continues in the middle of an epoch gets the same bits, and no generator must be saved. Raises
+    InputError if there is no batch.
 
     Attributes:
-        images: what to hand out, on whatever device they are.
+        images: the images, on any device.
         batch_size: of all processes together.
-        normalise: makes floats of the pixels.
-        augment: applied in turn to the normalised images.
+        normalise: converts the pixels to floats.
+        augment: applied one after another to the normalised images.
         seed: of the order and of the augmentation.
-        shuffle: a new order each epoch; otherwise always that of ``images``.
-        keep_last: hand out the rest of an epoch too when it is smaller than a batch.
+        shuffle: whether each epoch has a new order; else always that of ``images``.
+        keep_last: whether an epoch includes a last, smaller batch.
     """
 
     images: Images
@@ -465,16 +464,16 @@ class Batches:
         return self.steps()
 
     def steps(self, world: int = 1) -> int:
-        """The batches of an epoch in ``world`` processes; a rest that they cannot share is dropped."""
+        """The batches of an epoch in ``world`` processes; a last batch that they cannot share equally is left out."""
         whole, rest = divmod(len(self.images), self.batch_size)
         return whole + (self.keep_last and rest > 0 and rest % world == 0)
 
     def epoch(self, number: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch ``number`` from index ``start`` on: images and labels on the images' device.
 
-        Images are float32 (batch, channels, height, width), labels int64 (batch,). With ``world`` processes
-        each gets an equal, contiguous share of every batch: side by side the shares are the batch of a single
-        process. Raises InputError for a start, rank or world that does not fit.
+        Images are float32 (batch, channels, height, width), labels int64 (batch,). With ``world`` processes each gets
+        an equal, contiguous share of every batch: joined, the shares are the batch of a single process. Raises
+        InputError for a start, rank or world that does not fit.
         """
         if world < 1 or self.batch_size % world:
             raise InputError(f"batch size {self.batch_size} cannot be shared by {world} processes: make it a multiple.")
@@ -495,7 +494,7 @@ class Batches:
         for index in indices:
             rows = order[index * self.batch_size : (index + 1) * self.batch_size]
             share = slice(rank * len(rows) // world, (rank + 1) * len(rows) // world)
-            # Augmented whole and then shared out, so that the draws do not depend on the number of processes.
+            # Augmented before it is shared, so that the draws do not depend on the number of processes.
             x = self.normalise(self.images.pixels[rows])
             generator = generator_for("augment", self.seed, number, index)
             for change in self.augment:
@@ -504,6 +503,6 @@ class Batches:
 
 
 def generator_for(*key: str | int) -> torch.Generator:
-    """A generator on the CPU, whatever the device, so that all devices see the same draws."""
+    """A generator on the CPU for any device, so that all devices get the same draws."""
     digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))

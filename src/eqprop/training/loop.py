@@ -1,4 +1,4 @@
-"""Training: epochs of steps, watched, recorded, and resumed to the same bits."""
+"""Training: epochs of steps, with checks, reports, and checkpoints that resume to the same bits."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ Row = dict[str, float]
 
 @dataclass
 class Experiment:
-    """All that a training needs. A recipe returns one.
+    """Everything that a training needs; recipes return it.
 
     Attributes:
-        model: what learns.
+        model: the model to train.
         optimizer: over the model's parameters.
-        train, test: batches of images. ``test`` is looked at once, at the end, unless ``choose`` is "test".
-        validation: a part of the training set that chooses the best epoch; ``None`` when the test set does.
-        epochs: how often ``train`` is passed through.
+        train, test: batches of images. ``test`` is used once, at the end, unless it chooses the best epoch.
+        validation: a part of the training set that chooses the best epoch; ``None`` if the test set does.
+        epochs: the number of passes through ``train``.
         scheduler: stepped after each epoch, or after each batch if ``schedule_by_batch``.
-        constrain: called with the model's network after each step, to put parameters back where they may be.
+        constrain: called with the model's network after each step, to enforce constraints on parameters.
     """
 
     model: Equilibrium
@@ -58,10 +58,10 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise InputError(f"epochs {self.epochs}: a run has at least one.")
-        self.first()  # an image size that does not fit shows here
+        self.first()  # raises if the image size does not fit
 
     def first(self) -> Landscape:
-        """What the first batch settles in."""
+        """The landscape of the first batch."""
         return self.model.network.landscape(next(iter(self.train.epoch(0)))[0])
 
     @property
@@ -71,7 +71,7 @@ class Experiment:
 
 @dataclass
 class Progress:
-    """Where a run stands: all of it goes into a checkpoint."""
+    """The progress of a run; every checkpoint contains it."""
 
     epoch: int = 0
     index: int = 0
@@ -81,7 +81,7 @@ class Progress:
 
 
 class EpochMetrics:
-    """Sums and maxima over the steps of an epoch. They stay on the device: adding to them waits for nothing."""
+    """Sums and maxima over the steps of an epoch. They are on the device, so adding to them does not wait for it."""
 
     SUMS = (
         *("examples", "loss", "accuracy", "free_residual", "free_sweeps"),
@@ -91,10 +91,9 @@ class EpochMetrics:
     PEAKS = ("free_residual_worst", "nudged_residual_worst")
     MEANS = (
         ("examples", ("loss", "free_residual", "free_sweeps", "accuracy", "free_residual_worst")),
-        ("nudged", ("nudged_residual", "nudged_sweeps", "nudged_residual_worst")),
-        ("responses", ("response_norm", "unstable")),
+        ("nudged", ("nudged_residual", "nudged_sweeps", "nudged_residual_worst", "response_norm", "unstable")),
     )
-    """A count, and what is known of so many examples."""
+    """A count of examples, and the metrics that are means over it."""
 
     def __init__(self, device: torch.device):
         self.sums = torch.zeros(len(self.SUMS), dtype=torch.float64, device=device)
@@ -104,48 +103,39 @@ class EpochMetrics:
         free, nudged, scores = record.free, record.nudged, record.scores
         assert free is not None
         assert scores is not None
-        zero = loss.new_zeros(())
-        parts = [
-            loss.new_tensor(len(y)),
-            loss.detach() * len(y),
-            (scores.flatten(1).argmax(1) == y).sum(),
-            free.residual.sum(),
-            free.sweeps.sum(),
-            loss.new_tensor(len(nudged.residual)) if nudged else zero,
-            nudged.residual.sum() if nudged else zero,
-            nudged.sweeps.sum() if nudged else zero,
-            length({node: value.abs() for node, value in nudged.state.items()}).sum() if nudged else zero,
-            nudged.unstable.sum() if nudged else zero,
-        ]
-        self.sums += torch.stack([part.double() for part in parts])
-        worst = [free.residual.max().double(), nudged.residual.max().double() if nudged else zero.double()]
-        self.peaks = torch.maximum(self.peaks, torch.stack(worst))
+        correct = (scores.flatten(1).argmax(1) == y).sum()
+        sums = [loss.new_full((), len(y)), loss.detach() * len(y), correct, free.residual.sum(), free.sweeps.sum()]
+        peaks = [free.residual.max()]
+        if nudged is not None:
+            count = loss.new_full((), len(nudged.residual))
+            moved = length({node: value.abs() for node, value in nudged.state.items()})
+            sums += [count, nudged.residual.sum(), nudged.sweeps.sum(), moved.sum(), nudged.unstable.sum()]
+            peaks.append(nudged.residual.max())
+        self.sums[: len(sums)] += torch.stack([each.double() for each in sums])
+        self.peaks[: len(peaks)].clamp_(min=torch.stack([each.double() for each in peaks]))
 
     def means(self) -> Row:
-        sums = dict(zip(self.SUMS, self.sums.tolist(), strict=True))
-        worst = dict(zip(self.PEAKS, self.peaks.tolist(), strict=True))
-        examples, nudged = max(sums["examples"], 1), sums["nudged"]
-        row = {name: sums[name] / examples for name in ("loss", "free_residual", "free_sweeps")}
-        row |= {"accuracy": sums["correct"] / examples, "free_residual_worst": worst["free_residual_worst"]}
-        if nudged:
-            means = ("nudged_residual", "nudged_sweeps", "response_norm", "unstable")
-            row |= {name: sums[name] / nudged for name in means}
-            row["nudged_residual_worst"] = worst["nudged_residual_worst"]
+        names = (*self.SUMS, *self.PEAKS)
+        found = dict(zip(names, [*self.sums.tolist(), *self.peaks.tolist()], strict=True))
+        row = {}
+        for count, known in self.MEANS:
+            for name in known if found[count] else ():
+                row[name] = found[name] if name in self.PEAKS else found[name] / found[count]
         return row
 
 
 @dataclass
 class Trainer:
-    """Trains a run in a folder of its own.
+    """Trains a run in its own folder.
 
     Attributes:
-        run: what to train.
-        folder: where checkpoints and reports go.
+        run: the experiment.
+        folder: of checkpoints and reports.
         fabric: device and processes.
-        report: what an epoch leaves behind, on files and on the terminal.
+        report: writes each epoch's metrics to files and to the terminal.
         checkpoint_seconds: how often to save within an epoch.
-        residual_limit: the residual, the mean over an epoch of the change in the last free sweep, above which the
-            network counts as not settling and the run stops.
+        residual_limit: the run stops as not settling if the mean residual (the change in the last free sweep) of an
+            epoch is above this.
     """
 
     run: Experiment
@@ -167,10 +157,10 @@ class Trainer:
     # -- the loop --
 
     def fit(self) -> bool:
-        """Trains to the last epoch. False when it was interrupted: all is saved, and ``resume`` goes on.
+        """Trains to the last epoch. False if it was interrupted: all is saved, and ``resume`` continues.
 
         Raises:
-            NotSettledError: a value is not finite, or the network does not come to rest.
+            NotSettledError: a value is not finite, or the network does not settle.
         """
         progress = self.progress
         with interruptible() as interrupted:
@@ -214,9 +204,9 @@ class Trainer:
         self.totals.add(loss, y, record)
 
     def _check_finite(self, loss: Tensor, record: Record) -> None:
-        """Before the optimiser touches a weight, so that the last checkpoint stays good.
+        """Checks the step before the optimiser changes a weight, so that the last checkpoint stays valid.
 
-        The one place where this loop waits for the device in each step; a solver that stops at rest waits on its own.
+        Only here does this loop wait for the device in each step; a solver that stops at rest also waits.
         """
         residuals = [s.residual.max() for s in (record.free, record.nudged) if s is not None]
         gradients = {name: p.grad for name, p in self.run.model.named_parameters() if p.grad is not None}
@@ -231,7 +221,7 @@ class Trainer:
             f"the loss is {float(loss.detach()):g} and node {settled.worst_node()!r} "
             f"changed by {float(settled.residual.max()):g} in its last sweep; gradients that are not finite: "
             f"{', '.join(wild) or 'none'}. Lower the "
-            f"learning rates or beta, or clip the gradient; the last good weights are in {self.folder}."
+            f"learning rates or beta, or clip the gradient; the last valid weights are in {self.folder}."
         )
 
     def _close_epoch(self) -> None:
@@ -251,7 +241,7 @@ class Trainer:
         progress.history.append(row)
         progress.epoch, progress.index, progress.seconds = progress.epoch + 1, 0, 0.0
         self.totals = EpochMetrics(self.fabric.device)
-        if held["accuracy"] >= progress.best:  # of equals the later: its learning rate is the smaller
+        if held["accuracy"] >= progress.best:  # of equals the later one, which has the smaller learning rate
             progress.best = held["accuracy"]
             self.save("best")
         self.save("last")
@@ -267,10 +257,10 @@ class Trainer:
             f"epoch {self.progress.epoch + 1}: the network does not settle. The residual, the change in the last "
             f"free sweep, is {train['free_residual']:.2g} (mean over examples; the limit is "
             f"{self.residual_limit:g}), most of all in node {settled.worst_node()!r}. Take more free sweeps, the "
-            "alternating order, an activation of slope 1/2 or smaller learning rates; or raise --residual_limit."
+            "alternating order, units of slope 1/2 or smaller learning rates; or raise --residual_limit."
         )
 
-    # -- what is kept --
+    # -- checkpoints --
 
     def save(self, name: str) -> None:
         if not self.fabric.is_global_zero:
@@ -290,7 +280,7 @@ class Trainer:
         checkpoint.save(self.folder, name, tensors, state)
 
     def restore(self) -> None:
-        """Goes on from the folder's last checkpoint, to the same bits as if never stopped."""
+        """Continues from the folder's last checkpoint, with the same bits as without an interruption."""
         tensors, state = checkpoint.load(self.folder, "last")
         run = self.run
         load_weights(run.model, tensors)
@@ -331,7 +321,7 @@ def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:
 
 
 def alignment_angles(model: Equilibrium) -> Row:
-    """Degrees between feedforward and feedback weights, for each synapse that has both; about 90 at first."""
+    """The angle in degrees between feedforward and feedback weights, for each synapse that has both."""
     row = {}
     for name, coupling in model.network.terms.items():
         for _, up, down in coupling.pairs() if isinstance(coupling, SeparateFeedback) else ():
@@ -342,7 +332,7 @@ def alignment_angles(model: Equilibrium) -> Row:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is noticed after the step it falls into; a second one stops at once."""
+    """Ctrl-C takes effect after the present step; a second one at once."""
     asked = False
 
     def notice(number: int, frame: FrameType | None) -> Any:
@@ -353,7 +343,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     try:
         before = signal.signal(signal.SIGINT, notice)
-    except ValueError:  # not the main thread: signals are somebody else's
+    except ValueError:  # not the main thread, which alone receives signals
         yield lambda: False
         return
     try:

@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors no longer use."""
+"""How the C library treats memory that tensors have freed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep what tensors free for the next ones; elsewhere nothing happens.
+    """Makes glibc keep the memory that tensors free; has no effect with other C libraries.
 
-    By itself it hands large blocks back to the system and takes new ones, page by page, many times in each step.
-    The process keeps its peak memory until it ends.
+    By default glibc returns large blocks to the system and requests new ones, page by page, many times in each step.
+    With this the process keeps its peak memory until it ends.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(MMAP_THRESHOLD, 32 * 2**20)  # the most that it takes
+        libc.mallopt(MMAP_THRESHOLD, 32 * 2**20)  # the largest value that it accepts
         libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)

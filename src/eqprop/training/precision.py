@@ -1,4 +1,4 @@
-"""The precision of messages, and what a machine is good at."""
+"""The precision of messages, and which precision is faster on a machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lightning_fabric.plugins.precision import Precision
 
 
 class MessagePrecision(Precision):
-    """bfloat16 in messages, by autocast, and nowhere else, where ``sixteen_bits`` is set; else nothing changes.
+    """bfloat16 in messages only, by autocast, if ``sixteen_bits`` is set.
 
-    Fabric's own would also cast what a step is given; states, sums and weights of examples have the data's precision.
+    Fabric's own precision would also cast the data; states, sums and weights of examples have the data's precision.
     """
 
     def __init__(self, device: str):
@@ -23,7 +23,7 @@ class MessagePrecision(Precision):
 
 
 def chosen_device(device: str) -> str:
-    """``auto`` is a GPU where PyTorch has one of CUDA's."""
+    """The device for ``--device``; ``auto`` is cuda if PyTorch finds one."""
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,8 +32,8 @@ def chosen_device(device: str) -> str:
 def faster_in_16_bits(device: str) -> bool:
     """Whether bfloat16 messages are at least a fifth faster here: a convolution is timed both ways.
 
-    ``device``: cpu or cuda. A machine without units for it emulates bfloat16, slowly.
-    Draws no random number: what is measured must not change what is trained.
+    ``device``: cpu or cuda. A machine without bfloat16 instructions emulates it, slowly. The measurement draws no
+    random number, so it does not change a training.
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -43,7 +43,7 @@ def faster_in_16_bits(device: str) -> bool:
 
 @torch.no_grad()
 def seconds(x: torch.Tensor, dtype: torch.dtype) -> float:
-    """The shortest of several convolutions of ``x``, (batch, channels, height, width)."""
+    """The shortest time of several convolutions of ``x``, (batch, channels, height, width)."""
     x, weight = x.to(dtype, memory_format=torch.channels_last), torch.ones(128, x.shape[1], 3, 3, dtype=dtype)
     times = []
     for _ in range(6):

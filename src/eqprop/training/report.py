@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics as CSV and TensorBoard, curves as PNG."""
+"""Reports of a run: metrics as CSV and TensorBoard, curves as PNG."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ History = Sequence[dict[str, float]]
 
 
 class Report:
-    """Told about each step, and about each epoch with all rows so far."""
+    """Receives each step, and each epoch with all rows so far."""
 
     def step(self, epoch: int, done: int, steps: int) -> None:
-        """``done`` of ``steps`` batches of the epoch (counted from 0) are behind us."""
+        """``done`` of ``steps`` batches of the epoch (counted from 0) are finished."""
 
     def epoch(self, history: History, epochs: int) -> None:
-        """The last of ``epochs`` rows, so far, is that of the epoch that has ended."""
+        """An epoch of ``epochs`` has ended; its row is the last of ``history``."""
 
 
 class Files(Report):
@@ -45,7 +45,7 @@ def write_csv(path: Path, history: History) -> None:
 
 
 def write_tensorboard(folder: Path, history: History) -> None:
-    from torch.utils.tensorboard import SummaryWriter  # imports for seconds: only where a run is written
+    from torch.utils.tensorboard import SummaryWriter  # this import takes seconds
 
     last = history[-1]
     step = int(last["epoch"])
@@ -87,11 +87,11 @@ def write_figure(
     legend: str = "best",
     size: tuple[float, float] = (4.8, 4.0),
 ) -> None:
-    """A figure as PNG, in one step: a reader sees the old picture or the new one, whole.
+    """Writes a figure as PNG, replacing the file in one step.
 
-    Each of the ``panels``, by title, is what ``draw(axes, panel)`` draws; ``x`` and ``y`` are the names of the axes,
-    ``size`` is a panel's. ``whole``: x counts something. ``share``: one y axis for all panels, its lower and upper
-    limit times ``room``, so that a legend fits in.
+    ``panels``: title -> panel, which ``draw(axes, panel)`` draws. ``x`` and ``y`` are the names of the axes, ``size``
+    that of a panel. ``whole``: x has whole numbers. ``share``: all panels have one y axis, whose lower and upper limits
+    are multiplied by ``room`` to fit a legend.
     """
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 

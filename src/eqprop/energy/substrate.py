@@ -1,0 +1,76 @@
+"""Substrates: models of the machine that carries out the ideal mathematics.
+
+A substrate has few gates: weights as they are read, units as they were built, the nudge as it arrives, the place where
+a clamp holds, the state as it is measured. Every estimator of finite nudges passes through them; ``InfinitesimalNudge``
+and the reference gradients pass the first two, and give the exact gradient of the network as it stands there. The ideal
+substrate, the default, returns what it is given. Writing is no gate: the optimiser is the device. A loss's own
+parameters are read exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import Tensor
+
+from eqprop.energy.nodes import Node, State
+from eqprop.energy.substitution import swap
+from eqprop.energy.terms import Term
+
+if TYPE_CHECKING:
+    from eqprop.energy.couplings import Coupling
+
+C = TypeVar("C", bound="Coupling")
+
+
+class Substrate:
+    """The ideal substrate, and the base of all others: a subclass overrides the methods in which it differs.
+
+    ``reading`` is the index of a physical reading: 0 for the free phase, 1, 2, ... for nudged phases, -1 for a
+    prediction.
+    """
+
+    per_phase: bool = False
+    """Whether weights are read anew for each phase: phases then settle in turn, as states, and not stacked."""
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        """The coupling with its weights as they are read; see ``read_weights``."""
+        return coupling
+
+    def unit(self, name: str, node: Node) -> Node:
+        """The node with its unit as it is built."""
+        return node
+
+    def injected(self, nudge: Term) -> Term:
+        """The nudge as it arrives at its nodes."""
+        return nudge
+
+    def aimed(self, node: str, gap: Tensor) -> Tensor:
+        """The displacement by which a clamp moves ``node`` if ``gap``, (batch, *node shape), is required."""
+        return gap
+
+    def measured(self, state: State, reading: int) -> State:
+        """The state as it is measured, for rules and predictions."""
+        return state
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    @property
+    def is_ideal(self) -> bool:
+        """Whether this is the ideal substrate."""
+        return type(self) is Substrate
+
+
+IDEAL = Substrate()
+
+
+def read_weights(coupling: C, read: Callable[[str, Tensor], Tensor]) -> C:
+    """A copy of ``coupling`` with ``read(name, parameter)`` as the value of every parameter.
+
+    The dynamics uses the value that is read; the gradient is that of an exact reading (straight through): the local
+    rule of a device, which multiplies measured activities.
+    """
+    seen = {id(w): w + (read(name, w) - w).detach() for name, w in coupling.named_parameters()}
+    return swap(coupling, seen)
