@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--paper_sweeps", type=int, default=5)
     made.add_argument("--paper_check", type=int, default=0)
     made.add_argument("--quick", action="store_true", help="leave out finite nudges, which take most of the time")
-    made.add_argument("--tolerances", type=float, nargs="+", default=[0.04])
+    made.add_argument("--tolerances", type=float, nargs="+", default=[0.2])
     made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; default: noise")
     made.add_argument("--weights", default="", help="a checkpoint's safetensors file; default: initial weights")
     return made
