@@ -225,3 +225,16 @@ def test_stencils_differentiate_polynomials_of_their_order_exactly(beta, coeffic
 def test_nudges_that_cannot_be(make, beta):
     with pytest.raises(ep.InputError, match=r"does not nudge|beta must be finite"):
         make(beta)
+
+
+@pytest.mark.parametrize("size", [1.5, 5.0])
+def test_an_adjoint_that_overflows_is_no_gradient(size):
+    """Infinite changes are not small beside infinite values."""
+    torch.manual_seed(0)
+    network = ep.chain((3,), [ep.DenseLayer(4, ep.identity) for _ in range(3)], ep.SquaredError)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(size)
+    model = ep.Equilibrium(network, ep.ImplicitDifferentiation(ep.FixedSweeps(2)), on_unsettled="ignore")
+    with pytest.raises(ep.NotSettledError, match="overflowed"):
+        model.loss(torch.randn(2, 3), torch.randn(2, 4)).backward()

@@ -183,9 +183,8 @@ class Call:
         for each in tensors_in(target):
             if each.is_complex() or (each.is_floating_point() and each.dtype != like.dtype):
                 raise InputError(f"The target is {each.dtype}, the network's states are {like.dtype}: convert it.")
-        for what, each in (("target", each) for each in tensors_in(target)):
             if each.device != like.device:
-                raise InputError(f"The {what} is on {each.device}, the network on {like.device}: move it there.")
+                raise InputError(f"The target is on {each.device}, the network on {like.device}: move it there.")
         weight = weight.to(like)
         learn, held = (
             self.learn,

@@ -130,8 +130,8 @@ class ImplicitDifferentiation(Estimator):
             for step in range(1, self.steps + 1):
                 pulled = torch.autograd.grad(outputs, points, adjoint, retain_graph=True, allow_unused=True)
                 new = [c if a is None else c + a for c, a in zip(source, pulled, strict=True)]
-                change = largest([(n - a)[finite] for n, a in zip(new, adjoint, strict=True)])
-                size = largest([n[finite] for n in new])
+                change = max_abs([(n - a)[finite] for n, a in zip(new, adjoint, strict=True)])
+                size = max_abs([n[finite] for n in new])
                 adjoint = new
                 if step >= least and change <= self.tolerance * size < math.inf:
                     break
@@ -150,6 +150,6 @@ class ImplicitDifferentiation(Estimator):
             return GradientEstimate(differentiate(cost.mean(through + loss), parameters))
 
 
-def largest(values: Sequence[Tensor]) -> float:
+def max_abs(values: Sequence[Tensor]) -> float:
     """The largest absolute value in any of the tensors; 0 if they hold none."""
     return max((float(each.abs().max()) for each in values if each.numel()), default=0.0)
