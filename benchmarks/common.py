@@ -21,7 +21,7 @@ import eqprop as ep
 from eqprop.diagnostics import exact_gradients
 from eqprop.recipes.cifar10 import NORMALISE
 from eqprop.recipes.setting import innermost
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 from eqprop.training.loop import load_weights
 
 Row = dict[str, Any]
@@ -39,8 +39,8 @@ def paper_network(width: float = 1.0, layers: int = 4) -> ep.Network:
 def images(data: str, count: int) -> tuple[Tensor, Tensor]:
     """Test images of CIFAR-10 in ``data``, (count, 3, 32, 32) and (count,); noise and arbitrary labels without it."""
     if data:
-        taken = load_images(data, "test").take(count)
-        return NORMALISE(taken.pixels), taken.labels
+        test = load_images(data).test
+        return NORMALISE(test.pixels[:count]), test.labels[:count]
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(count) % 10
 
 

@@ -21,7 +21,7 @@ from common import Row, load, machine, show, write
 import eqprop as ep
 from eqprop.diagnostics import compare, implicit
 from eqprop.recipes import mnist
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 
 FAR = ep.FromFeedforward(ep.UntilConverged(1e-10, 2000))
 NUDGED = ep.UntilConverged(1e-12, 2000)
@@ -79,8 +79,9 @@ def sides() -> Iterator[Side]:
 
 
 def tables(options: argparse.Namespace) -> dict[str, Any]:
-    images = load_images(options.data or "digits", "test").take(options.images)
-    x, y = images.pixels.double() / images.pixels.max(), images.labels
+    images = load_images(options.data or "digits").test
+    pixels, y = images.pixels[: options.images], images.labels[: options.images]
+    x = pixels.double() / pixels.max()
     channels, height, width = x.shape[1:]
     references: dict[str, Any] = {"exact": implicit, "backpropagation": ep.Backpropagation()}
     found: dict[str, list[list[tuple[float, float]]]] = {}

@@ -4,12 +4,13 @@ import torch
 from torch import nn
 
 import eqprop as ep
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 
 
 def main() -> float:
     torch.manual_seed(0)
-    train, test = (load_images("digits", split) for split in ("train", "test"))
+    data = load_images("digits")
+    train, test = data.train, data.test
     inside = ep.chain((16, 8, 8), [ep.ConvLayer(32), ep.DenseLayer(64)])  # no loss of its own
     settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedSweeps(10), nudged=ep.FixedSweeps(5))
     model = nn.Sequential(

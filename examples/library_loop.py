@@ -5,12 +5,13 @@ from functools import partial
 import torch
 
 import eqprop as ep
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 
 
 def main() -> float:
     torch.manual_seed(0)
-    train, test = (load_images("digits", split) for split in ("train", "test"))
+    data = load_images("digits")
+    train, test = data.train, data.test
     layers = [ep.ConvLayer(32, pool=None), ep.ConvLayer(64)]
     network = ep.chain((1, 8, 8), layers, partial(ep.ReadoutCrossEntropy, classes=10))
     settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedSweeps(10), nudged=ep.FixedSweeps(5))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import eqprop as ep
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 
 
 class LateralInhibition(ep.Coupling):
@@ -22,7 +22,8 @@ class LateralInhibition(ep.Coupling):
 
 def main() -> float:
     torch.manual_seed(0)
-    train, test = (load_images("digits", split) for split in ("train", "test"))
+    data = load_images("digits")
+    train, test = data.train, data.test
     nodes = {
         "image": ep.Node((64,)),
         "hidden": ep.Node((128,), ep.hard_sigmoid),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import eqprop as ep
 from eqprop import diagnostics
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class WeightPerturbation(ep.Estimator):
 
 def main() -> float:
     torch.manual_seed(0)
-    images = load_images("digits", "train").take(20)
-    x = torch.nn.functional.avg_pool2d(images.pixels / 255, 2).double()  # 4 x 4: few weights need few directions
+    images = load_images("digits").train
+    x = torch.nn.functional.avg_pool2d(images.pixels[:20] / 255, 2).double()  # 4 x 4: few weights need few directions
     network = ep.chain((1, 4, 4), [ep.DenseLayer(8, ep.tanh), ep.DenseLayer(10, ep.tanh)], ep.SquaredError).double()
     settle = ep.FixedSweeps(15)
     estimators = {
@@ -53,7 +53,7 @@ def main() -> float:
         "one-sided 0.1": ep.EquilibriumPropagation(ep.one_sided(0.1), settle, settle),
         "symmetric 0.1": ep.EquilibriumPropagation(ep.symmetric(0.1), settle, settle),
     }
-    found = diagnostics.compare(network, x, images.labels, estimators)
+    found = diagnostics.compare(network, x, images.labels[:20], estimators)
     Console().print(found.table("Gradients of 226 weights, compared with the exact one"))
     return found.of("my own, 1000 directions").cosine
 

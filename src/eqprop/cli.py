@@ -276,7 +276,7 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About) -> int
         trainer.restore()
     parameters = sum(p.numel() for p in run.model.parameters())
     terminal.say(
-        f"[bold]{about.recipe}[/]: {len(run.train.images):,} images, {parameters:,} parameters, "
+        f"[bold]{about.recipe}[/]: {len(run.train):,} images, {parameters:,} parameters, "
         f"{run.epochs} epochs on {fabric.device} ({session.precision}); the run is in {folder}"
     )
     with terminal.bar:

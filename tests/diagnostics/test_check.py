@@ -15,7 +15,7 @@ from eqprop.diagnostics.check import STENCILS, standard
 RECIPE = """
 import torch
 import eqprop as ep
-from eqprop.training.data import Batches, Crop, Images, Normalise
+from eqprop.tasks import Batches, Crop, Images, Normalise
 from eqprop.training.loop import Experiment
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import eqprop as ep
 from eqprop.recipes import RECIPES
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -20,7 +20,7 @@ LEAKY = ep.settling.Leaky(0.1)
 
 def images(source, count):
     """(count, pixels) in [0, 1], and labels."""
-    whole = load_images(source, "train")
+    whole = load_images(source).train
     chosen = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:count]
     return whole.pixels[chosen].flatten(1).to(torch.get_default_dtype()) / 255, whole.labels[chosen]
 

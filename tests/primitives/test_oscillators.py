@@ -13,7 +13,7 @@ from eqprop.cli import main
 
 TITLE = "A unit without a closed-form response"
 RECIPE = """
-from eqprop.training.data import Batches, Images, Normalise
+from eqprop.tasks import Batches, Images, Normalise
 from eqprop.training.loop import Experiment
 
 

@@ -15,8 +15,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from eqprop.errors import InputError
-from eqprop.training import data
-from eqprop.training.data import Batches, Crop, Flip, Images, Normalise, load_images
+from eqprop.tasks import Batches, Crop, Flip, Images, Normalise, load_images, sources as data
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 PLAIN = Normalise((0.0,), (1.0,))
@@ -77,7 +76,7 @@ def equal(one, other):
 
 def test_the_embedded_digits_are_those_of_scikit_learn():
     load_digits = pytest.importorskip("sklearn.datasets").load_digits
-    train, test = load_images("digits", "train"), load_images("digits", "test")
+    train, test = load_images("digits").train, load_images("digits", "test")
     assert (train.pixels.shape, test.pixels.shape) == ((1437, 1, 8, 8), (360, 1, 8, 8))
     assert train.classes == test.classes == 10
     ours = torch.cat([train.pixels, test.pixels]).flatten(1)
@@ -87,7 +86,7 @@ def test_the_embedded_digits_are_those_of_scikit_learn():
 
 
 def test_the_embedded_digits_are_not_cached(cache):
-    load_images("digits", "test")
+    load_images("digits").test
     assert not cache.exists()
 
 
@@ -95,7 +94,7 @@ def test_the_embedded_digits_are_not_cached(cache):
 def test_a_shared_data_set(folder, shape):
     if not (SHARED / folder).exists():
         pytest.skip(f"shared/data/{folder} is not beside this checkout")
-    images = load_images(SHARED / folder, "test")
+    images = load_images(SHARED / folder).test
     assert images.pixels.shape == (10000, *shape)
     assert images.classes == 10
     assert torch.bincount(images.labels).min() > 800
@@ -107,7 +106,7 @@ def test_a_parquet_folder(tmp_path, inner, mode):
     pictures = [picture(seed, mode=mode) for seed in range(3)]
     write_parquet(tmp_path / "odd [name] *" / inner / "train-00000-of-00002.parquet", pictures[:2], [0, 1])
     write_parquet(tmp_path / "odd [name] *" / inner / "train-00001-of-00002.parquet", pictures[2:], [1])
-    images = load_images(tmp_path / "odd [name] *", "train")
+    images = load_images(tmp_path / "odd [name] *").train
     expected = np.stack([np.asarray(p).reshape(4, 5, -1) for p in pictures]).transpose(0, 3, 1, 2)
     assert np.array_equal(images.pixels, expected)
     assert (images.labels.tolist(), images.classes) == ([0, 1, 1], 2)
@@ -120,7 +119,7 @@ def test_an_image_folder(tmp_path):
             (folder / split / name).mkdir(parents=True)
             picture(seed).save(folder / split / name / "0.png")
             (folder / split / name / "notes.txt").write_text("not an image")
-    train, test = load_images(folder, "train"), load_images(folder, "test")
+    train, test = load_images(folder).train, load_images(folder, "test")
     assert train.classes == test.classes == 3
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1], [0, 2])
     assert np.array_equal(train.pixels[0], np.asarray(picture(1)).transpose(2, 0, 1))
@@ -130,7 +129,7 @@ def test_columns_without_types_are_found_by_name(tmp_path):
     for split, labels in {"train": [0, 4], "test": [1, 0]}.items():
         rows = {"img": [png(picture(seed)) for seed in range(2)], "fine_label": labels, "row": [7, 8]}
         datasets.Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
-    images = load_images(tmp_path, "test")
+    images = load_images(tmp_path).test
     assert np.array_equal(images.pixels[1], np.asarray(picture(1)).transpose(2, 0, 1))
     assert images.labels.tolist() == [1, 0]
     assert images.classes == 5, "the largest label of the train side + 1"
@@ -141,7 +140,7 @@ def test_other_modes_are_converted(tmp_path, mode):
     original = picture(0, mode="RGBA" if mode == "RGBA" else "RGB").convert(mode)
     write_parquet(tmp_path / "train.parquet", [original], [0])
     expected = np.asarray(original.convert("L" if mode in ("1", "LA") else "RGB")).reshape(4, 5, -1)
-    assert np.array_equal(load_images(tmp_path, "train").pixels[0], expected.transpose(2, 0, 1))
+    assert np.array_equal(load_images(tmp_path).train.pixels[0], expected.transpose(2, 0, 1))
 
 
 def test_a_local_load_prints_nothing_and_leaves_the_settings(tmp_path, capfd, monkeypatch):
@@ -151,7 +150,7 @@ def test_a_local_load_prints_nothing_and_leaves_the_settings(tmp_path, capfd, mo
     write_parquet(tmp_path / "train.parquet", [picture(0)], [0])
     before, _ = settings_now(), capfd.readouterr()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("asked the network"))
-    load_images(tmp_path, "train")
+    load_images(tmp_path).train
     assert settings_now() == before
     assert not datasets.config.HF_HUB_OFFLINE
     assert capfd.readouterr() == ("", "")
@@ -189,7 +188,7 @@ def test_a_missing_folder_a_bare_name_a_file_and_an_empty_folder(tmp_path):
 def test_labels_out_of_range(tmp_path, labels, names, named):
     write_parquet(tmp_path / "train.parquet", [picture(seed) for seed in range(3)], labels, names)
     if not named:
-        assert load_images(tmp_path, "train").classes == 4
+        assert load_images(tmp_path).train.classes == 4
     else:
         assert all(part in said(tmp_path) for part in [*named, str(tmp_path)])
 
@@ -274,7 +273,7 @@ def test_a_hub_data_set_is_read_through_datasets(tmp_path, monkeypatch, cache):
     calls = []
     monkeypatch.setattr(data, "_ask_hub", lambda name: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: calls.append((name, split)) or local)
-    images = [load_images("owner/pets", "train") for _ in range(2)]
+    images = [load_images("owner/pets").train for _ in range(2)]
     assert all(np.array_equal(i.pixels[0], np.asarray(picture(0)).transpose(2, 0, 1)) for i in images)
     assert calls == [("owner/pets", "train")] * 2
     assert len(list(cache.glob("*.json"))) == 1
@@ -289,37 +288,37 @@ def small(tmp_path):
 
 
 def test_a_second_load_decodes_nothing(small, monkeypatch):
-    first = load_images(small, "train")
+    first = load_images(small).train
     monkeypatch.setattr(data, "_decode", lambda *_: pytest.fail("decoded again"))
-    second = load_images(small, "train")
+    second = load_images(small).train
     assert equal([(first.pixels, first.labels)], [(second.pixels, second.labels)])
     assert first.classes == second.classes
 
 
 def test_changed_files_are_decoded_again(small):
-    load_images(small, "train")
+    load_images(small).train
     write_parquet(small / "train.parquet", [picture(9)], [1])
-    images = load_images(small, "train")
+    images = load_images(small).train
     assert np.array_equal(images.pixels[0], np.asarray(picture(9)).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-7], lambda b: b"junk" * 99, lambda b: b[:-1] + b"\1"])
 def test_a_damaged_cache_is_rewritten(small, cache, damage, monkeypatch):
-    first = load_images(small, "train")
+    first = load_images(small).train
     (file,) = cache.glob("*.safetensors")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    again = load_images(small, "train")
+    again = load_images(small).train
     assert equal([(first.pixels, first.labels)], [(again.pixels, again.labels)])
     (rewritten,) = cache.glob("*.safetensors")
     monkeypatch.setattr(data, "_decode", lambda *_: pytest.fail("decoded again"))
-    assert len(load_images(small, "train")) == 4
+    assert len(load_images(small).train) == 4
     assert rewritten.stat().st_size == len(whole)
 
 
 def test_an_unwritable_cache_is_no_error(small, cache):
     cache.write_text("a file where the folder should be")
-    assert len(load_images(small, "train")) == 4
+    assert len(load_images(small).train) == 4
 
 
 # Parts

@@ -16,14 +16,14 @@ from lightning_fabric import Fabric
 import eqprop as ep
 from eqprop.cli import main
 from eqprop.recipes import RECIPES
+from eqprop.tasks import Batches, Images, Normalise
 from eqprop.training.checkpoint import load
-from eqprop.training.data import Batches, Images, Normalise
 from eqprop.training.loop import EpochMetrics, Experiment, evaluate
 
 RECIPE = """
 import torch
 import eqprop as ep
-from eqprop.training.data import Batches, Crop, Images, Normalise
+from eqprop.tasks import Batches, Crop, Images, Normalise
 from eqprop.training.loop import Experiment
 
 

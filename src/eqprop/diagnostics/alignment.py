@@ -10,7 +10,7 @@ from eqprop.energy.losses import ReadoutCrossEntropy
 from eqprop.learning import Equilibrium, EquilibriumPropagation, Rule, kolen_pollack, symmetric, vector_field
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.settling.solvers import FixedSweeps
-from eqprop.training.data import load_images
+from eqprop.tasks import load_images
 from eqprop.training.loop import alignment_angles
 
 Angles = dict[str, list[float]]
@@ -34,7 +34,7 @@ def angles(rule: Rule, epochs: int, seed: int) -> Angles:
 
     Torch's random generator is restored afterwards.
     """
-    train = load_images("digits", "train")
+    train = load_images("digits").train
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = [DenseLayer(128), DenseLayer(64)]

@@ -165,9 +165,10 @@ def check(
 
 def batch_of(run: Experiment, images: int) -> tuple[Tensor, Tensor]:
     """The first images of the first epoch, without augmentation."""
-    if not 1 <= images <= len(run.train.images):
-        raise InputError(f"images {images}: the training set has {len(run.train.images)}; ask for 1 or more of them.")
-    return next(iter(replace(run.train, augment=(), batch_size=images).epoch(0)))
+    if not 1 <= images <= len(run.train):
+        raise InputError(f"images {images}: the training set has {len(run.train)}; ask for 1 or more of them.")
+    x, y = run.train.sample(images)
+    return x, y
 
 
 def beta_of(own: Estimator) -> float:

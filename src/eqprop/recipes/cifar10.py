@@ -25,7 +25,7 @@ from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions
 from eqprop.settling import FixedSweeps, synchronous
-from eqprop.training.data import Crop, Flip, Normalise
+from eqprop.tasks import Crop, Flip, Normalise
 from eqprop.training.loop import Experiment
 
 AUGMENT = (Flip(0.5), Crop(4))

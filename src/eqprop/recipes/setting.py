@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from eqprop.energy.network import Network
 from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
 from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
+from eqprop.tasks import Augmentation, Batches, Images, Normalise, load_images
 from eqprop.training.constraints import Constrain
-from eqprop.training.data import Augmentation, Batches, Images, Normalise, load_images
 from eqprop.training.loop import Experiment
 
 Build = Callable[[tuple[int, int, int], int], Network]
@@ -64,17 +64,18 @@ class ImageRecipe(Options, ABC):
         """The network's optimiser, and a scheduler that steps ``periods`` times in the whole run."""
 
     def run(self, build: Build, estimator: Estimator, constrain: Constrain | None = None) -> Experiment:
-        images, test = load_images(self.data, "train"), load_images(self.data, "test")
+        data = load_images(self.data)
+        images, test = data.train, data.test
         validation: Batches | None = None
         if self.validation > 0 and not self.choose_by_test:
             held, images = images.split(self.validation, self.seed)
             validation = self._fixed(held)
         if self.train_images:
-            images = images.take(self.train_images)
+            images = images.take(self.train_images, self.seed)
         channels, height, width = images.pixels.shape[1:]
         network = innermost(build((channels, height, width), images.classes))
         train = Batches(images, self.batch_size, self.normalise, self.augment, self.seed, keep_last=self.keep_last)
-        periods = self.epochs * len(train) if self.schedule_by_batch else self.epochs
+        periods = self.epochs * train.steps if self.schedule_by_batch else self.epochs
         optimizer, scheduler = self.optimise(network, periods)
         return Experiment(
             model=Equilibrium(network, estimator, on_unsettled="ignore"),  # the report has residuals, the loop a limit
@@ -86,6 +87,7 @@ class ImageRecipe(Options, ABC):
             test=self._fixed(test),
             epochs=self.epochs,
             constrain=constrain,
+            manifest=data.manifest,
         )
 
     def _fixed(self, images: Images) -> Batches:

@@ -18,7 +18,7 @@ from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_group
 from eqprop.recipes.cifar10 import NORMALISE, ep
 from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions
 from eqprop.settling.solvers import FixedSweeps
-from eqprop.training.data import Crop, Flip, Normalise
+from eqprop.tasks import Crop, Flip, Normalise
 from eqprop.training.loop import Experiment
 
 

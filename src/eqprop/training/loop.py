@@ -22,9 +22,9 @@ from eqprop.energy import Landscape, SeparateFeedback
 from eqprop.energy.nodes import length
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
+from eqprop.tasks import Inputs, Manifest, Outputs, Task
 from eqprop.training import checkpoint
 from eqprop.training.constraints import Constrain
-from eqprop.training.data import Batches
 from eqprop.training.report import Report
 
 Row = dict[str, float]
@@ -42,18 +42,24 @@ class Experiment:
         validation: a part of the training set that chooses the best epoch; ``None`` if the test set does.
         epochs: the number of passes through ``train``.
         scheduler: stepped after each epoch, or after each batch if ``schedule_by_batch``.
+        manifest: of the data set; ``None``: what ``train`` and ``test`` tell of themselves.
+        inputs, outputs: how a trained model reads files, and what its scores mean; ``None``: arrays, and what the
+            targets tell.
         constrain: called with the model's network after each step, to enforce constraints on parameters.
     """
 
     model: Equilibrium
     optimizer: Optimizer
-    train: Batches
-    test: Batches
+    train: Task
+    test: Task
     epochs: int
-    validation: Batches | None = None
+    validation: Task | None = None
     scheduler: LRScheduler | None = None
     schedule_by_batch: bool = False
     constrain: Constrain | None = None
+    manifest: Manifest | None = None
+    inputs: Inputs | None = None
+    outputs: Outputs | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -62,7 +68,7 @@ class Experiment:
 
     def first(self) -> Landscape:
         """The landscape of the first batch."""
-        return self.model.network.landscape(next(iter(self.train.epoch(0)))[0])
+        return self.model.network.landscape(self.train.sample(self.train.size(0))[0])
 
     @property
     def chosen_by(self) -> Literal["validation", "test"]:
@@ -173,7 +179,7 @@ class Trainer:
 
     def _epoch(self, interrupted: Callable[[], bool]) -> bool:
         progress, fabric = self.progress, self.fabric
-        steps = self.train.steps(fabric.world_size)
+        steps = self.train.steps
         self.model.train()
         saved = clock = time.monotonic()
         batches = self.train.epoch(progress.epoch, progress.index, fabric.global_rank, fabric.world_size)
@@ -296,14 +302,14 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(model: Equilibrium, batches: Batches, fabric: Fabric) -> Row:
+def evaluate(model: Equilibrium, batches: Task, fabric: Fabric) -> Row:
     """Loss, accuracy, residual and sweeps over ``batches``, at the free equilibrium, without dropout.
 
     Model and batches are on the fabric's device; messages have its precision.
     """
     training = model.training
     model.eval()
-    totals = EpochMetrics(batches.images.pixels.device)
+    totals = EpochMetrics(fabric.device)
     for x, y in batches.epoch(0):
         record = Record()
         with fabric.autocast():

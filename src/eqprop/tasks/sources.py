@@ -12,20 +12,19 @@ import glob
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from eqprop.errors import InputError
+from eqprop.tasks.images import Images, ImageSets
+from eqprop.tasks.manifest import Manifest
 from eqprop.training import checkpoint
 from eqprop.training.checkpoint import explained, first_line
 
@@ -45,71 +44,20 @@ LAYOUTS = (("parquet", "{}*.parquet"), ("parquet", "data/{}*.parquet"), ("imagef
 """A builder of ``datasets``, and the paths of a split's files."""
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
-    """A set of labelled images. Raises InputError for shapes, types or labels that do not fit together.
-
-    Attributes:
-        pixels: (count, channels, height, width), uint8.
-        labels: (count,), int64, each in ``0..classes - 1``.
-        classes: the number of classes; some may not occur here.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    classes: int
-
-    def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or not self.pixels.numel():
-            raise InputError(
-                f"Pixels of shape {tuple(self.pixels.shape)} and type {self.pixels.dtype} are no images: "
-                "give uint8 of (count, channels, height, width), none of them 0."
-            )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
-            raise InputError(
-                f"Labels of shape {tuple(self.labels.shape)} and type {self.labels.dtype} do not fit "
-                f"{len(self.pixels)} images: give one int64 an image."
-            )
-        outside = ((self.labels < 0) | (self.labels >= self.classes)).nonzero()
-        if len(outside):
-            row = int(outside[0])
-            raise InputError(
-                f"Label {int(self.labels[row])} of row {row} is not in 0..{self.classes - 1}: give every "
-                "image a class (some test sets on the hub come without labels, as -1)."
-            )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device | str) -> Images:
-        """The same images in the memory of ``device``."""
-        return Images(self.pixels.to(device), self.labels.to(device), self.classes)
-
-    def take(self, count: int) -> Images:
-        """The first ``count`` images. Raises InputError unless there are that many."""
-        if not 1 <= count <= len(self):
-            raise InputError(f"Cannot take {count} of {len(self)} images: ask for 1 to {len(self)}.")
-        return self._rows(slice(count))
-
-    def split(self, fraction: float, seed: int) -> tuple[Images, Images]:
-        """Two random parts, drawn from ``seed``; the first has the share ``fraction`` of the images.
-
-        Both keep the order of the whole. Raises InputError if either would be empty.
-        """
-        count = round(fraction * len(self)) if math.isfinite(fraction) else 0
-        if not 0 < count < len(self):
-            raise InputError(
-                f"A share of {fraction} of {len(self)} images leaves one side empty: choose one between 0 and 1."
-            )
-        order = torch.randperm(len(self), generator=generator_for("split", seed)).to(self.labels.device)
-        return self._rows(order[:count].sort().values), self._rows(order[count:].sort().values)
-
-    def _rows(self, rows: Tensor | slice) -> Images:
-        return Images(self.pixels[rows], self.labels[rows], self.classes)
+def load_images(source: str | Path, follow_links: bool = False) -> ImageSets:
+    """Both sides of a data set of images, see ``load_side``; ``follow_links``: also out of a folder."""
+    train, test = load_side(source, "train"), load_side(source, "test")
+    sides: dict[str, Images] = {"train": train, "test": test}
+    counts = {side: len(images) for side, images in sides.items()}
+    channels, height, width = train.pixels.shape[1:]
+    form = f"{width}x{height} {'L' if channels == 1 else 'RGB'}, 8 bits"
+    prints = {side: images.fingerprint() for side, images in sides.items()}
+    classes = [str(number) for number in range(train.classes)]
+    return ImageSets(train, test, Manifest("images", counts, prints, str(source), form, classes))
 
 
-def load_images(source: str | Path, split: Split) -> Images:
-    """The images of one split of a data set.
+def load_side(source: str | Path, split: Split) -> Images:
+    """The images of one side of a data set.
 
     ``source`` is one of
 
@@ -338,171 +286,3 @@ def _cached(files: Sequence[Path], split: Split, read: Callable[[], Images]) -> 
         tensors = {"pixels": images.pixels, "labels": images.labels}
         checkpoint.save(folder, name, tensors, {"classes": images.classes})
     return images
-
-
-# From tensors to batches
-
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""(images (batch, channels, height, width) float, generator) -> images of the same shape."""
-
-
-@dataclass(frozen=True)
-class Flip:
-    """Mirrors each image left to right with ``probability``. Raises InputError unless that is in [0, 1]."""
-
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise InputError(f"probability {self.probability} of a flip is not in [0, 1].")
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        draws = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
-        return torch.where(draws.to(images.device) < self.probability, images.flip(-1), images)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A random window, of the image's size, of the image padded by ``padding`` pixels that repeat its edge.
-
-    Raises InputError if ``padding`` is negative.
-    """
-
-    padding: int = 4
-
-    def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise InputError(f"padding {self.padding} of a crop is negative: give pixels, 0 or more.")
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        batch, channels, height, width = images.shape
-        draws = torch.randint(
-            -self.padding, self.padding + 1, (2, batch, 1), generator=generator, device=generator.device
-        )
-        down, right = draws.to(images.device)
-        rows = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)
-        columns = (torch.arange(width, device=images.device) + right).clamp(0, width - 1)
-        return images[
-            torch.arange(batch, device=images.device)[:, None, None, None],
-            torch.arange(channels, device=images.device)[None, :, None, None],
-            rows[:, None, :, None],
-            columns[:, None, None, :],
-        ]
-
-
-@dataclass(frozen=True)
-class Normalise:
-    """``(pixels / 255 - mean) / std``, with one mean and one std a channel.
-
-    Raises InputError unless there are as many means as stds, all finite and each std above 0.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std):
-            raise InputError(f"mean {self.mean} and std {self.std} differ in length: give one each a channel.")
-        if not all(math.isfinite(value) for value in self.mean + self.std) or min(self.std, default=1) <= 0:
-            raise InputError(f"mean {self.mean}, std {self.std}: give finite numbers, each std above 0.")
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (batch, channels, height, width) -> float32 of that shape. Raises as ``check`` does."""
-        self.check(pixels.shape[1])
-        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (pixels.float() / 255 - mean) / std
-
-    def check(self, channels: int) -> None:
-        """Raise InputError unless there is one mean for each of the ``channels``."""
-        if len(self.mean) != channels:
-            raise InputError(
-                f"mean {self.mean} is for {len(self.mean)} channels and the images have {channels}: give one "
-                "mean and one std a channel."
-            )
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Images in batches; each batch depends only on the seed, the epoch and its index.
-
-    So a run that continues in the middle of an epoch gets the same bits, and no generator must be saved. Raises
-    InputError if there is no batch.
-
-    Attributes:
-        images: the images, on any device.
-        batch_size: of all processes together.
-        normalise: converts the pixels to floats.
-        augment: applied one after another to the normalised images.
-        seed: of the order and of the augmentation.
-        shuffle: whether each epoch has a new order; else always that of ``images``.
-        keep_last: whether an epoch includes a last, smaller batch.
-    """
-
-    images: Images
-    batch_size: int
-    normalise: Normalise
-    augment: tuple[Augmentation, ...] = ()
-    seed: int = 0
-    shuffle: bool = True
-    keep_last: bool = True
-
-    def __post_init__(self) -> None:
-        self.normalise.check(self.images.pixels.shape[1])
-        if self.batch_size < 1:
-            raise InputError(f"batch size {self.batch_size} is not a number of images: give 1 or more.")
-        if not len(self):
-            raise InputError(
-                f"batch size {self.batch_size} leaves no batch of {len(self.images)} images: make it "
-                "smaller, or keep the last batch."
-            )
-
-    def to(self, device: torch.device | str) -> Batches:
-        return replace(self, images=self.images.to(device))
-
-    def __len__(self) -> int:
-        """The batches of an epoch in one process."""
-        return self.steps()
-
-    def steps(self, world: int = 1) -> int:
-        """The batches of an epoch in ``world`` processes; a last batch that they cannot share equally is left out."""
-        whole, rest = divmod(len(self.images), self.batch_size)
-        return whole + (self.keep_last and rest > 0 and rest % world == 0)
-
-    def epoch(self, number: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch ``number`` from index ``start`` on: images and labels on the images' device.
-
-        Images are float32 (batch, channels, height, width), labels int64 (batch,). With ``world`` processes each gets
-        an equal, contiguous share of every batch: joined, the shares are the batch of a single process. Raises
-        InputError for a start, rank or world that does not fit.
-        """
-        if world < 1 or self.batch_size % world:
-            raise InputError(f"batch size {self.batch_size} cannot be shared by {world} processes: make it a multiple.")
-        if not 0 <= rank < world:
-            raise InputError(f"rank {rank} is not one of {world} processes: give 0 to {world - 1}.")
-        if not 0 <= start <= self.steps(world) > 0:
-            raise InputError(
-                f"batch {start} is not in an epoch of {self.steps(world)} batches: start earlier, or make "
-                "the batches smaller."
-            )
-        return self._produce(number, range(start, self.steps(world)), rank, world)
-
-    def _produce(self, number: int, indices: range, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor]]:
-        count = len(self.images)
-        generator = generator_for("order", self.seed, number)
-        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        order = order.to(self.images.labels.device)
-        for index in indices:
-            rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-            share = slice(rank * len(rows) // world, (rank + 1) * len(rows) // world)
-            # Augmented before it is shared, so that the draws do not depend on the number of processes.
-            x = self.normalise(self.images.pixels[rows])
-            generator = generator_for("augment", self.seed, number, index)
-            for change in self.augment:
-                x = change(x, generator)
-            yield x[share], self.images.labels[rows][share]
-
-
-def generator_for(*key: str | int) -> torch.Generator:
-    """A generator on the CPU for any device, so that all devices get the same draws."""
-    digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))

@@ -1,0 +1,10 @@
+"""Tasks: what runs train on and are tested on, from images, tables, sequences, arrays or any PyTorch data set."""
+
+from eqprop.tasks.arrays import Arrays as Arrays
+from eqprop.tasks.batches import Augmentation as Augmentation, Batches as Batches, Draw as Draw, Examples as Examples
+from eqprop.tasks.formats import Classes as Classes, Inputs as Inputs, Outputs as Outputs, Values as Values
+from eqprop.tasks.images import Images as Images, ImageSets as ImageSets
+from eqprop.tasks.manifest import Manifest as Manifest
+from eqprop.tasks.sources import load_images as load_images
+from eqprop.tasks.task import Task as Task, generator_for as generator_for
+from eqprop.tasks.transforms import Crop as Crop, Flip as Flip, Normalise as Normalise

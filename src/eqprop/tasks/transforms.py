@@ -1,0 +1,86 @@
+"""What is done to inputs: normalisation, and random changes of images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqprop.errors import InputError
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors each image left to right with ``probability``. Raises InputError unless that is in [0, 1]."""
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"probability {self.probability} of a flip is not in [0, 1].")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        draws = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
+        return torch.where(draws.to(images.device) < self.probability, images.flip(-1), images)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A random window, of the image's size, of the image padded by ``padding`` pixels that repeat its edge.
+
+    Raises InputError if ``padding`` is negative.
+    """
+
+    padding: int = 4
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise InputError(f"padding {self.padding} of a crop is negative: give pixels, 0 or more.")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        batch, channels, height, width = images.shape
+        draws = torch.randint(
+            -self.padding, self.padding + 1, (2, batch, 1), generator=generator, device=generator.device
+        )
+        down, right = draws.to(images.device)
+        rows = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)
+        columns = (torch.arange(width, device=images.device) + right).clamp(0, width - 1)
+        return images[
+            torch.arange(batch, device=images.device)[:, None, None, None],
+            torch.arange(channels, device=images.device)[None, :, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        ]
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """``(pixels / 255 - mean) / std``, with one mean and one std a channel.
+
+    Raises InputError unless there are as many means as stds, all finite and each std above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise InputError(f"mean {self.mean} and std {self.std} differ in length: give one each a channel.")
+        if not all(math.isfinite(value) for value in self.mean + self.std) or min(self.std, default=1) <= 0:
+            raise InputError(f"mean {self.mean}, std {self.std}: give finite numbers, each std above 0.")
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (batch, channels, height, width) -> float32 of that shape. Raises as ``check`` does."""
+        self.check(pixels.shape[1])
+        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (pixels.float() / 255 - mean) / std
+
+    def check(self, channels: int) -> None:
+        """Raise InputError unless there is one mean for each of the ``channels``."""
+        if len(self.mean) != channels:
+            raise InputError(
+                f"mean {self.mean} is for {len(self.mean)} channels and the images have {channels}: give one "
+                "mean and one std a channel."
+            )
