@@ -1,5 +1,7 @@
 """Equilibrium Propagation in PyTorch: networks that settle, and learn from the difference between equilibria."""
 
+import typing as _typing
+
 from eqprop import energy as energy, learning as learning, models as models, settling as settling
 from eqprop.checks import check_classes as _check_classes
 from eqprop.energy import (
@@ -41,6 +43,9 @@ from eqprop.learning import (
 from eqprop.models import ConvLayer, DenseLayer, chain, graph
 from eqprop.settling import FixedSweeps, FromFeedforward, Solution, Solver, UntilConverged, alternating, synchronous
 
+if _typing.TYPE_CHECKING:
+    from eqprop.pretrained import Pretrained, load
+
 __version__ = "0.1.0"
 
 _check_classes(energy, settling, learning, models, but=(energy.Landscape, learning.Phases))  # which no user makes
@@ -70,6 +75,7 @@ __all__ = [
     "Network",
     "Node",
     "NotSettledError",
+    "Pretrained",
     "ReadoutCrossEntropy",
     "Record",
     "Solution",
@@ -84,6 +90,7 @@ __all__ = [
     "graph",
     "hard_sigmoid",
     "identity",
+    "load",
     "one_sided",
     "sigmoid",
     "symmetric",
@@ -91,3 +98,16 @@ __all__ = [
     "tanh",
     "vector_field",
 ]
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """What needs the hub's library, when it is used."""
+    if name in ("Pretrained", "load"):
+        from eqprop import pretrained
+
+        return getattr(pretrained, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -127,7 +127,7 @@ def built(kind: type, arguments: dict[str, Any]) -> Any:
     """
     name = name_of(kind)
     try:
-        for key, wanted in hints(kind.__init__).items():
+        for key, wanted in hints(kind.__init__).items():  # type: ignore[misc]
             if key in arguments and not suits(arguments[key], wanted):
                 raise InputError(f"The spec of {name}: {key} must be {described(arguments[key], wanted)}.")
         made = kind(**arguments)
@@ -211,7 +211,8 @@ def published() -> Iterator[Any]:
 
 def name_of(value: Any) -> str:
     """Where this package offers a class or a function; else where it is defined."""
+    own = value.__name__
     for module in PARTS:
-        if vars(sys.modules.get(module, object)).get(value.__name__) is value:
-            return f"{module}:{value.__name__}"
+        if vars(sys.modules.get(module, object)).get(own) is value:
+            return f"{module}:{own}"
     return f"{value.__module__}:{value.__qualname__}"

@@ -39,6 +39,12 @@ def write_text_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Replace the file at ``path`` by ``data`` in one step. Raises OSError."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write the checkpoint ``name`` in ``folder``, replacing the one before.
 
