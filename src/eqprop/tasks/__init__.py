@@ -2,8 +2,9 @@
 
 from eqprop.tasks.arrays import Arrays as Arrays
 from eqprop.tasks.batches import Augmentation as Augmentation, Batches as Batches, Draw as Draw, Examples as Examples
+from eqprop.tasks.cache import cache_folder as cache_folder
 from eqprop.tasks.formats import Classes as Classes, Inputs as Inputs, Outputs as Outputs, Values as Values
-from eqprop.tasks.images import Images as Images, ImageSets as ImageSets
+from eqprop.tasks.images import ImageInputs as ImageInputs, Images as Images, ImageSets as ImageSets
 from eqprop.tasks.manifest import Manifest as Manifest
 from eqprop.tasks.sources import load_images as load_images
 from eqprop.tasks.task import Task as Task, generator_for as generator_for

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,10 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[
     with explained(unwritten, OSError, SafetensorError):  # safetensors reports a full disk in its own way
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(file) as temporary:
+            temporary.touch()  # with the mode that the umask and the folder give; safetensors gives its own
+            mode = temporary.stat().st_mode
             save_file(copies, temporary)
+            temporary.chmod(stat.S_IMODE(mode))
         about = {"file": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
         write_text_atomic(path, json.dumps({"format": FORMAT, "tensors": about, "state": state}, indent=1))
     _delete_unreferenced(file, name)
