@@ -283,6 +283,15 @@ def test_descriptions_that_are_damaged(tmp_path, name):
     assert "train.parquet: the description of its columns" in said(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view", "dictionary"])
+def test_columns_of_bytes_of_any_kind(tmp_path, kind):
+    write_sides(tmp_path)
+    rows = pa.array([encoded(picture(seed)) for seed in range(2)])
+    rows = rows.dictionary_encode() if kind == "dictionary" else rows.cast(getattr(pa, kind)())
+    pyarrow.parquet.write_table(pa.table({"image": rows, "label": [0, 1]}), tmp_path / "train.parquet")
+    assert np.array_equal(load_images(tmp_path).train.pixels[1], pixels_of(picture(1)))
+
+
 def test_two_columns_of_one_name(tmp_path):
     write_sides(tmp_path)
     column = pa.array([encoded(picture(0))])

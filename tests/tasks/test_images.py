@@ -15,9 +15,6 @@ from PIL import Image
 from eqprop.errors import InputError
 from eqprop.tasks import ImageInputs, Images, Normalise, load_images
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
 # Sources
 
 
@@ -39,16 +36,6 @@ def test_the_embedded_digits_have_a_name_and_no_cache(cache):
     assert manifest.line() == "embedded digits; 1,437 train, 360 test examples; 10 classes; 8x8 L, 8 bits; 2 files"
     assert list(manifest.classes) == [str(number) for number in range(10)]
     assert not cache.exists()
-
-
-@pytest.mark.parametrize(("folder", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
-def test_a_shared_data_set(folder, shape):
-    if not (SHARED / folder).exists():
-        pytest.skip(f"shared/data/{folder} is not beside this checkout")
-    images = load_images(SHARED / folder).test
-    assert images.pixels.shape == (10000, *shape)
-    assert images.classes == 10
-    assert torch.bincount(images.labels).min() > 800
 
 
 def test_a_local_load_prints_nothing_and_asks_no_network(tmp_path, capfd, monkeypatch):

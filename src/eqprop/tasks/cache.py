@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from eqprop.errors import InputError
-from eqprop.tasks.text import explained, plain
+from eqprop.tasks.text import explained, short
 from eqprop.training import checkpoint
 
 LIMIT = 20_000_000_000
@@ -64,7 +64,7 @@ def _temporary() -> Path | None:
 
 def hash_of_file(path: Path) -> str:
     """SHA-256 of the content. Raises InputError if it cannot be read."""
-    with explained(f"The file {plain(path)} cannot be read ({{}}).", OSError), path.open("rb") as file:
+    with explained(f"The file {short(path)} cannot be read ({{}}).", OSError), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

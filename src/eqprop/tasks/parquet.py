@@ -229,7 +229,7 @@ def _encoded(kind: Any) -> bool:
         return index >= 0 and _encoded(kind.field(index).type)
     if pa.types.is_dictionary(kind):
         return _encoded(kind.value_type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
+    return str(kind) in ("binary", "large_binary", "binary_view", "null")
 
 
 def _features(description: bytes | None) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ LAYOUTS = "train/<class>/ and test/<class>/ with images, or train.parquet and te
 
 
 def load_images(source: str | Path, follow_links: bool = False) -> ImageSets:
-    """Both sides of a data set of labelled images, and what was found.
+    """The two sides of a data set of labelled images, and what was found.
 
     The classes are those that the data names. Decoded images are cached, see ``eqprop.tasks.cache``, under the content
     of their files.
