@@ -17,10 +17,9 @@ import safetensors.torch
 import torch
 
 import eqprop as ep
-from eqprop import pretrained
+from eqprop import files, loading
 from eqprop.pretrained import Pretrained, predict_files
 from eqprop.tasks import Classes, Inputs, Outputs, Values
-from eqprop.training import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent / "energy"))
 from test_spec import tied
@@ -242,7 +241,7 @@ def test_a_run_is_loaded(saved):
         for parameter in trained.model.parameters():
             parameter.mul_(0.5)
     tensors = {f"model.{name}": value for name, value in trained.model.state_dict().items()}
-    checkpoint.save(saved, "last", {**tensors, "rng.cpu": torch.get_rng_state()}, {})
+    files.save(saved, "last", {**tensors, "rng.cpu": torch.get_rng_state()}, {})
     assert ep.load(saved).predict(X) == model().predict(X)
     last = ep.load(str(saved), "last")
     assert last.predict(X) == trained.predict(X) != model().predict(X)
@@ -464,7 +463,7 @@ def test_no_such_model(monkeypatch, tmp_path):
 
 def test_public_names():
     assert ep.Pretrained is Pretrained
-    assert ep.load is pretrained.load
+    assert ep.load is loading.load
     with pytest.raises(AttributeError, match="nothing"):
         ep.nothing  # noqa: B018
     assert issubclass(Classes, Outputs)

@@ -2,6 +2,11 @@
 
 import typing as _typing
 
+from eqprop import _start
+
+if _start.is_command():
+    _start.begin()
+
 from eqprop import energy as energy, learning as learning, models as models, settling as settling
 from eqprop.checks import check_classes as _check_classes
 from eqprop.energy import (
@@ -102,10 +107,14 @@ __all__ = [
 
 def __getattr__(name: str) -> _typing.Any:
     """What needs the hub's library, when it is used."""
-    if name in ("Pretrained", "load"):
-        from eqprop import pretrained
+    if name == "Pretrained":
+        from eqprop.pretrained import Pretrained
 
-        return getattr(pretrained, name)
+        return Pretrained
+    if name == "load":
+        from eqprop.loading import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

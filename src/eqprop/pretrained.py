@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -25,15 +26,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from eqprop import files
 from eqprop.checks import checked
 from eqprop.energy import Network
 from eqprop.energy.spec import from_spec, to_spec
 from eqprop.errors import InputError
+from eqprop.files import explained, write_bytes_atomic, write_text_atomic
 from eqprop.learning import Equilibrium, Estimator, Record
-from eqprop.tasks import Classes, Inputs, Outputs
+from eqprop.tasks import Classes, Inputs, Outputs, Task
 from eqprop.tasks.formats import Answer
-from eqprop.training import checkpoint as checkpoints
-from eqprop.training.checkpoint import explained, write_bytes_atomic, write_text_atomic
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -262,7 +263,18 @@ class Pretrained(
         else:
             with explained("The examples are no arrays of one shape ({}).", RuntimeError, TypeError, ValueError):
                 x = torch.stack([torch.as_tensor(each) for each in raw])
-        scores = self(tree_map(lambda each: placed(each) if isinstance(each, Tensor) else each, x))
+        return self.answers(self(tree_map(lambda each: placed(each) if isinstance(each, Tensor) else each, x)))
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """A name for each value of an answer."""
+        if self.outputs is not None:
+            return self.outputs.header
+        network = self.model.network
+        return tuple(f"score_{i}" for i in range(math.prod(network.nodes[network.output].shape)))
+
+    def answers(self, scores: Tensor) -> list[Answer]:
+        """What scores, (batch, ...), mean: a value for each name in ``header``."""
         if self.outputs is None:
             return [tuple(row) for row in scores.flatten(1).tolist()]
         loss = self.model.network.loss
@@ -345,9 +357,16 @@ def load(run: str | Path, checkpoint: str = "best", allow: Collection[Callable[.
     if checkpoint == "best":
         return Pretrained._read(Path(run), allow)
     config = Config.read(Path(run))
-    tensors, _ = checkpoints.load(Path(run), checkpoint)
+    tensors, _ = files.load(Path(run), checkpoint)
     weights = {name.removeprefix("model."): each for name, each in tensors.items() if name.startswith("model.")}
     return Pretrained._filled(config, allow, weights)
+
+
+def read_weights(folder: str | Path) -> dict[str, Tensor]:
+    """The weights of a saved model, by name. Raises InputError if there is none, or if it is damaged."""
+    config = Config.read(Path(folder))
+    with explained(f"The weights in {str(folder)!r} are damaged ({{}}).", SafetensorError, ValueError):
+        return safetensors.torch.load(config.weights())
 
 
 def predict_files(
@@ -370,6 +389,21 @@ def predict_files(
     while some := list(islice(examples, BATCH)):
         for (name, _), answer in zip(some, model.predict([raw for _, raw in some]), strict=True):
             write_row((name, *answer))
+
+
+def predict_task(model: Pretrained, task: Task, write_row: Callable[[tuple[str | float, ...]], None]) -> None:
+    """Predict every example of a task, and write a row for each: its index in the first epoch, and its answer.
+
+    Args:
+        model: trained on such inputs.
+        task: its inputs are prepared already.
+        write_row: takes (index, *answer).
+    """
+    index = 0
+    for x, _ in task.epoch(0):
+        for answer in model.answers(model(x)):
+            write_row((str(index), *answer))
+            index += 1
 
 
 def waiting_name(code: str) -> str:

@@ -162,7 +162,7 @@ def test_what_does_not_write_itself_down_is_named():
     [
         "os:system",
         "eqprop.cli:main",
-        "eqprop.training.checkpoint:make_folder",
+        "eqprop.files:make_folder",
         "eqprop.tasks:load_images",
         "eqprop.tasks.sources:load_images",
         "eqprop.learning:one_sided",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Self
 
@@ -23,6 +25,22 @@ from eqprop.errors import InputError
 
 Data = Tensor | Mapping[str, Tensor]
 """The values of the clamped nodes: node -> (batch, *node shape); if there is one such node, its tensor."""
+
+
+_share: ContextVar[tuple[int, int] | None] = ContextVar("share", default=None)
+
+
+@contextmanager
+def sharing(first: int, total: int) -> Iterator[None]:
+    """Within, a batch is a part of one of ``total`` examples, from ``first`` on, that several processes share.
+
+    Units are then dropped as one process would drop them, if all processes have the same random generator.
+    """
+    token = _share.set((first, total))
+    try:
+        yield
+    finally:
+        _share.reset(token)
 
 
 class Network(nn.Module):
@@ -193,8 +211,10 @@ class Network(nn.Module):
         """Node with dropout -> (batch, *node shape): 0 for dropped units, else 1; from torch's generator."""
         dropped = {name: node for name, node in self.free.items() if node.dropout > 0}
         like = next(self.parameters(), torch.zeros(()))
+        first, total = _share.get() or (0, batch)
+        drawn = {name: torch.rand(total, *node.shape, device=like.device) for name, node in dropped.items()}
         return {
-            name: channels_last((torch.rand(batch, *node.shape, device=like.device) >= node.dropout).to(like.dtype))
+            name: channels_last((drawn[name][first : first + batch] >= node.dropout).to(like.dtype))
             for name, node in dropped.items()
         }
 

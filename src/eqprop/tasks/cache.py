@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from eqprop import files
 from eqprop.errors import InputError
 from eqprop.tasks.text import explained, short
-from eqprop.training import checkpoint
 
 LIMIT = 20_000_000_000
 """Bytes of all entries; the least recently used go first."""
@@ -74,7 +74,7 @@ def stored(key: str) -> Entry | None:
     if folder is None:
         return None
     try:
-        tensors, state = checkpoint.load(folder, PREFIX + key)
+        tensors, state = files.load(folder, PREFIX + key)
     except InputError:
         return None
     with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ def store(key: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> 
     """Keep an entry, if there is a place: without one the next load is only slower."""
     if folder := cache_folder():
         with contextlib.suppress(InputError, OSError):
-            checkpoint.save(folder, PREFIX + key, tensors, state)
+            files.save(folder, PREFIX + key, tensors, state)
             _evict(folder)
 
 
