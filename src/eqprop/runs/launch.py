@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 from eqprop.errors import EqpropError, InputError
 from eqprop.files import explained
 from eqprop.training.memory import keep_freed_memory
-from eqprop.training.precision import MessagePrecision, chosen_device
+from eqprop.training.precision import chosen_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from eqprop.runs.messages import MessagePrecision
 
 T = TypeVar("T")
 
@@ -101,6 +103,8 @@ def start(device: str, processes: int) -> tuple[Fabric, MessagePrecision]:
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    from eqprop.runs.messages import MessagePrecision  # these imports take seconds
 
     keep_freed_memory()
     launch = launched()
