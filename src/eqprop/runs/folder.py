@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import platform
 import secrets
@@ -173,7 +174,8 @@ def make(about: About, stamp: str) -> tuple[Path, About]:
         cannot = f"Cannot make the folder {str(folder)!r} ({{}}): --out names another."
         with files.explained(cannot, OSError):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+            remove_abandoned(folder)
+            hidden = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}.tmp")
             try:
                 hidden.mkdir()
                 for name, content in sources.items():
@@ -190,6 +192,17 @@ def make(about: About, stamp: str) -> tuple[Path, About]:
         trust.trust(text.encode())
         return folder, chosen
     raise InputError(f"Cannot find a free name for the run {about.name!r} in runs: --out names one.")
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what processes of this machine left that ended while they made this folder."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.{glob.escape(platform.node())}-*.tmp"):
+        pid = path.name.removesuffix(".tmp").rpartition("-")[2]
+        with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+            if int(pid) != os.getpid():
+                os.kill(int(pid), 0)  # only asks whether the process is there
+                continue
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def refuse_taken(folder: Path, given: bool = True) -> None:
