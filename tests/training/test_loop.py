@@ -102,7 +102,9 @@ def test_a_schedule_may_step_after_each_batch(recipe):
 
 
 @pytest.mark.parametrize(
-    "scheduler", ["CosineAnnealingLR(optimizer, epochs)", "OneCycleLR(optimizer, lr, epochs)"], ids=["cosine", "one cycle"]
+    "scheduler",
+    ["CosineAnnealingLR(optimizer, epochs)", "OneCycleLR(optimizer, lr, epochs)"],
+    ids=["cosine", "one cycle"],
 )
 def test_a_longer_run_has_its_own_schedule_from_there_on(recipe, scheduler):
     Path("mine.py").write_text(RECIPE.replace("StepLR(optimizer, 1, 0.9 if by_batch else 0.5)", scheduler))
