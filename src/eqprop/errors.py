@@ -1,5 +1,10 @@
 """Errors. Every message names the thing, its value, and what to do."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class EqpropError(Exception):
     """The base of this package's errors. The command line prints them as one line."""
@@ -15,3 +20,21 @@ class NotSettledError(EqpropError, RuntimeError):
 
 class NotSettledWarning(UserWarning):
     """A phase ended before the network settled; the gradient may be wrong."""
+
+
+@contextlib.contextmanager
+def needing_extra(what: str) -> Iterator[None]:
+    """Within, a package that is not installed is an InputError that says how to install it.
+
+    Args:
+        what: needs it; the beginning of the message.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "eqprop":
+            raise
+        raise InputError(
+            f"{what} needs the package {package!r}: install it with `pip install 'eqprop[cli]'`."
+        ) from error

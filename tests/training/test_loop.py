@@ -101,6 +101,23 @@ def test_a_schedule_may_step_after_each_batch(recipe):
     assert rates == pytest.approx([0.01 * 0.9 ** (batches - 1), 0.01 * 0.9 ** (2 * batches - 1)])
 
 
+@pytest.mark.parametrize(
+    "scheduler",
+    ["CosineAnnealingLR(optimizer, epochs)", "OneCycleLR(optimizer, lr, epochs)"],
+    ids=["cosine", "one cycle"],
+)
+def test_a_longer_run_has_its_own_schedule_from_there_on(recipe, scheduler):
+    Path("mine.py").write_text(RECIPE.replace("StepLR(optimizer, 1, 0.9 if by_batch else 0.5)", scheduler))
+    assert main(["train", recipe, "--out", "run", "--epochs", "2"]) == 0
+    assert main(["resume", "run", "--epochs", "5"]) == 0
+    assert main(["train", recipe, "--out", "long", "--epochs", "5"]) == 0
+    rates = {}
+    for name in ("run", "long"):
+        with open(f"{name}/metrics.csv") as file:
+            rates[name] = [float(row["lr_0"]) for row in csv.DictReader(file)]
+    assert rates["run"][2:] == pytest.approx(rates["long"][2:])
+
+
 def test_interrupt_saves_and_says_how_to_go_on(recipe):
     command = [sys.executable, "-m", "eqprop.cli", "train", recipe, "--out", "cut", "--epochs", "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from eqprop.errors import EqpropError, InputError
+from eqprop.errors import EqpropError, InputError, needing_extra
 from eqprop.training.stopping import Stopped, at_once, handled
 
 USAGE = """usage: eqprop COMMAND ...
@@ -97,14 +97,8 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise InputError(f"There is no command {command!r}: use one of {', '.join(COMMANDS)}.")
     module, function = COMMANDS[command].split(":")
-    try:
+    with needing_extra("The command line"):
         found = getattr(importlib.import_module(f"eqprop.cli.{module}"), function)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("eqprop"):
-            raise
-        raise InputError(
-            f"The command line needs the package {error.name!r}: install it with `pip install 'eqprop[cli]'`."
-        ) from error
     status: int = found(arguments)
     return status
 

@@ -6,9 +6,8 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from torch import Tensor
 
 from eqprop.diagnostics.gradients import Estimate, Named, as_vector, check_batch, estimate, relative_error, undisturbed
@@ -16,10 +15,13 @@ from eqprop.diagnostics.references import Reference, implicit
 from eqprop.diagnostics.switching import crossed_corners, switched_winners
 from eqprop.energy import Network, Target
 from eqprop.energy.network import Data
-from eqprop.errors import InputError
+from eqprop.errors import InputError, needing_extra
 from eqprop.files import one_line
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.settling.solvers import Solution
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 ALL = "all"
 NOTHING = math.nan
@@ -264,6 +266,8 @@ def worst_changes(solution: Solution) -> dict[str, float]:
 
 def titled(title: str, caption: str, *columns: str) -> Table:
     """A table without rows. A column whose name begins with ``>`` holds numbers."""
+    with needing_extra("A table"):
+        from rich.table import Table
     table = Table(title=title or None, caption=caption, box=None, header_style="bold")
     table.title_justify = table.caption_justify = "left"
     for column in columns:

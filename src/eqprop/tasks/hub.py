@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqprop.errors import InputError
+from eqprop.errors import InputError, needing_extra
 from eqprop.tasks.found import Found, Side, within
 from eqprop.tasks.parquet import IMAGE_NAMES, LABEL_NAMES, ROWS, class_names, column, embedded
 from eqprop.tasks.text import explained, plain, reason
@@ -34,13 +34,13 @@ def find_on_hub(source: str) -> Found:
     match = NAME.fullmatch(source)
     if match is None:
         raise InputError(f"{plain(source)} is no name on the Hugging Face hub: give owner/name, or a folder.")
+    with needing_extra("The Hugging Face hub"):
+        import datasets
     name, revision = match.groups()
     answer = ask_hub(name, revision)
     offline = isinstance(answer, Exception)
     sides: dict[str, Dataset] = {}
     try:
-        import datasets
-
         with quiet(offline):
             for side in ("train", "test"):
                 sides[side] = datasets.load_dataset(name, split=side, revision=revision if offline else answer)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eqprop.errors import InputError
+from eqprop.errors import InputError, needing_extra
 from eqprop.tasks.found import Names, Root, Side, no_file
 from eqprop.tasks.text import explained, few, plain, quoted, short
 
@@ -249,8 +249,9 @@ def _features(description: bytes | None) -> Mapping[str, Any]:
 @contextmanager
 def _reading(name: str) -> Iterator[Any]:
     """Gives ``pyarrow.parquet``, and names the file in the errors of reading it."""
-    import pyarrow
-    import pyarrow.parquet
+    with needing_extra("Reading parquet files"):
+        import pyarrow
+        import pyarrow.parquet
 
     broken = f"{plain(name)} cannot be read ({{}}): fetch it again."
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from eqprop.errors import InputError
+from eqprop.errors import InputError, needing_extra
 from eqprop.tasks.text import reason
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def decode(content: bytes) -> Decoded:
         InputError: it is damaged, or cannot be shown exactly in 8 bits of grey or of red, green and blue. The message
             continues the image's name.
     """
-    from PIL import Image, UnidentifiedImageError
+    with needing_extra("Reading images"):
+        from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():

@@ -358,12 +358,13 @@ class Trainer:
         check_owner(state, self.run_id, self.folder)
         load_weights(run.model, tensors)
         damaged = f"The checkpoint last.json in {self.folder} does not fit this run ({{}}): use its own recipe."
+        new = [dict(group) for group in run.optimizer.param_groups]
         with files.explained(damaged, KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             checkpoint.restore_optimizer(run.optimizer, tensors, state["optimizer"])
             if run.scheduler is not None and state["epochs"] == run.epochs:
                 run.scheduler.load_state_dict(state["scheduler"])
             elif run.scheduler is not None:
-                self._fast_forward(int(state["scheduler"]["last_epoch"]))
+                self._fast_forward(new, int(state["scheduler"]["last_epoch"]))
             for i, generator in enumerate(run.model.estimator.generators()):
                 generator.set_state(tensors[f"generator.{i}"])
             self.progress = Progress(**state["progress"])
@@ -371,15 +372,15 @@ class Trainer:
                 self.totals.restore(tensors)
         checkpoint.restore_rng(tensors, self.fabric.device)
 
-    def _fast_forward(self, steps: int) -> None:
+    def _fast_forward(self, new: list[dict[str, Any]], steps: int) -> None:
+        """Brings the scheduler to where it is after ``steps``; ``new``: the optimiser's groups before the first."""
         scheduler = self.run.scheduler
         assert scheduler is not None
-        for group, rate in zip(self.run.optimizer.param_groups, scheduler.base_lrs, strict=True):
-            group["lr"] = rate
-        scheduler.last_epoch = -1
+        for group, before in zip(self.run.optimizer.param_groups, new, strict=True):
+            group |= {name: value for name, value in before.items() if name != "params"}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no step of the optimiser comes between these
-            for _ in range(steps + 1):
+            for _ in range(steps):
                 scheduler.step()
 
 
