@@ -7,5 +7,6 @@ from eqprop.tasks.formats import Classes as Classes, Inputs as Inputs, Outputs a
 from eqprop.tasks.images import Images as Images, ImageSets as ImageSets
 from eqprop.tasks.manifest import Manifest as Manifest
 from eqprop.tasks.sources import load_images as load_images
+from eqprop.tasks.tables import TableInputs as TableInputs, TableSets as TableSets, load_table as load_table
 from eqprop.tasks.task import Task as Task, generator_for as generator_for
 from eqprop.tasks.transforms import Crop as Crop, Flip as Flip, Normalise as Normalise
