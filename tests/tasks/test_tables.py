@@ -242,6 +242,7 @@ def test_other_values_for_a_prediction_are_refused(tmp_path, change):
 # Refusals
 
 LONG = [[f"{i}.5", f"name {i}"] for i in range(120)]
+MANY = [["1", "2", "true", name, number] for number, name in LONG]
 BAD = {
     "empty": (b"", "is empty"),
     "blank": (b" \n\n", "is empty"),

@@ -27,7 +27,7 @@ from eqprop.errors import InputError
 from eqprop.tasks.arrays import Arrays
 from eqprop.tasks.formats import Classes, Inputs, Outputs, Values
 from eqprop.tasks.manifest import Manifest
-from eqprop.tasks.readers import files_to_read, find_sides, parts, plain_file, shown
+from eqprop.tasks.readers import files_to_read, find_sides, parts, plain_file, readable, shown
 from eqprop.training.checkpoint import explained
 
 TableKind = Literal["auto", "classification", "regression"]
@@ -198,7 +198,7 @@ def load_table(
     outputs: Outputs
     if classify:
         classes = known.texts(targets[0])
-        check_classes(first, targets[0], classes)
+        check_classes(first.title, targets[0], classes, first.rows)
         outputs = Classes(classes)
     else:
         classes, outputs = (), Values(targets, *standards({name: train[name] for name in targets}))
@@ -436,12 +436,12 @@ def read_parquet(path: Path) -> tuple[list[str], int, Callable[[str], Any], bool
     import pyarrow.parquet as pq
 
     broken = f"{shown(str(path))} cannot be read as parquet ({{}}): write it again."
-    with explained(broken, Exception):  # pyarrow's errors have several bases
+    with readable(broken):
         file = pq.ParquetFile(pa.OSFile(os.fspath(path)))
         names, rows = list(file.schema_arrow.names), file.metadata.num_rows
 
     def column(name: str) -> Any:
-        with explained(broken, Exception):
+        with readable(broken):
             table = file.read(columns=[name])
             found = table.column(table.schema.get_field_index(name))
             return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
@@ -480,7 +480,7 @@ def read_csv(path: Path) -> tuple[list[str], int, Callable[[str], Any], bool]:
         return "skip"
 
     numbers = [str(i) for i in range(len(names))]  # names may be equal
-    with explained(f"{title} cannot be read as CSV ({{}}): check its quotes and separators.", Exception):
+    with readable(f"{title} cannot be read as CSV ({{}}): check its quotes and separators."):
         table = reader.read_csv(
             pa.BufferReader(data),
             reader.ReadOptions(
@@ -611,14 +611,14 @@ def check_categories(sheet: Sheet, name: str, kind: ColumnKind) -> None:
         )
 
 
-def check_classes(sheet: Sheet, name: str, classes: Sequence[str]) -> None:
+def check_classes(title: str, name: str, classes: Sequence[str], rows: int) -> None:
     """Raises InputError unless the classes can be learnt."""
     if len(classes) < 2:
-        raise InputError(f"{sheet.title}, column {shown(name)} has one class, {listed(classes)}: give at least two.")
-    if len(classes) > max(CATEGORIES, sheet.rows // 2):
+        raise InputError(f"{title}, {shown(name)} has one class, {listed(classes)}: give at least two.")
+    if len(classes) > max(CATEGORIES, rows // 2):
         raise InputError(
-            f"{sheet.title}, column {shown(name)} has {len(classes)} different values in {sheet.rows} rows, which are "
-            "no classes: choose another target, or kind regression for numbers."
+            f"{title}, {shown(name)} has {len(classes)} different values in {rows} rows, which are no classes: choose "
+            "another target, or for numbers a regression."
         )
 
 
