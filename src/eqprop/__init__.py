@@ -1,5 +1,12 @@
 """Equilibrium Propagation in PyTorch: networks that settle, and learn from the difference between equilibria."""
 
+import typing as _typing
+
+from eqprop import _start
+
+if _start.is_command():
+    _start.begin()
+
 from eqprop import energy as energy, learning as learning, models as models, settling as settling
 from eqprop.checks import check_classes as _check_classes
 from eqprop.energy import (
@@ -41,6 +48,9 @@ from eqprop.learning import (
 from eqprop.models import ConvLayer, DenseLayer, chain, graph
 from eqprop.settling import FixedSweeps, FromFeedforward, Solution, Solver, UntilConverged, alternating, synchronous
 
+if _typing.TYPE_CHECKING:
+    from eqprop.pretrained import Pretrained, load
+
 __version__ = "0.1.0"
 
 _check_classes(energy, settling, learning, models, but=(energy.Landscape, learning.Phases))  # which no user makes
@@ -70,6 +80,7 @@ __all__ = [
     "Network",
     "Node",
     "NotSettledError",
+    "Pretrained",
     "ReadoutCrossEntropy",
     "Record",
     "Solution",
@@ -84,6 +95,7 @@ __all__ = [
     "graph",
     "hard_sigmoid",
     "identity",
+    "load",
     "one_sided",
     "sigmoid",
     "symmetric",
@@ -91,3 +103,20 @@ __all__ = [
     "tanh",
     "vector_field",
 ]
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """What needs the hub's library, when it is used."""
+    if name == "Pretrained":
+        from eqprop.pretrained import Pretrained
+
+        return Pretrained
+    if name == "load":
+        from eqprop.loading import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -34,14 +34,21 @@ def checked(function: C) -> C:
         InputError: on a call; names the parameter, the value and what is wanted.
     """
     if isinstance(function, type):
-        function.__init__ = checked(function.__init__)  # type: ignore[misc]
+        # The fields of a dataclass may be annotated in the modules of its bases.
+        source: Any = function if "__dataclass_fields__" in vars(function) else vars(function)["__init__"]
+        function.__init__ = _checked(function.__init__, source)  # type: ignore[misc]
         return function
+    return _checked(function, function)
+
+
+def _checked(function: C, source: Any) -> C:
     names = list(signature(function).parameters)
     iterables = "Iterable" in str(signature(function))
 
     @cache  # made when first called: annotations may name what comes later
     def kinds() -> dict[str, tuple[Any, Callable[[Any], bool]]]:
-        return {name: (kind, test_of(kind)) for name, kind in get_type_hints(function, include_extras=True).items()}
+        hints = get_type_hints(source, include_extras=True)
+        return {name: (hints[name], test_of(hints[name])) for name in names if name in hints}
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:

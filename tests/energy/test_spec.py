@@ -172,13 +172,13 @@ def test_every_part_of_the_package_was_among_them():
 
 def test_the_spec_is_plain():
     spec = ep.chain((4,), [ep.DenseLayer(3)], ep.SquaredError).spec()
-    assert spec["class"] == "eqprop.energy.network:Network"
+    assert spec["class"] == "eqprop.energy:Network"
     assert list(spec["arguments"]) == ["nodes", "couplings", "loss", "output", "clamped", "substrate"]
     node = spec["arguments"]["nodes"]["mapping"]["layer1"]
-    assert node["class"] == "eqprop.energy.nodes:Node"
+    assert node["class"] == "eqprop.energy:Node"
     assert node["arguments"] == {
         "shape": [3],
-        "unit": {"class": "eqprop.energy.units:Clip", "arguments": {"slope": 0.5, "low": 0.0, "high": 1.0}},
+        "unit": {"class": "eqprop.energy:Clip", "arguments": {"slope": 0.5, "low": 0.0, "high": 1.0}},
         "dropout": 0.0,
     }
 
@@ -207,11 +207,25 @@ def test_what_does_not_write_itself_down_is_named():
         built(map=parametrizations.weight_norm(ep.Dense((4,), (3,)))).spec()
 
 
-def test_shared_weights_are_refused():
-    tied = ep.Dense((4,), (4,))
-    nodes = {"x": (4,), "a": ep.Node((4,), ep.tanh), "b": ep.Node((4,), ep.tanh)}
-    with pytest.raises(ep.InputError, match=r"[Ss]hared"):
-        ep.graph(nodes, [("x", "a", tied), ("a", "b", tied)]).spec()
+def tied():
+    torch.manual_seed(0)
+    shared = ep.Dense((4,), (4,))
+    nodes = {"x": (4,), "a": ep.Node((4,), ep.tanh), "b": ep.Node((4,), ep.tanh), "y": ep.Node((2,), ep.identity)}
+    return ep.graph(nodes, [("x", "a", shared), ("a", "b", shared), ("b", "y", ep.Dense)], ep.SquaredError("y", (2,)))
+
+
+def test_shared_weights_stay_shared():
+    network, twin = tied(), read(tied())
+    check_same(network, twin)
+    assert len(list(twin.parameters())) == len(list(network.parameters()))
+    spec = network.spec()
+    ((name, other),) = spec["shared"].items()
+    assert twin.get_parameter(name) is twin.get_parameter(other)
+    for shared in ({name: 3}, {name: "nobody"}, {"nobody": name}, {name: name + "."}, [name], None):
+        with pytest.raises(ep.InputError, match="shared"):
+            ep.Network.from_spec({**spec, "shared": shared})
+    with pytest.raises(ep.InputError, match="shape"):
+        ep.Network.from_spec({**spec, "shared": {name: "couplings.b_y.map.weight"}})
 
 
 def test_a_users_class_needs_permission():

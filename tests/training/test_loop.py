@@ -15,9 +15,9 @@ from lightning_fabric import Fabric
 
 import eqprop as ep
 from eqprop.cli import main
+from eqprop.files import load
 from eqprop.recipes import RECIPES
 from eqprop.tasks import Batches, Images, Normalise
-from eqprop.training.checkpoint import load
 from eqprop.training.loop import EpochMetrics, Experiment, evaluate
 
 RECIPE = """
@@ -98,7 +98,7 @@ def test_a_schedule_may_step_after_each_batch(recipe):
     with open("run/metrics.csv") as file:
         rates = [float(row["lr_0"]) for row in csv.DictReader(file)]
     batches = -(-60 // 7)
-    assert rates == pytest.approx([0.01 * 0.9**batches, 0.01 * 0.9 ** (2 * batches)])
+    assert rates == pytest.approx([0.01 * 0.9 ** (batches - 1), 0.01 * 0.9 ** (2 * batches - 1)])
 
 
 def test_interrupt_saves_and_says_how_to_go_on(recipe):
@@ -122,7 +122,9 @@ def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
     with open("run/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1.0", "2.0"]
-    wanted = "train_loss train_accuracy test_accuracy train_free_residual train_free_residual_worst images_per_second "
+    wanted = (
+        "train_loss train_accuracy test_accuracy train_free_residual train_free_residual_worst examples_per_second "
+    )
     wanted += "train_nudged_residual train_nudged_residual_worst train_free_sweeps lr_0 angle_layer1_layer2"
     assert set(wanted.split()) <= rows[0].keys()
     assert float(rows[1]["lr_0"]) == pytest.approx(0.005)
@@ -142,12 +144,15 @@ def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
         (["train", "--bta", "1"], "--bta"),
         (["train", "--beta", "much"], "beta"),
         (["train", "--beta", "0", "--out", "new"], "beta 0"),
-        (["train", "--epochs", "0", "--out", "new"], "epochs 0"),
+        (["train", "--epochs", "0", "--out", "new"], "epochs must be int >= 1, not 0"),
         (["train", "--data", "nowhere", "--out", "new"], "nowhere"),
-        (["train", "cifar10-ce-symmetric", "--data", "digits", "--out", "new"], "does not fit"),
-        (["train", "cifar10-ce-symmetric", "--data", "digits", "--rates", "[0.1]", "--out", "new"], "does not fit"),
+        (["train", "cifar10-ce-symmetric", "--data", "digits", "--out", "new"], "is for 3 channels"),
+        (
+            ["train", "cifar10-ce-symmetric", "--data", "digits", "--mean", "[0.0]", "--std", "[1.0]", "--out", "new"],
+            "does not fit",
+        ),
         (["train", "nofile.py:run"], "nofile.py"),
-        (["train", "mine.py:nose"], "'noise'"),
+        (["train", "mine.py:nose"], "mine.py:noise"),
         (["train", "--out", "taken"], "exists"),
         (["train", "--device", "warp", "--out", "new"], "warp"),
         (["train", "--out", "taken/precious/new"], "Cannot make the folder 'taken/precious/new'"),
@@ -200,7 +205,7 @@ def test_precision_is_chosen_once_and_recorded(recipe, monkeypatch):
         Path("mine.py").write_text(
             RECIPE.replace("ep.learning.kolen_pollack", f"ep.learning.kolen_pollack, ep.learning.forms.{estimator}")
         )
-        monkeypatch.setattr("eqprop.cli.faster_in_16_bits", lambda device, fast=fast: fast)
+        monkeypatch.setattr("eqprop.cli.training.faster_in_16_bits", lambda device, fast=fast: fast)
         out = f"{estimator}{fast}"
         assert main(["train", recipe, "--out", out, "--epochs", "1"]) == 0
         assert json.loads(Path(f"{out}/run.json").read_text())["session"]["precision"] == precision
@@ -280,7 +285,7 @@ def test_every_option_of_every_recipe_has_help(name, capsys):
     with pytest.raises(SystemExit):
         main(["train", name, "--help"])
     said = capsys.readouterr().out
-    assert "--batch_size BATCH_SIZE\n                        images a step. (type: int" in said
+    assert "--batch_size BATCH_SIZE\n                        examples a step. (type: int" in said
     assert not re.findall(r"--[\w+]+ \S+\s+\(type", said)
 
 

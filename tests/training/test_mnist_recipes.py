@@ -37,7 +37,7 @@ def test_all_rules_share_epochs_batches_and_initial_weights():
         runs.append(recipe(data="digits", seed=3))
     for run in runs:
         assert (run.epochs, run.train.batch_size, run.train.seed) == (5, 64, 3)
-        assert torch.equal(run.train.images.pixels, runs[0].train.images.pixels)
+        assert torch.equal(run.train.examples.pixels, runs[0].train.examples.pixels)
         first, second = (each.model.network.terms["input_layer1"].map.weight for each in (run, runs[0]))
         assert torch.equal(first, second)
 

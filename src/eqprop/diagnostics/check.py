@@ -23,6 +23,7 @@ from eqprop.diagnostics.smoothing import is_smooth, smooth
 from eqprop.diagnostics.through_time import through_time
 from eqprop.energy import Landscape, Network, State
 from eqprop.errors import EqpropError, InputError
+from eqprop.files import make_folder, write_text_atomic
 from eqprop.learning import forms
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of
 from eqprop.learning.infinitesimal import InfinitesimalNudge
@@ -31,7 +32,6 @@ from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import NUDGE
 from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
-from eqprop.training.checkpoint import make_folder, write_text_atomic
 from eqprop.training.loop import Experiment
 from eqprop.training.report import write_figure
 

@@ -17,9 +17,9 @@ from eqprop.diagnostics.switching import crossed_corners, switched_winners
 from eqprop.energy import Network, Target
 from eqprop.energy.network import Data
 from eqprop.errors import InputError
+from eqprop.files import one_line
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.settling.solvers import Solution
-from eqprop.training.checkpoint import first_line
 
 ALL = "all"
 NOTHING = math.nan
@@ -290,7 +290,7 @@ def short(parameter: str) -> str:
 
 
 def told(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The parts of a network: nodes, units, couplings, maps, losses; and its energy. It imports torch only."""
+"""The parts of a network: nodes, units, couplings, maps, losses; and its energy. It needs torch only, metrics aside."""
 
 from eqprop.energy.couplings import (
     Bias as Bias,

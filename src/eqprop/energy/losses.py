@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from eqprop.energy.nodes import Node
 from eqprop.energy.shapes import expand_like, sum_per_example
 from eqprop.energy.terms import Term
 from eqprop.errors import InputError
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 Target = Any
 """Labels (batch,) int64, a tensor (batch, *node shape), or a sequence of these for ``WeightedSum``."""
@@ -72,6 +75,24 @@ class Loss(nn.Module, ABC):
         """The scores of a prediction, (batch, classes): the first node's state, unless there is a read-out."""
         return states[0]
 
+    def probabilities(self, scores: Tensor) -> Tensor | None:
+        """The probabilities of classes, (batch, classes), in the order of the scores; ``None``: no classes.
+
+        Args:
+            scores: (batch, ...), as ``scores`` returns them.
+        """
+        return None
+
+    def metrics(self, target: Target) -> dict[str, Metric]:
+        """Metrics of predictions beside the loss, new ones: name -> metric, for ``metric.update(scores, target)``.
+
+        They need torchmetrics. Each of their states should be a tensor that is summed over processes.
+
+        Args:
+            target: a batch's, for its kind.
+        """
+        return {}
+
     def bind(self, nodes: Mapping[str, Node]) -> None:
         """Called once by the network with its nodes, to check shapes; raises InputError if they do not fit."""
 
@@ -111,6 +132,13 @@ class Valued(Loss):
             )
         check_labels(target, batch, math.prod(self.shape))
 
+    def metrics(self, target: Target) -> dict[str, Metric]:
+        """Of labels their accuracies; of values the squared error and R^2, which are means over outputs."""
+        from eqprop.energy import metrics
+
+        outputs = math.prod(self.shape)
+        return metrics.of_labels(outputs) if is_labels(target) else metrics.of_values(outputs)
+
     def _values(self, target: Tensor, state: Tensor) -> Tensor:
         if not is_labels(target):
             return target
@@ -132,6 +160,10 @@ class SquaredError(Valued):
     def stiffness(self, node: str, target: Target, *states: Tensor) -> Tensor | None:
         return states[0].new_ones(len(states[0]))
 
+    def probabilities(self, scores: Tensor) -> Tensor | None:
+        """Those nearest to the scores, as least squares of labels estimates probabilities."""
+        return nearest_probabilities(scores.flatten(1).float())
+
 
 class BinaryCrossEntropy(Valued):
     """-y log s - (1 - y) log(1 - s), summed over units in [0, 1]. ``target``: labels, or values in [0, 1].
@@ -151,6 +183,20 @@ class BinaryCrossEntropy(Valued):
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
         (state,) = states
         return self.target_minus_state(node, target, state) / (state * (1 - state)).clamp(min=1e-12)
+
+    def probabilities(self, scores: Tensor) -> Tensor | None:
+        """Each class's own probability, divided by their sum; equal ones if all are 0."""
+        each = scores.flatten(1).float().clamp(0, 1)
+        total = each.sum(1, keepdim=True)
+        return torch.where(total == 0, 1 / each.shape[1], each / total)
+
+    def metrics(self, target: Target) -> dict[str, Metric]:
+        """Accuracies: of labels, or of outputs whose values are 0 or 1; of other values squared error and R^2."""
+        from eqprop.energy import metrics
+
+        if is_labels(target) or not bool(((target == 0) | (target == 1)).all()):
+            return super().metrics(target)
+        return metrics.of_bits()
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         super().bind(nodes)
@@ -200,6 +246,15 @@ class CrossEntropy(Loss):
     def bind(self, nodes: Mapping[str, Node]) -> None:
         check_shape(self, nodes[self.nodes[0]], self.shape)
 
+    def probabilities(self, scores: Tensor) -> Tensor | None:
+        return scores.float().softmax(1)
+
+    def metrics(self, target: Target) -> dict[str, Metric]:
+        """Accuracies."""
+        from eqprop.energy import metrics
+
+        return metrics.of_labels(math.prod(self.shape))
+
     def check(self, target: Target, batch: int) -> None:
         check_labels(target, batch, math.prod(self.shape))
 
@@ -240,6 +295,15 @@ class ReadoutCrossEntropy(Loss):
 
     def bind(self, nodes: Mapping[str, Node]) -> None:
         check_shape(self, nodes[self.nodes[0]], self.shape)
+
+    def probabilities(self, scores: Tensor) -> Tensor | None:
+        return scores.float().softmax(1)
+
+    def metrics(self, target: Target) -> dict[str, Metric]:
+        """Accuracies."""
+        from eqprop.energy import metrics
+
+        return metrics.of_labels(self.readout.out_features)
 
     def check(self, target: Target, batch: int) -> None:
         check_labels(target, batch, self.readout.out_features)
@@ -311,6 +375,14 @@ class WeightedSum(Loss):
         (first, *_) = self._parts(None)
         return first[0].scores(*self._of(first[0], states))
 
+    def probabilities(self, scores: Tensor) -> Tensor | None:
+        """The first loss's."""
+        return self.reader.probabilities(scores)
+
+    def metrics(self, target: Target) -> dict[str, Metric]:
+        """The first loss's, for its target; they are updated with the whole target."""
+        return self._parts(target)[0][0].metrics(self._parts(target)[0][2])
+
     def bind(self, nodes: Mapping[str, Node]) -> None:
         for loss, _, _ in self._parts(None):
             loss.bind(nodes)
@@ -380,6 +452,18 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
 def softmax_residual(scores: Tensor, labels: Tensor) -> Tensor:
     """one_hot(labels) - softmax(scores), (batch, classes)"""
     return F.one_hot(labels, scores.shape[1]).to(scores.dtype) - softmax(scores, 1)
+
+
+def nearest_probabilities(values: Tensor) -> Tensor:
+    """The nearest numbers >= 0 of sum 1 in each row of ``values``, (batch, classes): its positive part, after a shift.
+
+    Their order is that of the values.
+    """
+    descending = values.sort(1, descending=True).values
+    count = torch.arange(1, values.shape[1] + 1, device=values.device)
+    shift = (descending.cumsum(1) - 1) / count
+    last = (descending > shift).sum(1, keepdim=True).clamp(min=1) - 1
+    return (values - shift.gather(1, last)).clamp(min=0)
 
 
 def is_labels(target: Tensor) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Self
 
@@ -23,6 +25,22 @@ from eqprop.errors import InputError
 
 Data = Tensor | Mapping[str, Tensor]
 """The values of the clamped nodes: node -> (batch, *node shape); if there is one such node, its tensor."""
+
+
+_share: ContextVar[tuple[int, int] | None] = ContextVar("share", default=None)
+
+
+@contextmanager
+def sharing(first: int, total: int) -> Iterator[None]:
+    """Within, a batch is a part of one of ``total`` examples, from ``first`` on, that several processes share.
+
+    Units are then dropped as one process would drop them, if all processes have the same random generator.
+    """
+    token = _share.set((first, total))
+    try:
+        yield
+    finally:
+        _share.reset(token)
 
 
 class Network(nn.Module):
@@ -97,32 +115,49 @@ class Network(nn.Module):
 
         Raises:
             InputError: a part does not write itself down (a class does if each parameter of its ``__init__`` is an
-                attribute of the same name), or weights are shared, or computed by parametrisations or hooks.
+                attribute of the same name), or weights are computed by parametrisations or hooks.
         """
+        if any(map(may_compute_weights, self.modules())):
+            raise InputError("Weights that are computed from others have no spec: undo that first.")
+        first: dict[int, str] = {}
         named = dict(self.named_parameters(remove_duplicate=False))
-        if len(named) > len(list(self.parameters())) or any(map(may_compute_weights, self.modules())):
-            raise InputError("Weights that are shared, or computed from others, have no spec: undo that first.")
-        return to_spec(self, "The network") | {"frozen": [n for n, each in named.items() if not each.requires_grad]}
+        shared = {name: first.setdefault(id(each), name) for name, each in named.items()}
+        return to_spec(self, "The network") | {
+            "frozen": [name for name, each in named.items() if not each.requires_grad],
+            "shared": {name: other for name, other in shared.items() if name != other},
+        }
 
     @classmethod
     @checked
-    def from_spec(cls, spec: Mapping[str, Any], allow: Collection[type] = ()) -> Self:
+    def from_spec(cls, spec: Mapping[str, Any], allow: Collection[Callable[..., Any]] = ()) -> Self:
         """The network of this ``spec``, with new weights: load its ``state_dict`` next.
 
         >>> twin = Network.from_spec(network.spec(), allow=[MyUnit])
 
         Args:
-            spec: from ``spec``, maybe of a stranger: no code of theirs is run, and nothing is imported.
-            allow: your own classes that it may name; those of this package that make up a network need no permission.
+            spec: from ``spec``, maybe of a stranger: no code of theirs is run, and nothing is imported. Its weights may
+                need any memory: under ``torch.device("meta")`` they need none.
+            allow: your own classes and functions that it may name; those of this package need no permission.
 
         Raises:
             InputError: the spec is malformed, or names another class.
         """
-        frozen = spec.get("frozen")
-        network = from_spec({name: each for name, each in spec.items() if name != "frozen"}, (*allow, cls))
-        if not isinstance(network, cls) or not isinstance(frozen, list):
+        own = {name: each for name, each in spec.items() if name not in ("frozen", "shared")}
+        network = from_spec(own, (*allow, cls))
+        if not isinstance(network, cls):
             raise InputError(f"The spec is not what {cls.__name__}.spec() returns: a {type(network).__name__}.")
-        for name, parameter in network.named_parameters():
+        known = dict(network.named_parameters())
+        frozen, shared = spec.get("frozen"), spec.get("shared")
+        if not (isinstance(frozen, list) and isinstance(shared, dict)) or not all(
+            isinstance(name, str) and name in known for name in (*frozen, *shared, *shared.values())
+        ):
+            raise InputError("The spec names parameters, as frozen or shared, that the network does not have.")
+        for name, other in shared.items():
+            if known[name].shape != known[other].shape:
+                raise InputError(f"The spec shares {other!r} with {name!r}, which has another shape.")
+            place, _, own_name = name.rpartition(".")
+            setattr(network.get_submodule(place), own_name, known[other])
+        for name, parameter in network.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(name not in frozen)
         return network
 
@@ -176,8 +211,10 @@ class Network(nn.Module):
         """Node with dropout -> (batch, *node shape): 0 for dropped units, else 1; from torch's generator."""
         dropped = {name: node for name, node in self.free.items() if node.dropout > 0}
         like = next(self.parameters(), torch.zeros(()))
+        first, total = _share.get() or (0, batch)
+        drawn = {name: torch.rand(total, *node.shape, device=like.device) for name, node in dropped.items()}
         return {
-            name: channels_last((torch.rand(batch, *node.shape, device=like.device) >= node.dropout).to(like.dtype))
+            name: channels_last((drawn[name][first : first + batch] >= node.dropout).to(like.dtype))
             for name, node in dropped.items()
         }
 

@@ -236,7 +236,7 @@ class Call:
             record.nudged = estimate.nudged
             model.check_settled("nudged", estimate.nudged)
             found = iter(estimate.gradients)
-            return [next(found) if leaf.requires_grad else None for leaf in leaves]
+            return [laid_out_as(leaf, next(found)) if leaf.requires_grad else None for leaf in leaves]
 
         result: Tensor = EquilibriumFunction.apply(value, learn, *tensors, *watched)
         return result
@@ -308,6 +308,13 @@ def in_precision_of(parameter: Tensor, data: Data) -> Data:
     if not isinstance(data, Tensor) or not data.is_floating_point():
         return data
     return data.to(parameter.dtype) if torch.is_autocast_enabled(data.device.type) else data
+
+
+def laid_out_as(tensor: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the strides of ``tensor``, as optimisers and data-parallel wrappers expect it."""
+    if gradient.shape != tensor.shape or gradient.stride() == tensor.stride():
+        return gradient
+    return torch.empty_like(tensor).copy_(gradient)
 
 
 def leaf_of(tensor: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from eqprop.errors import InputError
 from eqprop.recipes import cifar10, mnist, predictive, small
+from eqprop.runs.recipe_files import load_function, suggestion
 from eqprop.training.loop import Experiment
 
 Recipe = Callable[..., Experiment]
@@ -31,20 +31,10 @@ def find(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     path, colon, function = name.rpartition(":")
-    if not colon:
-        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"There is no recipe {name!r}: {hint}`eqprop recipes` lists them.")
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"There is no file {path!r} to take the recipe {function!r} from: check the path.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path!r} is not a Python file: a recipe of your own is file.py:function.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, function, None)
-    if not callable(found):
-        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == file.stem]
-        raise InputError(f"{path!r} has no function {function!r}; it has {own}.")
-    return found
+    if colon:
+        return load_function(Path(path), function)
+    if name.endswith(".py") and Path(name).is_file():
+        raise InputError(f"{name!r} is a file of recipes: {suggestion(Path(name))}.")
+    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"There is no recipe {name!r}: {hint}`eqprop recipes` lists them.")

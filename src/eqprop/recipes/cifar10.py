@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from eqprop.checks import Count, NonNegative, Positive
 from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError
 from eqprop.learning import forms
 from eqprop.learning.estimators import EquilibriumPropagation
@@ -23,13 +24,14 @@ from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
-from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions
+from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions, Sized
 from eqprop.settling import FixedSweeps, synchronous
 from eqprop.tasks import Crop, Flip, Normalise
 from eqprop.training.loop import Experiment
 
 AUGMENT = (Flip(0.5), Crop(4))
-NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010))
+MEAN, STD = (0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
+NORMALISE = Normalise(MEAN, STD)
 FLOOR, PERIOD = 1e-5, 100
 
 
@@ -42,14 +44,16 @@ class Paper(ImageRecipe):
         epochs: passes through the training set; the schedule's period stays 100.
     """
 
-    rates: Sequence[float] = (0.25, 0.15, 0.1, 0.08, 0.05)
-    weight_decay: float = 3e-4
-    batch_size: int = 128
-    epochs: int = 120
+    rates: Sequence[NonNegative] = (0.25, 0.15, 0.1, 0.08, 0.05)
+    weight_decay: NonNegative = 3e-4
+    batch_size: Count = 128
+    epochs: Count = 120
     choose_by_test: bool = True
     data: str = "uoft-cs/cifar10"
 
-    normalise = NORMALISE
+    mean: Sequence[float] | None = MEAN
+    std: Sequence[float] | None = STD
+
     augment = AUGMENT
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
@@ -61,8 +65,8 @@ class Paper(ImageRecipe):
 
 class PaperNudge(NudgeOptions, Paper):
     beta: float = 1.0
-    free_sweeps: int = 250
-    nudged_sweeps: int = 25
+    free_sweeps: Count = 250
+    nudged_sweeps: Count = 25
 
     def by(self, nudging: Callable[[float], Nudging], rule: Rule = contrastive, **about_network: Any) -> Experiment:
         taught_by = ep(nudging(self.beta), self.free_sweeps, self.nudged_sweeps, rule)
@@ -70,12 +74,12 @@ class PaperNudge(NudgeOptions, Paper):
 
 
 class SeparateNudge(PaperNudge):
-    nudged_sweeps: int = 30
+    nudged_sweeps: Count = 30
 
 
 class SquaredErrorNudge(PaperNudge):
     beta: float = 0.5
-    nudged_sweeps: int = 30
+    nudged_sweeps: Count = 30
 
 
 class PaperBptt(Paper):
@@ -86,8 +90,8 @@ class PaperBptt(Paper):
         last_sweeps: the number of last sweeps with an autograd graph.
     """
 
-    free_sweeps: int = 250
-    last_sweeps: int = 25
+    free_sweeps: Count = 250
+    last_sweeps: Count = 25
 
     def back(self, **about_network: Any) -> Experiment:
         free = FixedSweeps(self.free_sweeps, synchronous)
@@ -95,7 +99,7 @@ class PaperBptt(Paper):
 
 
 class LongerBptt(PaperBptt):
-    last_sweeps: int = 30
+    last_sweeps: Count = 30
 
 
 class PaperFast(FastOptions, Paper):
@@ -105,10 +109,10 @@ class PaperFast(FastOptions, Paper):
         slowness: the strength of the penalty on the slowest mode of the equilibrium; 0 for none.
     """
 
-    tolerance: float = 0.2
-    free_sweeps: int = 60
-    response_sweeps: int = 4
-    slowness: float = 1.0
+    tolerance: Positive = 0.2
+    free_sweeps: Count = 60
+    response_sweeps: Count = 4
+    slowness: NonNegative = 1.0
 
 
 def cifar10_ce_fast(**options: Any) -> Experiment:
@@ -185,12 +189,13 @@ def cifar10_separate_bptt(**options: Any) -> Experiment:
 def paper_network(
     shape: tuple[int, int, int],
     classes: int,
+    sized: Sized = list,
     squared_error: bool = False,
     separate_feedback: bool = False,
     dropout: float = 0.0,
 ) -> Network:
     """The paper's network: with squared error on a dense last layer, else with a read-out outside the dynamics."""
-    layers = [ConvLayer(128), ConvLayer(256), ConvLayer(512, dropout=dropout), ConvLayer(512, padding=0)]
+    layers = sized([ConvLayer(128), ConvLayer(256), ConvLayer(512, dropout=dropout), ConvLayer(512, padding=0)])
     if squared_error:
         return chain(shape, [*layers, DenseLayer(classes)], SquaredError, separate_feedback)
     return chain(shape, layers, partial(ReadoutCrossEntropy, classes=classes), separate_feedback)

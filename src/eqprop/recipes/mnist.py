@@ -9,13 +9,14 @@ al. 2023, arXiv 2302.01228.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from eqprop.checks import Count, Positive
 from eqprop.energy import Network, SeparateFeedback, SquaredError, identity, tanh
 from eqprop.learning.agnostic import AgnosticEP
 from eqprop.learning.continual import ContinualEP
@@ -25,21 +26,27 @@ from eqprop.learning.references import Backpropagation
 from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, force
 from eqprop.models.builders import DenseLayer, chain
-from eqprop.recipes.setting import ImageRecipe, NudgeOptions
+from eqprop.recipes.setting import PLAIN, ImageRecipe, NudgeOptions, Sized
 from eqprop.settling import FixedSweeps, FromFeedforward, Solver
 from eqprop.training.loop import Experiment
 
 
 def network(
-    shape: tuple[int, int, int], classes: int, feedback_gain: float = 1.0, separate_feedback: bool = False
+    shape: tuple[int, int, int],
+    classes: int,
+    sized: Sized = list,
+    feedback_gain: float = 1.0,
+    separate_feedback: bool = False,
 ) -> Network:
-    layers = [DenseLayer(256, tanh), DenseLayer(256, tanh), DenseLayer(classes, identity)]
+    layers = [*sized([DenseLayer(256, tanh), DenseLayer(256, tanh)]), DenseLayer(classes, identity)]
     return chain(shape, layers, SquaredError, separate_feedback, feedback_gain)
 
 
-def random_feedback(shape: tuple[int, int, int], classes: int, feedback_gain: float) -> Network:
+def random_feedback(
+    shape: tuple[int, int, int], classes: int, sized: Sized = list, feedback_gain: float = 1.0
+) -> Network:
     """The network with separate, random feedback weights that do not learn."""
-    taught = network(shape, classes, feedback_gain, separate_feedback=True)
+    taught = network(shape, classes, sized, feedback_gain, separate_feedback=True)
     for coupling in taught.terms.values():
         if isinstance(coupling, SeparateFeedback):
             coupling.feedback.requires_grad_(False)
@@ -53,9 +60,11 @@ class Mnist(ImageRecipe):
         lr: the first learning rate.
     """
 
-    lr: float = 1e-3
-    epochs: int = 5
+    lr: Positive = 1e-3
+    epochs: Count = 5
     data: str = "ylecun/mnist"
+    mean: Sequence[float] | None = PLAIN[0]
+    std: Sequence[float] | None = PLAIN[1]
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
         learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -65,8 +74,8 @@ class Mnist(ImageRecipe):
 
 class MnistNudge(NudgeOptions, Mnist):
     beta: float = 0.2
-    free_sweeps: int = 10
-    nudged_sweeps: int = 6
+    free_sweeps: Count = 10
+    nudged_sweeps: Count = 6
 
     @property
     def solvers(self) -> tuple[Solver, FixedSweeps]:
@@ -90,8 +99,8 @@ class FeedbackNudge(MnistNudge):
 class WeakFeedbackClamp(FeedbackNudge):
     beta: float = 1.0
     feedback_gain: float = 0.1
-    free_sweeps: int = 6
-    nudged_sweeps: int = 4
+    free_sweeps: Count = 6
+    nudged_sweeps: Count = 4
 
 
 def mnist_ep(**options: Any) -> Experiment:

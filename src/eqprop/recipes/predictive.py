@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from eqprop.checks import Count, NonNegative, Positive
 from eqprop.energy import Bias, Network, Sigmoid, SquaredError
 from eqprop.learning import LeastSquares, PredictiveLearning, soft_clamp
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
-from eqprop.recipes.cifar10 import AUGMENT, NORMALISE
-from eqprop.recipes.setting import ImageRecipe
+from eqprop.recipes.cifar10 import AUGMENT, MEAN, STD
+from eqprop.recipes.setting import PLAIN, Fraction, ImageRecipe, Sized, wider
 from eqprop.settling import FixedSweeps, Leaky, synchronous
 from eqprop.training.constraints import Constrain, Signs, dale
 from eqprop.training.loop import Experiment
@@ -35,9 +36,9 @@ class Predictive(ImageRecipe):
         rates: learning rates, layer by layer.
     """
 
-    sweeps: int
-    learnt: int
-    rates: Sequence[float]
+    sweeps: Count
+    learnt: Count
+    rates: Sequence[NonNegative]
     choose_by_test: bool = True
 
     keep_last = False
@@ -54,16 +55,18 @@ class PredictiveDense(Predictive):
         hidden: units of the hidden layer.
     """
 
-    sweeps: int = 120
-    rate: float = 0.1
-    samples: int = 12
-    delay: int = 13
-    hidden: int = 1000
-    rates: Sequence[float] = (0.03, 0.02)
-    batch_size: int = 500
-    learnt: int = 10
-    epochs: int = 600
+    sweeps: Count = 120
+    rate: Positive = 0.1
+    samples: Count = 12
+    delay: Count = 13
+    hidden: Count = 1000
+    rates: Sequence[NonNegative] = (0.03, 0.02)
+    batch_size: Count = 500
+    learnt: Count = 10
+    epochs: Count = 600
     data: str = "ylecun/mnist"
+    mean: Sequence[float] | None = PLAIN[0]
+    std: Sequence[float] | None = PLAIN[1]
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, None]:
         return Adagrad(parameter_groups(network, self.rates)), None
@@ -88,8 +91,8 @@ class Dale(PredictiveDense):
         excitatory: the share of hidden units with outgoing weights >= 0; the others have outgoing weights <= 0.
     """
 
-    excitatory: float = 0.8
-    epochs: int = 1000
+    excitatory: Fraction = 0.8
+    epochs: Count = 1000
 
 
 class PredictiveConvolutions(Predictive):
@@ -102,18 +105,20 @@ class PredictiveConvolutions(Predictive):
         beta: how strongly the teacher holds the output.
     """
 
-    sweeps: int = 130
-    taught_sweeps: int = 30
+    sweeps: Count = 130
+    taught_sweeps: Count = 30
     samples: Sequence[int] = (5, 21, 81)
-    onset: int = 111
+    onset: Count = 111
     beta: float = 0.01
-    rates: Sequence[float] = (0.4, 0.028, 0.025)
-    batch_size: int = 600
-    learnt: int = 20
-    epochs: int = 600
+    rates: Sequence[NonNegative] = (0.4, 0.028, 0.025)
+    batch_size: Count = 600
+    learnt: Count = 20
+    epochs: Count = 600
     data: str = "uoft-cs/cifar10"
 
-    normalise = NORMALISE
+    mean: Sequence[float] | None = MEAN
+    std: Sequence[float] | None = STD
+
     augment = AUGMENT
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, None]:
@@ -128,7 +133,8 @@ def mnist_predictive(**options: Any) -> Experiment:
 def mnist_predictive_dale(**options: Any) -> Experiment:
     """The same under Dale's law: all weights from a hidden unit to the output have the same sign."""
     law = Dale(**options)
-    signs = dale(law.hidden, law.excitatory, law.seed)
+    (hidden,) = (each for each in [wider(DenseLayer(law.hidden), law.width)] if isinstance(each, DenseLayer))
+    signs = dale(hidden.units, law.excitatory, law.seed)
     return law.by(high=1.0, constrain=Signs({"couplings.layer1_layer2.map.weight": signs}))
 
 
@@ -147,14 +153,15 @@ def cifar10_predictive(**options: Any) -> Experiment:
     return rule.run(smaller_convolutions, estimator)
 
 
-def sigmoid_network(shape: tuple[int, int, int], classes: int, hidden: int) -> Network:
-    network = chain(shape, [DenseLayer(hidden, LOGISTIC), DenseLayer(classes, LOGISTIC)], SquaredError)
+def sigmoid_network(shape: tuple[int, int, int], classes: int, sized: Sized, hidden: int) -> Network:
+    layers = [*sized([DenseLayer(hidden, LOGISTIC)]), DenseLayer(classes, LOGISTIC)]
+    network = chain(shape, layers, SquaredError)
     initialise(network)
     return network
 
 
-def smaller_convolutions(shape: tuple[int, int, int], classes: int) -> Network:
-    layers = [ConvLayer(256, padding=0), ConvLayer(512, padding=0), DenseLayer(classes)]
+def smaller_convolutions(shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
+    layers = [*sized([ConvLayer(256, padding=0), ConvLayer(512, padding=0)]), DenseLayer(classes)]
     return chain(shape, layers, SquaredError)
 
 

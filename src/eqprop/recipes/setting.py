@@ -3,95 +3,171 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, dataclass_transform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, dataclass_transform
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from eqprop.checks import Count, Natural, NonNegative, Positive, checked
 from eqprop.energy.network import Network
 from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
+from eqprop.models.builders import ConvLayer, DenseLayer, Layer
 from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
-from eqprop.tasks import Augmentation, Batches, Images, Normalise, load_images
+from eqprop.tasks import Augmentation, Batches, Classes, Examples, ImageInputs, Inputs, Manifest, Normalise, Outputs
+from eqprop.tasks.sources import load_images
 from eqprop.training.constraints import Constrain
 from eqprop.training.loop import Experiment
 
-Build = Callable[[tuple[int, int, int], int], Network]
-"""(shape of an image, classes) -> a network."""
+Sized = Callable[[Sequence[Layer]], list[Layer]]
+"""Changes the width and the depth of a network's hidden layers, as the options say."""
+Build = Callable[[tuple[int, int, int], int, Sized], Network]
+"""(shape of an image, classes, sized) -> a network."""
 
-PLAIN = Normalise((0.0,), (1.0,))
-"""Pixels in [0, 1]."""
+Share = Annotated[float, ">= 0", "<= 0.5"]
+Fraction = Annotated[float, ">= 0", "<= 1"]
+
+PLAIN = ((0.0,), (1.0,))
+"""The mean and the standard deviation that leave pixels in [0, 1]."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Options:
-    """Subclasses are frozen dataclasses with keyword-only fields."""
+    """Subclasses are frozen dataclasses with keyword-only fields, held to their annotations."""
 
     def __init_subclass__(cls) -> None:
-        dataclass(frozen=True, kw_only=True)(cls)
+        checked(dataclass(frozen=True, kw_only=True)(cls))
 
 
-class ImageRecipe(Options, ABC):
-    """The common options of runs on labelled images.
+class TaskRecipe(Options, ABC):
+    """The common options of all runs.
 
     Args:
-        data: a hub name, or a folder.
-        batch_size: images a step.
+        data: where the examples are; see docs/data.md.
+        batch_size: examples a step.
         epochs: passes through the training set.
-        validation: the share of the training set that is held out to choose the best epoch.
-        choose_by_test: choose the best epoch by the test set, and hold out no image.
-        train_images: the number of training images; 0: all.
-        seed: of the initial weights, the order, the augmentation, and the images held out.
+        validation: the share of the training set that is held out to choose the best epoch, at most a half.
+        choose_by_test: choose the best epoch by the test set, and hold out no example.
+        seed: of the initial weights, the order, the augmentation, and the examples held out.
     """
 
     data: str
-    batch_size: int = 64
-    epochs: int
-    validation: float = 0.1
+    batch_size: Count = 64
+    epochs: Count
+    validation: Share = 0.1
     choose_by_test: bool = False
-    train_images: int = 0
-    seed: int = 0
+    seed: Natural = 0
 
-    normalise: ClassVar[Normalise] = PLAIN
-    augment: ClassVar[tuple[Augmentation, ...]] = ()
     keep_last: ClassVar[bool] = True
     schedule_by_batch: ClassVar[bool] = False
+    augment: ClassVar[tuple[Augmentation, ...]] = ()
 
     @abstractmethod
     def optimise(self, network: Network, periods: int) -> tuple[Optimizer, LRScheduler | None]:
         """The network's optimiser, and a scheduler that steps ``periods`` times in the whole run."""
 
-    def run(self, build: Build, estimator: Estimator, constrain: Constrain | None = None) -> Experiment:
-        data = load_images(self.data)
-        images, test = data.train, data.test
-        validation: Batches | None = None
+    def experiment(
+        self,
+        train: Examples,
+        test: Examples,
+        build: Callable[[], Network],
+        estimator: Estimator,
+        *,
+        manifest: Manifest,
+        inputs: Inputs,
+        outputs: Outputs,
+        normalise: Callable[[Any], Any] | None = None,
+        constrain: Constrain | None = None,
+    ) -> Experiment:
+        """The run of these options."""
+        held: Batches | None = None
         if self.validation > 0 and not self.choose_by_test:
-            held, images = images.split(self.validation, self.seed)
-            validation = self._fixed(held)
-        if self.train_images:
-            images = images.take(self.train_images, self.seed)
-        channels, height, width = images.pixels.shape[1:]
-        network = innermost(build((channels, height, width), images.classes))
-        train = Batches(images, self.batch_size, self.normalise, self.augment, self.seed, keep_last=self.keep_last)
-        periods = self.epochs * train.steps if self.schedule_by_batch else self.epochs
+            part, train = train.split(self.validation, self.seed)
+            held = Batches(part, 200, normalise, shuffle=False)
+        network = build()
+        batches = Batches(train, self.batch_size, normalise, self.augment, self.seed, keep_last=self.keep_last)
+        periods = self.epochs * batches.steps if self.schedule_by_batch else self.epochs
         optimizer, scheduler = self.optimise(network, periods)
         return Experiment(
             model=Equilibrium(network, estimator, on_unsettled="ignore"),  # the report has residuals, the loop a limit
             optimizer=optimizer,
             scheduler=scheduler,
             schedule_by_batch=self.schedule_by_batch,
-            train=train,
-            validation=validation,
-            test=self._fixed(test),
+            train=batches,
+            validation=held,
+            test=Batches(test, 200, normalise, shuffle=False),
             epochs=self.epochs,
             constrain=constrain,
-            manifest=data.manifest,
+            manifest=manifest,
+            inputs=inputs,
+            outputs=outputs,
         )
 
-    def _fixed(self, images: Images) -> Batches:
-        return Batches(images, 200, self.normalise, shuffle=False)
+
+class ImageRecipe(TaskRecipe):
+    """The common options of runs on labelled images.
+
+    Args:
+        data: "digits", a folder, or a name on the Hugging Face hub; see docs/data.md.
+        train_images: the number of training images, drawn at random; 0: all.
+        mean: of a channel's pixels / 255, one a channel or one for all; default: measured from the training set.
+        std: the standard deviation, like the mean.
+        width: the factor of the hidden layers' channels and units.
+        depth: the number of hidden layers; 0: the recipe's. Layers beyond it repeat its last, without a pool.
+        follow_links: read images through links that lead out of the data's folder.
+    """
+
+    train_images: Natural = 0
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    width: Positive = 1.0
+    depth: Natural = 0
+    follow_links: bool = False
+
+    def run(self, build: Build, estimator: Estimator, constrain: Constrain | None = None) -> Experiment:
+        """Reads the images, builds the network, and puts the run together."""
+        data = load_images(self.data, follow_links=self.follow_links)
+        train = data.train.take(self.train_images, self.seed) if self.train_images else data.train
+        channels, height, width = train.pixels.shape[1:]
+        found = Normalise.measured(train) if self.mean is None or self.std is None else None
+        mean, std = (
+            tuple(given) * (channels if len(given) == 1 else 1) if given is not None else getattr(found, name)
+            for name, given in (("mean", self.mean), ("std", self.std))
+        )
+        normalise = Normalise(mean, std)
+        normalise.check(channels)
+        return self.experiment(
+            train,
+            data.test,
+            lambda: innermost(build((channels, height, width), train.classes, self.sized)),
+            estimator,
+            manifest=data.manifest,
+            inputs=ImageInputs(channels, height, width, mean, std),
+            outputs=Classes(tuple(data.manifest.classes)),
+            normalise=normalise,
+            constrain=constrain,
+        )
+
+    def sized(self, layers: Sequence[Layer]) -> list[Layer]:
+        """The hidden layers with the width and the depth of these options."""
+        chosen = list(layers[: self.depth] if self.depth else layers)
+        for _ in range(self.depth - len(layers)):
+            last = layers[-1]
+            chosen.append(
+                replace(last, kernel=3, stride=1, padding=1, pool=None) if isinstance(last, ConvLayer) else last
+            )
+        return [wider(layer, self.width) for layer in chosen]
+
+
+def wider(layer: Layer, factor: float) -> Layer:
+    """The layer with ``factor`` times the channels or units, rounded, at least 1."""
+    if isinstance(layer, ConvLayer):
+        return replace(layer, channels=max(1, round(factor * layer.channels)))
+    if isinstance(layer, DenseLayer):
+        return replace(layer, units=max(1, round(factor * layer.units)))
+    return layer
 
 
 class NudgeOptions(Options):
@@ -104,8 +180,8 @@ class NudgeOptions(Options):
     """
 
     beta: float
-    free_sweeps: int
-    nudged_sweeps: int
+    free_sweeps: Count
+    nudged_sweeps: Count
 
 
 class FastOptions(Options):
@@ -118,10 +194,10 @@ class FastOptions(Options):
         damping: of the linear phase.
     """
 
-    tolerance: float
-    free_sweeps: int
-    response_sweeps: int
-    damping: float = 0.25
+    tolerance: Positive
+    free_sweeps: Count
+    response_sweeps: Count
+    damping: NonNegative = 0.25
 
     @property
     def estimator(self) -> InfinitesimalNudge:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from eqprop.checks import Count, Positive
 from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError, hard_sigmoid
 from eqprop.learning import Backpropagation, EquilibriumPropagation, forms, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
-from eqprop.recipes.cifar10 import NORMALISE, ep
-from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions
+from eqprop.recipes.cifar10 import MEAN, STD, ep
+from eqprop.recipes.setting import PLAIN, FastOptions, ImageRecipe, NudgeOptions, Share, Sized
 from eqprop.settling.solvers import FixedSweeps
-from eqprop.tasks import Crop, Flip, Normalise
+from eqprop.tasks import Crop, Flip
 from eqprop.training.loop import Experiment
 
 
@@ -29,7 +30,7 @@ class CosineRecipe(ImageRecipe):
         lr: the first learning rate.
     """
 
-    lr: float = 0.1
+    lr: Positive = 0.1
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
         rates = [self.lr] * (len(network.free) + bool(list(network.loss.parameters()) if network.loss else []))
@@ -41,8 +42,8 @@ class Small(NudgeOptions, CosineRecipe):
     """Symmetric nudges in the form ``states``, alternating sweeps: half as many are as good as synchronous ones."""
 
     beta: float = 0.5
-    free_sweeps: int = 12
-    nudged_sweeps: int = 6
+    free_sweeps: Count = 12
+    nudged_sweeps: Count = 6
     data: str = "ylecun/mnist"
 
     @property
@@ -52,47 +53,52 @@ class Small(NudgeOptions, CosineRecipe):
 
 
 class Digits(Small):
-    batch_size: int = 32
-    epochs: int = 15
+    batch_size: Count = 32
+    epochs: Count = 15
     data: str = "digits"
 
-    normalise = Normalise((0.305,), (0.376,))
     augment = (Crop(1),)
 
 
 class MnistDense(Small):
-    free_sweeps: int = 10
-    lr: float = 0.05
-    batch_size: int = 50
-    epochs: int = 12
+    mean: Sequence[float] | None = PLAIN[0]
+    std: Sequence[float] | None = PLAIN[1]
+    free_sweeps: Count = 10
+    lr: Positive = 0.05
+    batch_size: Count = 50
+    epochs: Count = 12
 
 
 class MnistConv(Small):
-    epochs: int = 3
+    mean: Sequence[float] | None = PLAIN[0]
+    std: Sequence[float] | None = PLAIN[1]
+    epochs: Count = 3
 
 
 class Cifar10(CosineRecipe):
     """The rate falls with each batch, and images are flipped at random."""
 
-    epochs: int = 4
-    validation: float = 0.04
+    epochs: Count = 4
+    validation: Share = 0.04
     data: str = "uoft-cs/cifar10"
 
-    normalise = NORMALISE
+    mean: Sequence[float] | None = MEAN
+    std: Sequence[float] | None = STD
+
     augment = (Flip(),)
     schedule_by_batch = True
 
 
 class Cifar10Fast(FastOptions, Cifar10):
-    tolerance: float = 0.2
-    free_sweeps: int = 40
-    response_sweeps: int = 2
+    tolerance: Positive = 0.2
+    free_sweeps: Count = 40
+    response_sweeps: Count = 2
 
 
 class Cifar10PaperSchedule(NudgeOptions, Cifar10):
     beta: float = 1.0
-    free_sweeps: int = 250
-    nudged_sweeps: int = 25
+    free_sweeps: Count = 250
+    nudged_sweeps: Count = 25
 
 
 def digits(**options: Any) -> Experiment:
@@ -130,15 +136,18 @@ def cifar10_small_backpropagation(**options: Any) -> Experiment:
     return Cifar10(**options).run(small_network, Backpropagation())
 
 
-def dense(shape: tuple[int, int, int], classes: int) -> Network:
-    return chain(shape, [DenseLayer(512, hard_sigmoid), DenseLayer(classes, hard_sigmoid)], SquaredError)
+def dense(shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
+    layers = [*sized([DenseLayer(512, hard_sigmoid)]), DenseLayer(classes, hard_sigmoid)]
+    return chain(shape, layers, SquaredError)
 
 
-def convolutions(shape: tuple[int, int, int], classes: int, layers: Sequence[ConvLayer]) -> Network:
-    return chain(shape, layers, partial(ReadoutCrossEntropy, classes=classes))
+def convolutions(
+    shape: tuple[int, int, int], classes: int, sized: Sized = list, *, layers: Sequence[ConvLayer]
+) -> Network:
+    return chain(shape, sized(layers), partial(ReadoutCrossEntropy, classes=classes))
 
 
-def small_network(shape: tuple[int, int, int], classes: int) -> Network:
+def small_network(shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
     """Two convolutions of 64 and 128 channels with a cross-entropy read-out.
 
     The drive of the input is computed once for a batch, so the largest map is the first; the second has a stride
@@ -146,7 +155,7 @@ def small_network(shape: tuple[int, int, int], classes: int) -> Network:
     have a standard deviation of 1/3.
     """
     layers = [ConvLayer(64, kernel=5, padding=2), ConvLayer(128, stride=2, pool=None)]
-    network = convolutions(shape, classes, layers)
+    network = convolutions(shape, classes, sized, layers=layers)
     with torch.no_grad():
         next(network.terms["input_layer1"].parameters()).mul_(2)
     return network

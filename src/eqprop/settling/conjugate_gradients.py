@@ -14,6 +14,7 @@ from eqprop.energy.shapes import example_dims, expand_like
 from eqprop.energy.terms import Field, Term
 from eqprop.errors import InputError
 from eqprop.settling.displacement import linear_unit_of
+from eqprop.settling.progress import swept
 from eqprop.settling.solvers import Solution, Solver, Status
 
 
@@ -59,6 +60,7 @@ class ConjugateGradients(Solver):
         wild, unstable, moving = ~norm.isfinite(), torch.zeros_like(norm, dtype=torch.bool), norm > 0
         taken = torch.zeros_like(norm, dtype=torch.int64)
         for _ in range(self.iterations):
+            swept()
             if not moving.any():
                 break
             # At first only nodes within a few edges of the force are non-zero: the other terms are skipped.

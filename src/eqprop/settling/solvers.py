@@ -19,6 +19,7 @@ from eqprop.energy.nodes import State, length, select
 from eqprop.energy.shapes import example_dims
 from eqprop.errors import InputError
 from eqprop.settling.crossing import crossing
+from eqprop.settling.progress import swept
 from eqprop.settling.sweeps import Sweep, alternating
 
 Norm = Callable[[State, State], dict[str, Tensor]]
@@ -301,6 +302,7 @@ class FixedSweeps(Solver):
     def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
         states = deque([start], maxlen=3)
         for _ in range(self.n):
+            swept()
             states.append(self.sweep(landscape, states[-1]))
         return self.solution(landscape, start, list(states))
 
@@ -350,6 +352,7 @@ class UntilConverged(Solver):
         recent: list[Tensor] = []  # the residuals of the last three sweeps
         done: list[tuple[Tensor, Solution]] = []  # examples that stopped, by their rows in the batch
         for count in range(1, self.max_sweeps + 1):
+            swept()
             before, state = state, self.sweep(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
             residuals = self.norm(before, state)
             pace = pace and pace.after(before, state)

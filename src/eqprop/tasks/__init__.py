@@ -2,9 +2,10 @@
 
 from eqprop.tasks.arrays import Arrays as Arrays
 from eqprop.tasks.batches import Augmentation as Augmentation, Batches as Batches, Draw as Draw, Examples as Examples
+from eqprop.tasks.cache import cache_folder as cache_folder
 from eqprop.tasks.datasets import DatasetExamples as DatasetExamples, as_task as as_task
 from eqprop.tasks.formats import Classes as Classes, Inputs as Inputs, Outputs as Outputs, Values as Values
-from eqprop.tasks.images import Images as Images, ImageSets as ImageSets
+from eqprop.tasks.images import ImageInputs as ImageInputs, Images as Images, ImageSets as ImageSets
 from eqprop.tasks.manifest import Manifest as Manifest
 from eqprop.tasks.sequences import (
     ArrayInputs as ArrayInputs,

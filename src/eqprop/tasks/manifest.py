@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Self
+
+from eqprop.errors import InputError
+from eqprop.tasks.text import few, plain, short
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Manifest:
         files: the number of files used.
         skipped: files that were not used -> the reason.
         notes: what a reader should know, e.g. a class of which the test side has no example.
+        more_skipped: the number of files that were not used beyond those in ``skipped``.
     """
 
     kind: str
@@ -32,18 +36,19 @@ class Manifest:
     files: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    more_skipped: int = 0
 
     def line(self) -> str:
-        """The inventory in one line."""
+        """The inventory in one line of characters that can be printed."""
         count = ", ".join(f"{count:,} {side}" for side, count in self.examples.items())
         parts = [f"{self.kind} {self.place}".strip(), f"{count} examples"]
         parts += [f"{len(self.classes)} classes"] * bool(self.classes) + [self.form] * bool(self.form)
         parts += [f"{self.files:,} files"] * bool(self.files)
         if self.skipped:
             file, reason = next(iter(self.skipped.items()))
-            more = f" and {len(self.skipped) - 1} more" if len(self.skipped) > 1 else ""
-            parts.append(f"skipped {file!r} ({reason}){more}")
-        return "; ".join([*parts, *self.notes])
+            rest = len(self.skipped) - 1 + self.more_skipped
+            parts.append(f"skipped {file} ({reason}){f' and {rest:,} more' * bool(rest)}")
+        return plain("; ".join([*parts, *self.notes]))
 
     def differences(self, kept: Manifest, sides: Sequence[str] = ("train", "test")) -> list[str]:
         """What differs from the ``kept`` manifest of a run, for each side that matters; [] if nothing does.
@@ -51,22 +56,53 @@ class Manifest:
         Where the data lies, and in how many files, makes no difference.
         """
         found = []
-        if list(self.classes) != list(kept.classes):
-            found.append(f"the classes are {_few(self.classes)} and were {_few(kept.classes)}")
+        renamed = list(self.classes) != list(kept.classes)
+        if renamed:
+            found.append(f"the classes are [{few(self.classes, 12)}] and were [{few(kept.classes, 12)}]")
         if self.form != kept.form:
             found.append(f"an example is {self.form or 'unknown'} and was {kept.form or 'unknown'}")
         for side in sides:
             now, then = self.examples.get(side), kept.examples.get(side)
             if now != then:
                 found.append(f"there are {now} {side} examples and were {then}")
-            elif self.fingerprints.get(side) != kept.fingerprints.get(side):
+            elif self.fingerprints.get(side) != kept.fingerprints.get(side) and not renamed:
                 found.append(f"the content of the {now} {side} examples is another")
         return found
 
     def as_dict(self) -> dict[str, Any]:
+        """The manifest as JSON has it."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, record: object) -> Self:
+        """The manifest that ``as_dict`` gave.
 
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:12])
-    return f"[{shown}{', ...' if len(names) > 12 else ''}]"
+        Args:
+            record: as JSON gives it.
+
+        Raises:
+            InputError: it is not one.
+        """
+        if not isinstance(record, Mapping):
+            raise InputError(f"The inventory of the data is {type(record).__name__}, no JSON object: it is damaged.")
+        known = {each.name: each for each in fields(cls)}
+        needed = {name for name, each in known.items() if each.default is each.default_factory is MISSING}
+        if wrong := sorted(map(str, needed - set(record) | set(record) - set(known))):
+            raise InputError(f"The inventory of the data lacks or should not have {few(wrong)}: it is damaged.")
+        for name, value in record.items():
+            if not _is_of(str(known[name].type), value):
+                raise InputError(f"{name} of the inventory of the data is {short(repr(value))}: it is damaged.")
+        values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in record.items()}
+        return cls(**values)
+
+
+def _is_of(kind: str, value: object) -> bool:
+    """Whether a value is of this type of a field of ``Manifest``."""
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind.startswith("Mapping"):
+        inner = kind.removeprefix("Mapping[str, ").removesuffix("]")
+        return isinstance(value, Mapping) and all(isinstance(n, str) and _is_of(inner, v) for n, v in value.items())
+    if kind.startswith("Sequence"):
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    return isinstance(value, str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from eqprop.errors import InputError
 from eqprop.tasks.task import generator_for
-from eqprop.training.checkpoint import explained, first_line
+from eqprop.tasks.text import explained
 
 SIDES = ("train", "test")
 ARRAY_FILES = (".npz", ".npy", ".safetensors")
@@ -22,25 +21,6 @@ ARRAY_FILES = (".npz", ".npy", ".safetensors")
 def shown(value: object) -> str:
     """A name or a value from a file, for a message of one line."""
     return shorten(repr(value), 80, placeholder=" ...'")
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error, with what a terminal could take for a command escaped."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in first_line(error))
-
-
-@contextlib.contextmanager
-def readable(message: str) -> Iterator[None]:
-    """Raises InputError with ``message`` for any error of a library that reads a file; ``{}`` in it is the reason.
-
-    NumPy, zipfile, zlib, safetensors and pyarrow have many kinds of errors for damaged files.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(message.replace("{}", reason(error))) from error
 
 
 def plain_file(path: Path, within: Path | None = None) -> Path:
@@ -132,7 +112,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     plain_file(path)
     broken = f"{shown(str(path))} cannot be read ({{}}): write it again, as arrays of numbers of one shape."
-    with readable(broken):
+    with explained(broken, Exception):  # NumPy, zipfile, zlib and safetensors have many kinds for damaged files
         if path.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 

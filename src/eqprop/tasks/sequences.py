@@ -17,8 +17,9 @@ from eqprop.errors import InputError
 from eqprop.tasks.arrays import Arrays
 from eqprop.tasks.formats import Classes, Inputs, Outputs, Values
 from eqprop.tasks.manifest import Manifest
-from eqprop.tasks.readers import ARRAY_FILES, files_to_read, find_sides, parts, plain_file, read_arrays, readable, shown
+from eqprop.tasks.readers import ARRAY_FILES, files_to_read, find_sides, parts, plain_file, read_arrays, shown
 from eqprop.tasks.tables import check_classes, column_of, listed, numbered, standards
+from eqprop.tasks.text import explained
 
 SEQUENCE_FILES = (".npz", ".safetensors", ".parquet")
 INPUTS, TARGET, LENGTHS = "inputs", "target", "lengths"
@@ -340,13 +341,13 @@ def read_parquet(path: Path, with_target: bool) -> dict[str, Any]:
 
     plain_file(path)
     title = shown(path.name)
-    with readable(f"{title} cannot be read as parquet ({{}}): write it again."):
+    with explained(f"{title} cannot be read as parquet ({{}}): write it again.", Exception):
         file = pq.ParquetFile(pa.OSFile(str(path)))
         names = list(file.schema_arrow.names)
     for name in (INPUTS, TARGET)[: 1 + with_target]:
         if names.count(name) != 1:
             raise InputError(f"{title} has no column {name!r}, or two: it has {listed(names)}.")
-    with readable(f"{title} cannot be read as parquet ({{}}): write it again."):
+    with explained(f"{title} cannot be read as parquet ({{}}): write it again.", Exception):
         table = file.read(columns=[INPUTS, TARGET][: 1 + with_target])
         outer = table.column(INPUTS).combine_chunks()
     kind = outer.type

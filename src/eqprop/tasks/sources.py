@@ -1,288 +1,251 @@
-"""Images: read once from any data set, stored as bytes, and given in batches that depend on the seed only.
-
-``datasets`` is imported in the functions that need it: the import takes 0.6 s, and a run with cached images does not
-need it.
-"""
+"""Labelled images from folders, parquet files and the Hugging Face hub, read once and kept as bytes."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import glob
 import hashlib
 import json
-import logging
 import os
-import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from eqprop.errors import InputError
+from eqprop.tasks import cache
+from eqprop.tasks.classes import numbered
+from eqprop.tasks.folders import find_images, open_folder
+from eqprop.tasks.found import Found, Root, Side
+from eqprop.tasks.hub import NAME, find_on_hub
 from eqprop.tasks.images import Images, ImageSets
 from eqprop.tasks.manifest import Manifest
-from eqprop.training import checkpoint
-from eqprop.training.checkpoint import explained, first_line
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
-    from PIL.Image import Image as Picture
-
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+from eqprop.tasks.parquet import find_shards, open_tables
+from eqprop.tasks.pixels import decode, is_image, size_of
+from eqprop.tasks.text import about, explained, few, plain, short
 
 EMBEDDED = "digits"
-IMAGE_NAMES = ("image", "img")
-LABEL_NAMES = ("label", "labels", "fine_label")
-CACHE_FORMAT = 2
-HUB_SECONDS = 10.0
-LAYOUTS = (("parquet", "{}*.parquet"), ("parquet", "data/{}*.parquet"), ("imagefolder", "{}/*/*"))
-"""A builder of ``datasets``, and the paths of a split's files."""
+SIDES = ("train", "test")
+FORMAT = 3
+"""Of the cached entries."""
+LAYOUTS = "train/<class>/ and test/<class>/ with images, or train.parquet and test.parquet (there or under data/)"
 
 
 def load_images(source: str | Path, follow_links: bool = False) -> ImageSets:
-    """Both sides of a data set of images, see ``load_side``; ``follow_links``: also out of a folder."""
-    train, test = load_side(source, "train"), load_side(source, "test")
-    sides: dict[str, Images] = {"train": train, "test": test}
-    counts = {side: len(images) for side, images in sides.items()}
-    channels, height, width = train.pixels.shape[1:]
-    form = f"{width}x{height} {'L' if channels == 1 else 'RGB'}, 8 bits"
-    prints = {side: images.fingerprint() for side, images in sides.items()}
-    classes = [str(number) for number in range(train.classes)]
-    return ImageSets(train, test, Manifest("images", counts, prints, str(source), form, classes))
+    """The two sides of a data set of labelled images, and what was found.
 
+    The classes are those that the data names. Decoded images are cached, see ``eqprop.tasks.cache``, under the content
+    of their files.
 
-def load_side(source: str | Path, split: Split) -> Images:
-    """The images of one side of a data set.
+    Args:
+        source: one of
 
-    ``source`` is one of
+            - ``"digits"``, the set embedded in this package;
+            - a folder of images, ``train/<class>/`` and ``test/<class>/``, which may have folders in them;
+            - a folder with ``train.parquet`` and ``test.parquet``, or numbered parts of them, at its top or under
+              ``data/``, as on the hub;
+            - the name of a data set on the Hugging Face hub, ``owner/name`` or ``owner/name@revision``.
+        follow_links: whether links in a folder may lead out of it.
 
-    - ``"digits"``, the set embedded in this package;
-    - a folder with ``train*.parquet`` and ``test*.parquet``, at its top or under ``data/``, as on the hub;
-    - a folder of images, ``train/<class>/*`` and ``test/<class>/*``;
-    - the name of a data set on the Hugging Face hub, ``owner/name``.
-
-    The classes are those that the data set names; if its labels are plain numbers, 0 to the largest label of the
-    training split. Decoded images are stored in the folder ``EQPROP_CACHE`` (default: ``~/.cache/eqprop``). Raises
-    InputError if the source is missing, damaged, or does not have labelled images of one size and mode.
+    Raises:
+        InputError: the source is missing or damaged, its sides do not fit together, or its images are not of one size
+            and mode in 8 bits without transparency.
     """
-    if split not in SPLITS:
-        raise InputError(f"There is no split {split!r}: choose 'train' or 'test'.")
-    if source == EMBEDDED:
-        embedded = Path(__file__).parent.parent / "datasets" / EMBEDDED
-        return _read(embedded, split, _find_folder(embedded)[0])
-    if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) and not Path(source).exists():
-        return _load_hub(source, split)
-    folder = Path(source).expanduser()
-    open_split, files = _find_folder(folder)
-    return _cached(files, split, lambda: _read(folder.resolve(), split, open_split))
+    if isinstance(source, str) and source == EMBEDDED:
+        embedded = find_in_folder(Path(__file__).parent.parent / "datasets" / EMBEDDED, False)
+        found = replace(embedded, kind="embedded", place=EMBEDDED)
+    else:
+        found = find(source, follow_links)
+    with about(found.place):
+        loaded = _cached(found)
+    sides = {
+        side: Images(loaded.tensors[f"{side}.pixels"], loaded.tensors[f"{side}.labels"], len(loaded.classes))
+        for side in SIDES
+    }
+    manifest = Manifest(
+        found.kind,
+        {side: len(images) for side, images in sides.items()},
+        loaded.fingerprints,
+        found.place,
+        f"{size_of(tuple(sides['train'].pixels.shape[1:]))}, 8 bits",
+        loaded.classes,
+        sum(map(len, found.files.values())),
+        found.skipped.sorted(),
+        loaded.notes,
+        found.skipped.more,
+    )
+    return ImageSets(sides["train"], sides["test"], manifest)
 
 
 # Where images come from
 
-OpenSplit = Callable[[Split], "Dataset | IterableDataset"]
 
-
-def _find_folder(folder: Path) -> tuple[OpenSplit, list[Path]]:
-    """The function that opens the data set in ``folder``, and its files. Raises InputError if there is none."""
-    if folder.is_file():
-        raise InputError(
-            f"{folder} is one file: pass the folder that holds the train and the test files, {folder.parent}."
-        )
-    if not folder.is_dir():
-        raise InputError(
-            f"There is no folder {folder}: pass 'digits', a folder, or a name on the Hugging Face hub such "
-            "as 'ylecun/mnist' with --data."
-        )
-    folder = folder.resolve()
-    for builder, layout in LAYOUTS:
-        files = {side: sorted(filter(Path.is_file, folder.glob(layout.format(side)))) for side in SPLITS}
-        patterns = {side: f"{glob.escape(str(folder))}/{layout.format(side)}" for side in SPLITS if files[side]}
-        if patterns:
-            # All files identify either split: the classes of one may depend on the other.
-            return functools.partial(_open_folder, builder, patterns), [*files["train"], *files["test"]]
+def find(source: str | Path, follow_links: bool) -> Found:
+    """The data set in a folder, or on the hub. Raises InputError if there is none."""
+    if not isinstance(source, str | os.PathLike) or not str(source):
+        raise InputError(f"{source!r} is no data set: pass 'digits', a folder, or a name on the Hugging Face hub.")
+    shown = short(source)
+    unreadable = f"The folder {shown} cannot be read ({{}}): pass another with --data."
+    with explained(unreadable, OSError, ValueError, RuntimeError):
+        folder = Path(source).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            is_folder = stat.S_ISDIR(folder.stat().st_mode)
+            folder = folder.resolve()
+            if not is_folder:
+                raise InputError(
+                    f"{shown} is not a folder: pass the folder that holds the train and the test files, "
+                    f"{short(folder.parent)}."
+                )
+            return find_in_folder(folder, follow_links)
+    if isinstance(source, str) and NAME.fullmatch(source):
+        return find_on_hub(source)
     raise InputError(
-        f"{folder} holds no data set: it needs train*.parquet and test*.parquet (there or under data/), or "
-        "images as train/<class>/* and test/<class>/*."
+        f"There is no folder {shown}: pass 'digits', a folder, or a name on the Hugging Face hub such as "
+        "'ylecun/mnist' with --data."
     )
 
 
-def _open_folder(builder: str, patterns: Mapping[Split, str], split: Split) -> IterableDataset:
-    import datasets
+def find_in_folder(folder: Path, follow_links: bool) -> Found:
+    """The data set in a folder.
 
-    if split not in patterns:
-        raise InputError(f"there are no files: add {split}*.parquet or {split}/<class>/ with images.")
-    options: dict[str, Any] = {"data_files": {split: patterns[split]}}
-    if builder == "imagefolder":  # the classes are the names of the folders of both splits
-        options = {"data_files": patterns, "drop_labels": False, "drop_metadata": True}
-    # Streaming leaves no copy in the cache of ``datasets``: this module stores the decoded pixels.
-    with tempfile.TemporaryDirectory() as scratch:
-        return datasets.load_dataset(builder, split=split, streaming=True, cache_dir=scratch, **options)
-
-
-def _load_hub(name: str, split: Split) -> Images:
-    import datasets
-
-    open_split = functools.cache(lambda side: datasets.load_dataset(name, split=side))
-    unreachable = _ask_hub(name)
-    offline = unreachable is not None
-    try:
-        with _quiet(offline):
-            # The Arrow files of the downloaded copy identify it: their path contains the revision.
-            files = [Path(entry["filename"]) for entry in open_split(split).cache_files]
-    except Exception as error:  # the hub's client, its transport and ``datasets`` have different exceptions
-        # An OSError offline only means that there is no copy; the first error explains why one was needed.
-        cause = unreachable if unreachable and isinstance(error, OSError) else error
-        raise InputError(
-            f"There is no folder {name}, and the Hugging Face hub did not give the {split} images of a "
-            f"data set of that name ({type(cause).__name__}: {first_line(cause)}): pass a folder with "
-            "--data."
-        ) from error
-    return _cached(files, split, lambda: _read(name, split, open_split, offline))
-
-
-def _ask_hub(name: str) -> Exception | None:
-    """The error of the hub for ``name``, or ``None`` if it has it; one request.
-
-    ``datasets`` would retry for 23 s before it used a copy on this machine.
+    Raises:
+        InputError: there is none, more than one, or a side or a part is missing.
     """
-    import huggingface_hub
-
-    try:
-        huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
-    except Exception as error:  # the transport is another library in each version
-        return error
-    return None
-
-
-@contextlib.contextmanager
-def _quiet(offline: bool) -> Iterator[None]:
-    """Prevents ``datasets`` from printing and, if ``offline``, from using the network (it reports even local loads)."""
-    import datasets
-    import huggingface_hub.utils as hub
-
-    with contextlib.ExitStack() as undo:
-        for library in (datasets, hub):
-            if not library.are_progress_bars_disabled():
-                library.disable_progress_bars()
-                undo.callback(library.enable_progress_bars)
-        for logger in map(logging.getLogger, ("datasets", "huggingface_hub")):
-            undo.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)
-        undo.callback(setattr, datasets.config, "HF_HUB_OFFLINE", datasets.config.HF_HUB_OFFLINE)
-        datasets.config.HF_HUB_OFFLINE |= offline
-        yield
-
-
-# From rows to tensors
+    root = Root(folder, follow_links)
+    with about(str(folder)):
+        top = root.entries()
+        inner = root.entries("data") if "data" in top and root.is_folder("data") else []
+        shards = {
+            place: {side: find_shards(root, place, entries, side) for side in SIDES}
+            for place, entries in (("", top), ("data", inner))
+        }
+        images = {side: find_images(root, side) for side in SIDES if side in top and root.is_folder(side)}
+        layouts = [files for files in (images, *shards.values()) if any(files.values())]
+        if not layouts:
+            first = next((f"{name}, {why}" for name, why in root.skipped.reasons.items()), few(map(plain, top), 3))
+            raise InputError(f"the folder holds no data set ({first or 'it is empty'}): it needs {LAYOUTS}.")
+        if len(layouts) > 1:
+            examples = [plain(next(name for files in each.values() for name in files)) for each in layouts]
+            raise InputError(f"the folder holds more than one data set ({few(examples)}): move one away.")
+        (files,) = layouts
+        for side in SIDES:
+            if not files.get(side):
+                raise InputError(f"there are no {side} images: the folder needs {LAYOUTS}.")
+        used = {name.split("/")[0] for each in files.values() for name in each}
+        for name in [*top, *(f"data/{each}" for each in inner if "data" in used)]:
+            other = name not in used and not any(name in each for each in files.values())
+            if other and (name.lower().endswith(".parquet") or is_image(name) or root.is_folder(name)):
+                root.skipped.add(name, "of neither side")
+    kind, opener = ("image folder", open_folder) if files is images else ("parquet folder", open_tables)
+    return Found(kind, str(folder), files, lambda side: opener(files[side]), root.skipped)
 
 
-def _read(source: str | Path, split: Split, open_split: OpenSplit, offline: bool = True) -> Images:
-    """Decode one split. Raises InputError that names the source and the split."""
-    import datasets
-
-    try:
-        with _quiet(offline):
-            return _decode(open_split, split)
-    except InputError as error:
-        raise InputError(f"{source} ({split}): {error}") from error
-    except (OSError, ValueError, TypeError, NotImplementedError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(
-            f"The {split} files of {source} cannot be read ({first_line(error)}): fetch them again, or pass "
-            "another folder with --data."
-        ) from error
+# From files to tensors
 
 
-def _decode(open_split: OpenSplit, split: Split) -> Images:
-    import datasets
+class Loaded(NamedTuple):
+    """What is cached.
 
-    dataset = open_split(split)
-    image = _column(dataset.features, IMAGE_NAMES, datasets.Image)
-    label = _column(dataset.features, LABEL_NAMES, datasets.ClassLabel)
-    # Still encoded, so that the error for a damaged image can name its row.
-    rows = dataset.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-    decoder = datasets.Image()
-    pictures: list[np.ndarray] = []
-    labels: list[int] = []
-    for batch in rows.iter(batch_size=1000):
-        labels += _whole_numbers(batch[label], len(labels))
-        for encoded in batch[image]:
-            pictures.append(_pixels(decoder, encoded, len(pictures)))
-            if pictures[-1].shape != pictures[0].shape:
+    Attributes:
+        tensors: ``side.pixels`` and ``side.labels`` of each side.
+        classes: their names.
+        fingerprints: of the sides.
+        notes: for the manifest.
+    """
+
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...]
+    fingerprints: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def _cached(found: Found) -> Loaded:
+    """The decoded images, from the cache if they are there."""
+    if found.kind == "embedded" or not all(found.files.values()):  # small, or nowhere on the disk
+        return _decoded(found)
+    hashes = _hashes(found)
+    identity = json.dumps([FORMAT, found.kind, hashes])
+    key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    if entry := cache.stored(key):
+        tensors, state = entry
+        with suppress(KeyError, TypeError):
+            tensors = {f"{side}.{part}": tensors[f"{side}.{part}"] for side in SIDES for part in ("pixels", "labels")}
+            return Loaded(tensors, tuple(state["classes"]), dict(state["fingerprints"]), tuple(state["notes"]))
+    loaded = _decoded(found)
+    if _hashes(found) != hashes:
+        raise InputError("the files changed while they were read: wait until they are complete, and start again.")
+    copies = set(hashes["train"].values())
+    if twice := [name for name, digest in hashes["test"].items() if digest in copies]:
+        note = f"{len(twice):,} test files have the content of training files, the first is {plain(twice[0])}"
+        loaded = loaded._replace(notes=(*loaded.notes, note))
+    cache.store(key, loaded.tensors, {name: value for name, value in loaded._asdict().items() if name != "tensors"})
+    return loaded
+
+
+def _hashes(found: Found) -> dict[str, dict[str, str]]:
+    return {
+        side: {name: cache.hash_of_file(path) for name, path in files.items()} for side, files in found.files.items()
+    }
+
+
+def _decoded(found: Found) -> Loaded:
+    sides = {side: found.side(side) for side in SIDES}
+    classes, labels, notes = numbered(sides)
+    stack = Stack()
+    tensors: dict[str, Tensor] = {}
+    for name, side in sides.items():
+        tensors[f"{name}.pixels"] = stack.decode(side)
+        tensors[f"{name}.labels"] = torch.tensor(labels[name], dtype=torch.int64)
+    fingerprints = {}
+    for name in SIDES:
+        images = Images(tensors[f"{name}.pixels"], tensors[f"{name}.labels"], len(classes))
+        content = json.dumps([images.fingerprint(), classes])
+        fingerprints[name] = hashlib.sha256(content.encode()).hexdigest()
+    return Loaded(tensors, classes, fingerprints, (*notes, *stack.notes()))
+
+
+class Stack:
+    """Images of one size and mode, of both sides."""
+
+    def __init__(self) -> None:
+        self._first: tuple[str, tuple[int, ...]] | None = None
+        self._turned = 0
+        self._opaque = 0
+
+    def decode(self, side: Side) -> Tensor:
+        """(count, channels, height, width), uint8. Raises InputError for an image that differs from the others."""
+        count = len(side.labels)
+        stacked, row = np.empty(0, np.uint8), -1
+        for row, content in enumerate(side.contents()):
+            try:
+                pixels, turned, opaque = decode(content)
+            except InputError as error:
+                raise InputError(f"the image {side.where(row)} {error}") from error
+            if self._first is None:
+                self._first = side.where(row), pixels.shape
+            first, shape = self._first
+            if pixels.shape != shape:
                 raise InputError(
-                    f"the image of row {len(pictures) - 1} is {_size(pictures[-1])} and the first is "
-                    f"{_size(pictures[0])}: convert all images to one size and mode."
+                    f"the image {side.where(row)} is {size_of(pixels.shape)}, and the first, {first}, is "
+                    f"{size_of(shape)}: convert all images to one size and mode."
                 )
-    if not pictures:
-        raise InputError("there are no images: fetch the files again.")
-    named = getattr(dataset.features[label], "num_classes", None)
-    classes = named or 1 + max(labels if split == "train" else _train_labels(open_split, label))
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.tensor(labels), classes)
+            if row == 0:
+                what = f"{count:,} images of {size_of(shape)} need {count * pixels.nbytes / 1e9:.1f} GB of memory"
+                with explained(f"{what} ({{}}): take fewer or smaller ones.", MemoryError, ValueError):
+                    stacked = np.empty((count, *shape), np.uint8)
+            if row < count:
+                stacked[row] = pixels
+            self._turned += turned
+            self._opaque += opaque
+        if row + 1 != count:
+            raise InputError(f"there are {count:,} labels and {row + 1:,} images: fetch the files again.")
+        return torch.from_numpy(stacked)
 
-
-def _train_labels(open_split: OpenSplit, label: str) -> list[int]:
-    rows = open_split("train").select_columns([label])
-    return [number for batch in rows.iter(batch_size=1000) for number in _whole_numbers(batch[label], 0)]
-
-
-def _column(features: Mapping[str, Any], names: Sequence[str], kind: type) -> str:
-    """The column of the type ``kind``; if there are several or none, the first of the usual ``names``."""
-    typed = [column for column, feature in features.items() if isinstance(feature, kind)]
-    if len(typed) == 1:
-        return typed[0]
-    for name in names:
-        if name in (typed or features):
-            return name
-    raise InputError(f"which column holds the {names[0]}s cannot be told from {list(features)}: name it {names[0]!r}.")
-
-
-def _pixels(decoder: Any, encoded: Any, row: int) -> np.ndarray:
-    """(height, width, channels), uint8."""
-    place = encoded.get("path") if isinstance(encoded, dict) else None
-    place = f" ({place})" if place else ""
-    broken = f"the image of row {row}{place} cannot be decoded ({{}}): replace it or leave it out."
-    with explained(broken, Exception):  # Pillow raises many kinds of exceptions for damaged files
-        # Read here, as Pillow leaves a file open if it cannot decode it.
-        content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
-        picture: Picture = decoder.decode_example({"path": None, "bytes": content})
-    if picture.mode.startswith(("I", "F")):
-        raise InputError(f"the image of row {row} has mode {picture.mode}: convert all images to 8 bits.")
-    grey = picture.mode in ("1", "L", "LA", "La")
-    pixels = np.asarray(picture.convert("L" if grey else "RGB"))
-    return pixels[..., None] if grey else pixels
-
-
-def _size(pixels: np.ndarray) -> str:
-    height, width, channels = pixels.shape
-    return f"{width}x{height} {'L' if channels == 1 else 'RGB'}"
-
-
-def _whole_numbers(labels: Sequence[Any], first_row: int) -> list[int]:
-    for row, label in enumerate(labels, first_row):
-        if not isinstance(label, int):
-            raise InputError(f"label {label!r} of row {row} is not a whole number: number the classes from 0.")
-    return list(labels)
-
-
-# The cache of decoded images
-
-
-def _cached(files: Sequence[Path], split: Split, read: Callable[[], Images]) -> Images:
-    """The result of ``read``, or its cached result for the same, unchanged files."""
-    stats = [(str(file), file.stat()) for file in files]
-    identity = [CACHE_FORMAT, split, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]]
-    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-    folder = Path(os.environ.get("EQPROP_CACHE") or Path.home() / ".cache" / "eqprop")
-    with contextlib.suppress(InputError):  # there is no cached result, or it is damaged
-        tensors, state = checkpoint.load(folder, name)
-        return Images(tensors["pixels"], tensors["labels"], state["classes"])
-    images = read()
-    with contextlib.suppress(InputError):  # without a cache the next run is only slower
-        tensors = {"pixels": images.pixels, "labels": images.labels}
-        checkpoint.save(folder, name, tensors, {"classes": images.classes})
-    return images
+    def notes(self) -> list[str]:
+        """What was done to images."""
+        turned = f"{self._turned:,} images turned as their EXIF orientation says"
+        opaque = f"{self._opaque:,} images had an alpha channel, opaque everywhere, which is left out"
+        return [turned] * bool(self._turned) + [opaque] * bool(self._opaque)

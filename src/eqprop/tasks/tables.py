@@ -27,8 +27,8 @@ from eqprop.errors import InputError
 from eqprop.tasks.arrays import Arrays
 from eqprop.tasks.formats import Classes, Inputs, Outputs, Values
 from eqprop.tasks.manifest import Manifest
-from eqprop.tasks.readers import files_to_read, find_sides, parts, plain_file, readable, shown
-from eqprop.training.checkpoint import explained
+from eqprop.tasks.readers import files_to_read, find_sides, parts, plain_file, shown
+from eqprop.tasks.text import explained
 
 TableKind = Literal["auto", "classification", "regression"]
 ColumnKind = Literal["number", "truth", "text"]
@@ -326,7 +326,7 @@ class Sheet:
             return "truth"
         if pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of):
             return "number"
-        if pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of):
+        if pa.types.is_string(of) or pa.types.is_large_string(of) or str(of) == "string_view":
             self._check_texts(name, column, column.unique().to_pylist())
             return "text"
         if pa.types.is_null(of):
@@ -436,12 +436,12 @@ def read_parquet(path: Path) -> tuple[list[str], int, Callable[[str], Any], bool
     import pyarrow.parquet as pq
 
     broken = f"{shown(str(path))} cannot be read as parquet ({{}}): write it again."
-    with readable(broken):
+    with explained(broken, Exception):
         file = pq.ParquetFile(pa.OSFile(os.fspath(path)))
         names, rows = list(file.schema_arrow.names), file.metadata.num_rows
 
     def column(name: str) -> Any:
-        with readable(broken):
+        with explained(broken, Exception):
             table = file.read(columns=[name])
             found = table.column(table.schema.get_field_index(name))
             return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
@@ -480,7 +480,7 @@ def read_csv(path: Path) -> tuple[list[str], int, Callable[[str], Any], bool]:
         return "skip"
 
     numbers = [str(i) for i in range(len(names))]  # names may be equal
-    with readable(f"{title} cannot be read as CSV ({{}}): check its quotes and separators."):
+    with explained(f"{title} cannot be read as CSV ({{}}): check its quotes and separators.", Exception):
         table = reader.read_csv(
             pa.BufferReader(data),
             reader.ReadOptions(

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from eqprop.errors import InputError
 
+if TYPE_CHECKING:
+    from eqprop.tasks.images import Images
+
+CHUNK = 4096
+"""Images that are counted at once."""
+
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors each image left to right with ``probability``. Raises InputError unless that is in [0, 1]."""
+    """Mirrors each image left to right with ``probability``.
+
+    Raises:
+        InputError: it is not in [0, 1].
+    """
 
     probability: float = 0.5
 
@@ -30,7 +41,8 @@ class Flip:
 class Crop:
     """A random window, of the image's size, of the image padded by ``padding`` pixels that repeat its edge.
 
-    Raises InputError if ``padding`` is negative.
+    Raises:
+        InputError: ``padding`` is negative.
     """
 
     padding: int = 4
@@ -59,7 +71,11 @@ class Crop:
 class Normalise:
     """``(pixels / 255 - mean) / std``, with one mean and one std a channel.
 
-    Raises InputError unless there are as many means as stds, all finite and each std above 0.
+    Attributes:
+        mean, std: one each a channel, in units of the brightest pixel.
+
+    Raises:
+        InputError: they differ in number, or one is not finite, or a std is not above 0.
     """
 
     mean: tuple[float, ...]
@@ -76,6 +92,25 @@ class Normalise:
         self.check(pixels.shape[1])
         mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels.float() / 255 - mean) / std
+
+    @classmethod
+    def measured(cls, images: Images) -> Self:
+        """The one after which ``images`` have mean 0 and std 1 a channel; std 1 for a channel of one value only.
+
+        Args:
+            images: of the training side.
+        """
+        means, stds = [], []
+        values = torch.arange(256, dtype=torch.float64) / 255
+        for channel in range(images.pixels.shape[1]):
+            chunks = images.pixels[:, channel].split(CHUNK)
+            counts = torch.stack([torch.bincount(chunk.flatten(), minlength=256).cpu() for chunk in chunks]).sum(0)
+            shares = counts.double() / counts.sum()
+            mean = (shares * values).sum()
+            std = (shares * (values - mean).square()).sum().sqrt() if counts.count_nonzero() > 1 else 1.0
+            means.append(float(mean))
+            stds.append(float(std))
+        return cls(tuple(means), tuple(stds))
 
     def check(self, channels: int) -> None:
         """Raise InputError unless there is one mean for each of the ``channels``."""

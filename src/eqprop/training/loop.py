@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from eqprop import files
 from eqprop.energy import Landscape, SeparateFeedback
-from eqprop.energy.nodes import length
+from eqprop.energy.network import sharing
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
 from eqprop.tasks import Inputs, Manifest, Outputs, Task
+from eqprop.tasks.datasets import as_task
+from eqprop.tasks.task import share_of
 from eqprop.training import checkpoint
 from eqprop.training.constraints import Constrain
+from eqprop.training.metrics import EpochMetrics, Row
 from eqprop.training.report import Report
+from eqprop.training.stopping import Stop, after_this_batch
 
-Row = dict[str, float]
-"""One epoch's metrics."""
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass
@@ -38,14 +39,20 @@ class Experiment:
     Attributes:
         model: the model to train.
         optimizer: over the model's parameters.
-        train, test: batches of images. ``test`` is used once, at the end, unless it chooses the best epoch.
-        validation: a part of the training set that chooses the best epoch; ``None`` if the test set does.
+        train, test: what to train and to test on, a ``Task`` or what ``as_task`` makes one of, such as a DataLoader.
+            ``test`` is used once, at the end, unless it chooses the best epoch.
         epochs: the number of passes through ``train``.
+        validation: a part of the training set that chooses the best epoch; ``None`` if the test set does.
         scheduler: stepped after each epoch, or after each batch if ``schedule_by_batch``.
+        schedule_by_batch: see ``scheduler``.
+        constrain: called with the model's network after each step, to enforce constraints on parameters.
         manifest: of the data set; ``None``: what ``train`` and ``test`` tell of themselves.
         inputs, outputs: how a trained model reads files, and what its scores mean; ``None``: arrays, and what the
             targets tell.
-        constrain: called with the model's network after each step, to enforce constraints on parameters.
+        monitor: the metric that chooses the best epoch; "": the loss's first metric, or the loss.
+
+    Raises:
+        InputError: one of them is of another kind, or they do not fit together.
     """
 
     model: Equilibrium
@@ -60,19 +67,81 @@ class Experiment:
     manifest: Manifest | None = None
     inputs: Inputs | None = None
     outputs: Outputs | None = None
+    monitor: str = ""
 
     def __post_init__(self) -> None:
+        kinds: dict[str, Any] = {
+            "model": Equilibrium,
+            "optimizer": Optimizer,
+            "epochs": int,
+            "scheduler": (LRScheduler, type(None)),
+        }
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(
+                    f"Experiment: {name} is a {type(getattr(self, name)).__name__}: see its documentation."
+                )
         if self.epochs < 1:
             raise InputError(f"epochs {self.epochs}: a run has at least one.")
-        self.first()  # raises if the image size does not fit
+        if self.model.network.loss is None:
+            raise InputError("The network has no loss: build it with one to train it.")
+        self.train, self.test = as_task(self.train, "train"), as_task(self.test, "test")
+        if self.validation is not None:
+            self.validation = as_task(self.validation, "validation")
+        owned = {id(parameter) for parameter in self.model.parameters()}
+        for group in self.optimizer.param_groups:
+            if any(id(parameter) not in owned for parameter in group["params"]):
+                raise InputError("The optimizer has parameters of another model: build it over this model's.")
+        self.first()  # raises if the shape of the inputs does not fit
+        for task in (self.train, self.test):
+            self.model.network.loss.check(task.sample(1)[1], 1)
+        if self.monitor and self.monitor not in ("loss", *self.metrics()):
+            raise InputError(f"monitor {self.monitor!r} is none of this loss's metrics: {['loss', *self.metrics()]}.")
 
     def first(self) -> Landscape:
         """The landscape of the first batch."""
         return self.model.network.landscape(self.train.sample(self.train.size(0))[0])
 
+    def metrics(self) -> dict[str, Any]:
+        """New metrics for this experiment's targets."""
+        return metrics_for(self.model, self.train)
+
     @property
     def chosen_by(self) -> Literal["validation", "test"]:
+        """The side that chooses the best epoch."""
         return "test" if self.validation is None else "validation"
+
+    @property
+    def chosen_metric(self) -> str:
+        """The metric that chooses the best epoch."""
+        return self.monitor or next(iter(self.metrics()), "loss")
+
+    def described(self) -> Manifest:
+        """The inventory of the data."""
+        if self.manifest is not None:
+            return self.manifest
+        sides = {"train": self.train, "test": self.test}
+        sides |= {} if self.validation is None else {"validation": self.validation}
+        x, y = self.train.sample(1)
+        form = f"{shape_of(x)} to {shape_of(y)}"
+        counts = {side: len(task) for side, task in sides.items()}
+        prints = {side: task.fingerprint() for side, task in sides.items()}
+        return Manifest(type(self.train).__name__, counts, prints, form=form)
+
+
+def metrics_for(model: Equilibrium, task: Task) -> dict[str, Any]:
+    """New metrics of the model's loss, for targets as in the task."""
+    assert model.network.loss is not None
+    return model.network.loss.metrics(task.sample(2)[1])
+
+
+def shape_of(value: Any) -> str:
+    """The shape and the type of one example, for messages."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape[1:])} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shape_of(each)}" for name, each in value.items())
+    return type(value).__name__
 
 
 @dataclass
@@ -83,51 +152,8 @@ class Progress:
     index: int = 0
     history: list[Row] = field(default_factory=list)
     seconds: float = 0.0  # of this epoch
-    best: float = -1.0
-
-
-class EpochMetrics:
-    """Sums and maxima over the steps of an epoch. They are on the device, so adding to them does not wait for it."""
-
-    SUMS = (
-        *("examples", "loss", "accuracy", "free_residual", "free_sweeps"),
-        *("nudged", "nudged_residual", "nudged_sweeps"),
-        *("response_norm", "unstable"),
-    )
-    PEAKS = ("free_residual_worst", "nudged_residual_worst")
-    MEANS = (
-        ("examples", ("loss", "free_residual", "free_sweeps", "accuracy", "free_residual_worst")),
-        ("nudged", ("nudged_residual", "nudged_sweeps", "nudged_residual_worst", "response_norm", "unstable")),
-    )
-    """A count of examples, and the metrics that are means over it."""
-
-    def __init__(self, device: torch.device):
-        self.sums = torch.zeros(len(self.SUMS), dtype=torch.float64, device=device)
-        self.peaks = torch.zeros(len(self.PEAKS), dtype=torch.float64, device=device)
-
-    def add(self, loss: Tensor, y: Tensor, record: Record) -> None:
-        free, nudged, scores = record.free, record.nudged, record.scores
-        assert free is not None
-        assert scores is not None
-        correct = (scores.flatten(1).argmax(1) == y).sum()
-        sums = [loss.new_full((), len(y)), loss.detach() * len(y), correct, free.residual.sum(), free.sweeps.sum()]
-        peaks = [free.residual.max()]
-        if nudged is not None:
-            count = loss.new_full((), len(nudged.residual))
-            moved = length({node: value.abs() for node, value in nudged.state.items()})
-            sums += [count, nudged.residual.sum(), nudged.sweeps.sum(), moved.sum(), nudged.unstable.sum()]
-            peaks.append(nudged.residual.max())
-        self.sums[: len(sums)] += torch.stack([each.double() for each in sums])
-        self.peaks[: len(peaks)].clamp_(min=torch.stack([each.double() for each in peaks]))
-
-    def means(self) -> Row:
-        names = (*self.SUMS, *self.PEAKS)
-        found = dict(zip(names, [*self.sums.tolist(), *self.peaks.tolist()], strict=True))
-        row = {}
-        for count, known in self.MEANS:
-            for name in known if found[count] else ():
-                row[name] = found[name] if name in self.PEAKS else found[name] / found[count]
-        return row
+    best: float | None = None
+    rates: list[float] = field(default_factory=list)  # of the last step
 
 
 @dataclass
@@ -139,6 +165,7 @@ class Trainer:
         folder: of checkpoints and reports.
         fabric: device and processes.
         report: writes each epoch's metrics to files and to the terminal.
+        run_id: of the run, in each checkpoint.
         checkpoint_seconds: how often to save within an epoch.
         residual_limit: the run stops as not settling if the mean residual (the change in the last free sweep) of an
             epoch is above this.
@@ -148,6 +175,7 @@ class Trainer:
     folder: Path
     fabric: Fabric
     report: Report
+    run_id: str = ""
     checkpoint_seconds: float = 60.0
     residual_limit: float = 0.5
 
@@ -156,58 +184,82 @@ class Trainer:
         model, optimizer = self.fabric.setup(run.model, run.optimizer)
         self.model, self.optimizer = model, optimizer
         self.progress = Progress()
-        self.totals = EpochMetrics(self.fabric.device)
-        self.train, self.test = (batches.to(self.fabric.device) for batches in (run.train, run.test))
+        self.train, self.test = run.train.to(self.fabric.device), run.test.to(self.fabric.device)
         self.validation = None if run.validation is None else run.validation.to(self.fabric.device)
+        self.metric, self.sign = run.chosen_metric, 1.0 if run.chosen_metric != "loss" else -1.0
+        if self.metric != "loss" and not run.metrics()[self.metric].higher_is_better:
+            self.sign = -1.0
+        self.totals = self._totals()
+
+    def _totals(self) -> EpochMetrics:
+        return EpochMetrics(self.run.metrics(), self.fabric.device)
 
     # -- the loop --
 
-    def fit(self) -> bool:
-        """Trains to the last epoch. False if it was interrupted: all is saved, and ``resume`` continues.
+    def fit(self) -> int:
+        """Trains to the last epoch, or to a signal that asks to stop: all is then saved, and ``resume`` continues.
+
+        Returns:
+            The number of the signal, or 0.
 
         Raises:
             NotSettledError: a value is not finite, or the network does not settle.
         """
-        progress = self.progress
-        with interruptible() as interrupted:
-            while progress.epoch < self.run.epochs:
-                if not self._epoch(interrupted):
+        with after_this_batch(self.fabric.is_global_zero) as stop:
+            while self.progress.epoch < self.run.epochs:
+                if number := self._epoch(stop):
                     self.save("last")
-                    return False
+                    return number
                 self._close_epoch()
-        return True
+        return 0
 
-    def _epoch(self, interrupted: Callable[[], bool]) -> bool:
+    def _epoch(self, stop: Stop) -> int:
+        """Trains to the end of the epoch; the number of a signal if it was stopped."""
         progress, fabric = self.progress, self.fabric
         steps = self.train.steps
         self.model.train()
         saved = clock = time.monotonic()
-        batches = self.train.epoch(progress.epoch, progress.index, fabric.global_rank, fabric.world_size)
-        for x, y in batches:
+        for x, y in self.train.epoch(progress.epoch, progress.index, fabric.global_rank, fabric.world_size):
             self._step(x, y)
             progress.index += 1
             now = time.monotonic()
             progress.seconds, clock = progress.seconds + now - clock, now
             self.report.step(progress.epoch, progress.index, steps)
-            if interrupted():
-                return False
-            if now - saved > self.checkpoint_seconds and progress.index < steps:
+            due = now - saved > self.checkpoint_seconds and progress.index < steps
+            number, due_now = self._agreed(stop.number, int(due))
+            if number:
+                return number
+            if due_now:
                 self.save("last")
                 saved = clock = time.monotonic()
-        return True
+        return 0
 
-    def _step(self, x: Tensor, y: Tensor) -> None:
-        record = Record()
-        loss = self.model(x, y, record=record)
+    def _agreed(self, *numbers: int) -> list[int]:
+        """The largest of each number among the processes, which must decide alike."""
+        if self.fabric.world_size == 1:
+            return list(numbers)
+        largest = self.fabric.all_reduce(torch.tensor(numbers, device=self.fabric.device), reduce_op="max")
+        return largest.tolist()  # type: ignore[union-attr]
+
+    def _step(self, x: Any, y: Any) -> None:
+        record, fabric, run = Record(), self.fabric, self.run
+        total = self.train.size(self.progress.index)
+        share = share_of(total, fabric.global_rank, fabric.world_size)
+        mine = share.stop - share.start
+        with sharing(share.start if mine else 0, total):
+            loss = self.model(x, y, record=record)
         self.optimizer.zero_grad()
-        self.fabric.backward(loss)
+        # The mean over processes of these is the mean over the batch, whatever their shares.
+        fabric.backward(loss if fabric.world_size == 1 else loss * (fabric.world_size * mine / total))
         self._check_finite(loss, record)
+        self.progress.rates = [group["lr"] for group in run.optimizer.param_groups]
         self.optimizer.step()
-        if self.run.constrain is not None:
-            self.run.constrain(self.run.model.network)
-        if self.run.scheduler is not None and self.run.schedule_by_batch:
-            self.run.scheduler.step()
-        self.totals.add(loss, y, record)
+        if run.constrain is not None:
+            run.constrain(run.model.network)
+        if run.scheduler is not None and run.schedule_by_batch:
+            run.scheduler.step()
+        if mine:
+            self.totals.add(loss, y, record)
 
     def _check_finite(self, loss: Tensor, record: Record) -> None:
         """Checks the step before the optimiser changes a weight, so that the last checkpoint stays valid.
@@ -217,7 +269,8 @@ class Trainer:
         residuals = [s.residual.max() for s in (record.free, record.nudged) if s is not None]
         gradients = {name: p.grad for name, p in self.run.model.named_parameters() if p.grad is not None}
         sizes = [gradient.abs().max() for gradient in gradients.values()]
-        if bool(torch.stack([loss.detach(), *residuals, *sizes]).isfinite().all()):
+        wrong = not bool(torch.stack([loss.detach(), *residuals, *sizes]).isfinite().all())
+        if not self._agreed(int(wrong))[0]:
             return
         settled = record.nudged if record.nudged is not None and bool(loss.isfinite()) else record.free
         assert settled is not None
@@ -232,23 +285,27 @@ class Trainer:
 
     def _close_epoch(self) -> None:
         run, progress = self.run, self.progress
+        self.totals.gather(self.fabric)
+        self.totals.spread(self.fabric)
         train = self.totals.means()
         chosen = self.validation if self.validation is not None else self.test
         held = evaluate(run.model, chosen, self.fabric)
         row = {"epoch": float(progress.epoch + 1), "seconds": progress.seconds}
-        row["images_per_second"] = float(self.totals.sums[0]) * self.fabric.world_size / max(progress.seconds, 1e-9)
+        row["examples_per_second"] = self.totals.examples / max(progress.seconds, 1e-9)
         row |= {f"train_{name}": value for name, value in train.items()}
         row |= {f"{run.chosen_by}_{name}": value for name, value in held.items()}
-        row |= {f"lr_{group.get('name', i)}": group["lr"] for i, group in enumerate(run.optimizer.param_groups)}
+        groups = zip(run.optimizer.param_groups, progress.rates, strict=False)
+        row |= {f"lr_{group.get('name', i)}": rate for i, (group, rate) in enumerate(groups)}
         row |= alignment_angles(run.model)
         self._check_settled(train)
         if run.scheduler is not None and not run.schedule_by_batch:
             run.scheduler.step()
         progress.history.append(row)
         progress.epoch, progress.index, progress.seconds = progress.epoch + 1, 0, 0.0
-        self.totals = EpochMetrics(self.fabric.device)
-        if held["accuracy"] >= progress.best:  # of equals the later one, which has the smaller learning rate
-            progress.best = held["accuracy"]
+        self.totals = self._totals()
+        value = self.sign * held[self.metric]
+        if progress.best is None or value >= progress.best:  # of equals the later one, of the smaller learning rate
+            progress.best = value if math.isfinite(value) else progress.best
             self.save("best")
         self.save("last")
         if self.fabric.is_global_zero:
@@ -257,8 +314,7 @@ class Trainer:
     def _check_settled(self, train: Row) -> None:
         if train["free_residual"] <= self.residual_limit:
             return
-        x = next(iter(self.train.epoch(self.progress.epoch)))[0]
-        settled = self.run.model.settle(x)
+        settled = self.run.model.settle(self.train.sample(self.train.size(0))[0])
         raise NotSettledError(
             f"epoch {self.progress.epoch + 1}: the network does not settle. The residual, the change in the last "
             f"free sweep, is {train['free_residual']:.2g} (mean over examples; the limit is "
@@ -269,61 +325,108 @@ class Trainer:
     # -- checkpoints --
 
     def save(self, name: str) -> None:
+        """Saves a checkpoint. All processes call this together; the first one writes."""
+        self.totals.gather(self.fabric)
         if not self.fabric.is_global_zero:
             return
         run, progress = self.run, self.progress
         tensors = {f"model.{key}": value for key, value in run.model.state_dict().items()}
         optimizer_tensors, optimizer_state = checkpoint.flatten_optimizer(run.optimizer)
-        tensors |= optimizer_tensors | checkpoint.rng_tensors()
-        tensors |= {"totals.sums": self.totals.sums, "totals.peaks": self.totals.peaks}
+        tensors |= optimizer_tensors | checkpoint.rng_tensors(self.fabric.device) | self.totals.tensors()
         for i, generator in enumerate(run.model.estimator.generators()):
             tensors[f"generator.{i}"] = generator.get_state()
         state = {
+            "run": self.run_id,
+            "epochs": run.epochs,
             "progress": vars(progress),
             "optimizer": optimizer_state,
             "scheduler": None if run.scheduler is None else run.scheduler.state_dict(),
         }
-        checkpoint.save(self.folder, name, tensors, state)
+        files.save(self.folder, name, tensors, state)
+        self.report.saved(name, run)
 
     def restore(self) -> None:
-        """Continues from the folder's last checkpoint, with the same bits as without an interruption."""
-        tensors, state = checkpoint.load(self.folder, "last")
+        """Continues from the folder's last checkpoint, with the same bits as without an interruption.
+
+        If the run now has more epochs, the schedule is that of the longer run, from here on.
+
+        Raises:
+            InputError: the checkpoint is damaged, another run's, or does not fit.
+        """
+        tensors, state = files.load(self.folder, "last")
         run = self.run
+        check_owner(state, self.run_id, self.folder)
         load_weights(run.model, tensors)
-        checkpoint.restore_optimizer(run.optimizer, tensors, state["optimizer"])
-        if run.scheduler is not None:
-            run.scheduler.load_state_dict(state["scheduler"])
-        for i, generator in enumerate(run.model.estimator.generators()):
-            generator.set_state(tensors[f"generator.{i}"])
-        self.progress = Progress(**state["progress"])
-        self.totals.sums = tensors["totals.sums"].to(self.fabric.device)
-        self.totals.peaks = tensors["totals.peaks"].to(self.fabric.device)
-        checkpoint.restore_rng(tensors)
+        damaged = f"The checkpoint last.json in {self.folder} does not fit this run ({{}}): use its own recipe."
+        with files.explained(damaged, KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+            checkpoint.restore_optimizer(run.optimizer, tensors, state["optimizer"])
+            if run.scheduler is not None and state["epochs"] == run.epochs:
+                run.scheduler.load_state_dict(state["scheduler"])
+            elif run.scheduler is not None:
+                self._fast_forward(int(state["scheduler"]["last_epoch"]))
+            for i, generator in enumerate(run.model.estimator.generators()):
+                generator.set_state(tensors[f"generator.{i}"])
+            self.progress = Progress(**state["progress"])
+            if self.fabric.is_global_zero:
+                self.totals.restore(tensors)
+        checkpoint.restore_rng(tensors, self.fabric.device)
+
+    def _fast_forward(self, steps: int) -> None:
+        scheduler = self.run.scheduler
+        assert scheduler is not None
+        for group, rate in zip(self.run.optimizer.param_groups, scheduler.base_lrs, strict=True):
+            group["lr"] = rate
+        scheduler.last_epoch = -1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no step of the optimiser comes between these
+            for _ in range(steps + 1):
+                scheduler.step()
 
 
 @torch.no_grad()
-def evaluate(model: Equilibrium, batches: Task, fabric: Fabric) -> Row:
-    """Loss, accuracy, residual and sweeps over ``batches``, at the free equilibrium, without dropout.
+def evaluate(model: Equilibrium, task: Task, fabric: Fabric) -> Row:
+    """Loss, metrics, residual and sweeps over a task, at the free equilibrium, without dropout.
 
-    Model and batches are on the fabric's device; messages have its precision.
+    Model and task are on the fabric's device; messages have its precision; processes share each batch.
     """
     training = model.training
     model.eval()
-    totals = EpochMetrics(fabric.device)
-    for x, y in batches.epoch(0):
+    totals = EpochMetrics(metrics_for(model, task), fabric.device)
+    rank, world = fabric.global_rank, fabric.world_size
+    for index, (x, y) in enumerate(task.epoch(0, 0, rank, world)):
+        share = share_of(task.size(index), rank, world)
         record = Record()
         with fabric.autocast():
             loss = model(x, y, record=record)
-        totals.add(loss, y, record)
+        if share.start < share.stop:
+            totals.add(loss, y, record)
     model.train(training)
+    totals.gather(fabric)
+    totals.spread(fabric)
     return totals.means()
 
 
+def check_owner(state: dict[str, Any], run_id: str, folder: Path) -> None:
+    """Raises InputError if a checkpoint's state is another run's."""
+    if state.get("run") != run_id:
+        raise InputError(f"A checkpoint in {folder} belongs to another run: restore the run's own.")
+
+
 def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:
+    """Loads a checkpoint's weights. Raises InputError if they do not fit; it names all that differ."""
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    misfit = "The checkpoint's weights do not fit this network ({}): use its own recipe."
-    with checkpoint.explained(misfit, RuntimeError):
-        model.load_state_dict(weights)
+    own = model.state_dict()
+    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
+    wrong += [f"{name} is unknown" for name in weights.keys() - own.keys()]
+    for name in own.keys() & weights.keys():
+        if own[name].shape != weights[name].shape:
+            wrong.append(f"{name} is {tuple(weights[name].shape)}, the network's {tuple(own[name].shape)}")
+    if wrong:
+        raise InputError(
+            f"The checkpoint's weights do not fit this network ({'; '.join(sorted(wrong)[:6])}): use its own recipe, "
+            "options and data."
+        )
+    model.load_state_dict(weights)
 
 
 def alignment_angles(model: Equilibrium) -> Row:
@@ -334,25 +437,3 @@ def alignment_angles(model: Equilibrium) -> Row:
             cosine = torch.nn.functional.cosine_similarity(up.detach().flatten(), down.detach().flatten(), dim=0)
             row[f"angle_{name}"] = math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
     return row
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C takes effect after the present step; a second one at once."""
-    asked = False
-
-    def notice(number: int, frame: FrameType | None) -> Any:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        before = signal.signal(signal.SIGINT, notice)
-    except ValueError:  # not the main thread, which alone receives signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)

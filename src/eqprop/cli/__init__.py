@@ -1,0 +1,131 @@
+"""The command line: ``eqprop train | resume | evaluate | predict | check | recipes | completion``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from eqprop.errors import EqpropError, InputError
+from eqprop.training.stopping import Stopped, at_once, handled
+
+USAGE = """usage: eqprop COMMAND ...
+
+  train [RECIPE] [--option value ...]   train; without a recipe, on the embedded handwritten digits
+  resume RUN [--epochs N]               continue an interrupted run, to the same bits; or train a run longer
+  evaluate RUN [--checkpoint last]      test metrics of a run's best (or last) weights; --settled 1e-4: fully settled
+  predict RUN [PATH ...]                CSV with an answer for each example in the files (default: the run's test set)
+  check [RUN or RECIPE]                 compare its gradients with the exact one: tables and pictures
+  recipes                               list the recipes
+  completion SHELL                      a script that completes these words in bash, zsh or tcsh
+
+RECIPE is a name, or your own as file.py:function. `eqprop train RECIPE --help` lists its options.
+Signals: the first Ctrl-C or SIGTERM saves and stops after the present batch (status 130, 143)."""
+
+COMMANDS = {
+    "train": "training:train",
+    "resume": "training:resume",
+    "evaluate": "using:evaluate",
+    "predict": "using:predict",
+    "check": "using:check",
+    "recipes": "using:recipes",
+    "completion": "parsing:completion",
+}
+WRONG = 2
+"""The exit status for input that cannot be used."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: of the command line; default: the process's own.
+
+    Returns:
+        The exit status: 0; 2 for an error, which is told in one line; 128 + n for a run that signal n has stopped.
+    """
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # terminals of any encoding
+    try:
+        with handled(at_once):
+            return _run(command, rest)
+    except (Stopped, KeyboardInterrupt) as stop:
+        tell("interrupted.")
+        return stop.status if isinstance(stop, Stopped) else 130
+    except EqpropError as error:
+        return wrong(str(error))
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return wrong(f"{place}{error.strerror or error}.")
+    except (Exception, RecursionError) as error:
+        if os.environ.get("EQPROP_TRACEBACK"):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return wrong(
+            f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}, line {frame.lineno}; "
+            "EQPROP_TRACEBACK=1 shows all of it)"
+        )
+    finally:
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_default_dtype(sys.modules["torch"].float32)  # a command may have set another
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError):
+                try:
+                    stream.flush()
+                except OSError:
+                    silence(stream)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(f"eqprop {version('eqprop')}")
+        return 0
+    if command not in COMMANDS:
+        raise InputError(f"There is no command {command!r}: use one of {', '.join(COMMANDS)}.")
+    module, function = COMMANDS[command].split(":")
+    try:
+        found = getattr(importlib.import_module(f"eqprop.cli.{module}"), function)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("eqprop"):
+            raise
+        raise InputError(
+            f"The command line needs the package {error.name!r}: install it with `pip install 'eqprop[cli]'`."
+        ) from error
+    status: int = found(arguments)
+    return status
+
+
+def wrong(text: str) -> int:
+    """Tells of an error, in one line. Returns its exit status."""
+    tell(" ".join(text.split()))
+    return WRONG
+
+
+def tell(text: str) -> None:
+    """Prints a line to the standard error stream, with the rank of a process that is not the first."""
+    rank = next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), "0")
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    with contextlib.suppress(OSError, ValueError):
+        print(f"eqprop: {shown}" if rank == "0" else f"eqprop (process {rank}): {shown}", file=sys.stderr, flush=True)
+
+
+def silence(stream: object) -> None:
+    """Sends what is still printed to a broken stream nowhere, so that Python can end quietly."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())  # type: ignore[attr-defined]
+        os.close(null)

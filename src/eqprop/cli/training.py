@@ -1,0 +1,234 @@
+"""``eqprop train`` and ``eqprop resume``."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from eqprop import files
+from eqprop.cli.parsing import named, session_of
+from eqprop.cli.terminal import Terminal
+from eqprop.errors import InputError
+from eqprop.loading import Kept, absolute, build, parameters_of
+from eqprop.recipes import Recipe, find
+from eqprop.runs import folder as folders
+from eqprop.runs.folder import About, Session, quoted
+from eqprop.runs.launch import by_first, launched, start, started_here
+from eqprop.runs.lock import locked
+from eqprop.runs.parsing import Parser
+from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights
+from eqprop.training.precision import chosen_device, faster_in_16_bits
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+STAMP = "%Y%m%d-%H%M%S"
+
+
+def train_parser(name: str, recipe: Recipe) -> Parser:
+    """The options of ``eqprop train NAME``."""
+    parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
+    parser.add_argument("--from", type=str, default="", help="start with the weights of this run or saved model")
+    unread = f"The options of the recipe {name!r} cannot be read ({{}}): give each a type."
+    with files.explained(unread, Exception):
+        parser.add_function_arguments(recipe)
+    parser.add_class_arguments(Session)
+    return parser
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Trains a recipe in a new folder; continues its own run if a launcher has started this program again."""
+    name, rest = named(arguments)
+    recipe = find(name)
+    options = train_parser(name, recipe).read(rest)
+    weights, session = options.pop("from"), session_of(options)
+    launch = launched()
+    command = ["eqprop", "train", *arguments]
+    if launch.restarts and (folder := _to_continue(session.out, launch.job, command)):
+        return _continue(Kept(folder, ours=True), [])
+    if session.out:
+        folders.refuse_taken(Path(session.out))
+    if "data" in options:
+        options["data"] = absolute(options["data"])
+    about = About.now(name, options, session, command, launch.job)
+    file, colon, _ = name.rpartition(":")
+    run = build(about, recipe, Path(file) if colon else None)
+    about = replace(about, manifest=run.described(), start=_start_from(run, weights) if weights else "")
+    session = replace(session, threads=session.threads or torch.get_num_threads())
+    if session.precision == "auto":
+        fast = run.model.estimator.sixteen_bits(run.first()) and faster_in_16_bits(chosen_device(session.device))
+        session = replace(session, precision="bf16" if fast else "32")
+    fabric, messages = start(session.device, session.processes)
+    # The settings of the first process, as the clocks and the speeds of others differ.
+    about = replace(about, session=fabric.broadcast(session))
+    messages.sixteen_bits = about.session.precision == "bf16"
+    stamp = time.strftime(STAMP)
+    path, about = by_first(fabric, lambda: folders.make(about, stamp))
+    return train_on(path, run, fabric, about)
+
+
+def resume(arguments: Sequence[str]) -> int:
+    """Continues a run."""
+    parser = resume_parser()
+    options = parser.read(arguments)
+    kept = Kept(Path(options["run"]), options["trust_recipe"], options["data"])
+    if options["epochs"] is not None:
+        if options["epochs"] < 1:
+            raise InputError(f"--epochs {options['epochs']}: a run has at least one.")
+        kept = _longer(kept, options["epochs"])
+    return _continue(kept, [], options["accept_new_data"])
+
+
+def resume_parser() -> Parser:
+    """The options of ``eqprop resume``."""
+    parser = Parser(prog="eqprop resume", description="Continue an interrupted run, or train a run longer.")
+    parser.add_argument("run", type=str, help="the folder of the run")
+    parser.add_argument("--epochs", type=int | None, help="train to this epoch; the schedule is then the longer run's")
+    add_kept_options(parser)
+    return parser
+
+
+def add_kept_options(parser: Parser) -> None:
+    """The options of every command on a run that was trained before."""
+    parser.add_argument("--data", type=str, default="", help="where the data are now; default: where they were")
+    parser.add_argument("--accept_new_data", action="store_true", help="go on although the data have changed")
+    parser.add_argument("--trust_recipe", action="store_true", help="run the recipe's code of a run not made here")
+
+
+def _longer(kept: Kept, epochs: int) -> Kept:
+    if "epochs" not in parameters_of(kept.recipe):
+        raise InputError(f"The recipe {kept.about.recipe!r} has no option 'epochs': it cannot be trained longer.")
+    if epochs < kept.about.options["epochs"]:
+        raise InputError(
+            f"--epochs {epochs} is less than the run's {kept.about.options['epochs']}: give as many or more."
+        )
+    kept.about = replace(kept.about, options={**kept.about.options, "epochs": epochs})
+    return kept
+
+
+def _to_continue(out: str, job: str, command: list[str]) -> Path | None:
+    """The run that the same launch has begun before with the same command."""
+    places = [Path(out)] if out else sorted(Path("runs").glob("*"), reverse=True)
+    for folder in places:
+        with contextlib.suppress(InputError):
+            about, _ = folders.read(folder)
+            if about.job == job and about.command == command:
+                return folder
+    return None
+
+
+def _continue(kept: Kept, notes: list[str], accept: bool = False) -> int:
+    """Trains a kept run to its end."""
+    about, notes = kept.about, list(notes)
+    run = kept.build()
+    notes += kept.compare(run.described(), ["train", "test", "validation"], accept)
+    if changed := folders.recipe_changed(about):
+        notes.append(changed)
+    if other := folders.differences(about):
+        notes.append(f"Other versions than the run's, so the bits may differ: {', '.join(other)}.")
+    if about.machine and about.machine != (here := folders.machine()):
+        notes.append(f"Another machine than the run's, so the bits may differ: {here} (was {about.machine}).")
+    session = about.session
+    fabric, messages = start(session.device, session.processes)
+    messages.sixteen_bits = session.precision == "bf16"
+    return train_on(kept.folder, run, fabric, replace(about, manifest=run.described()), notes)
+
+
+def _start_from(run: Experiment, place: str) -> str:
+    """Loads the weights of a run's best checkpoint, or of a saved model, into the experiment's network."""
+    folder = Path(place)
+    if (folder / folders.NAME).exists():
+        folders.read(folder)
+        tensors, _ = files.load(folder, "best" if (folder / "best.json").exists() else "last")
+    else:
+        from eqprop.pretrained import read_weights
+
+        tensors = {f"model.{name}": value for name, value in read_weights(folder).items()}
+    load_weights(run.model, tensors)
+    return str(folder.absolute())
+
+
+def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes: Sequence[str] = ()) -> int:
+    """Trains, from the last checkpoint if there is one."""
+    session, first = about.session, fabric.is_global_zero
+    terminal = Terminal(folder, quiet=not first)
+    with contextlib.ExitStack() as stack:
+        by_first(fabric, lambda: _own(stack, folder, about))
+        trainer = Trainer(run, folder, fabric, terminal, about.id, session.checkpoint_seconds, session.residual_limit)
+        began = by_first(fabric, lambda: (folder / "last.json").exists())
+        if began:
+            trainer.restore()
+        parameters = sum(p.numel() for p in run.model.parameters())
+        terminal.say(
+            f"{about.recipe}: {len(run.train):,} examples, {parameters:,} parameters, {run.epochs} epochs on "
+            f"{fabric.device} ({session.precision}); the run is in {folder}"
+        )
+        if about.manifest is not None:
+            terminal.say(f"data: {about.manifest.line()}")
+        if run.validation is not None and len(run.validation) < FEW:
+            terminal.say(f"Only {len(run.validation)} examples choose the best epoch: --validation takes more.")
+        for note in notes:
+            terminal.say(note)
+        with terminal.watching(trainer.progress.history, run.epochs):
+            number = trainer.fit()
+        if number:
+            terminal.say(f"Interrupted and saved. Continue with: eqprop resume {quoted(folder)}")
+            return 0 if started_here() else 128 + number  # Fabric kills the others when one ends with an error
+        conclude(trainer, terminal, folder)
+    return 0
+
+
+FEW = 10
+
+
+def _own(stack: contextlib.ExitStack, folder: Path, about: About) -> None:
+    """Takes the folder for this process until the end, and removes what a killed one left half-written."""
+    stack.enter_context(locked(folder))
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    if files.read_regular(folder / folders.NAME) != about.text().encode():
+        folders.write(folder, about)  # trained longer, or on data that were accepted or have moved
+
+
+def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
+    """Tests the last and the best weights, and writes ``summary.json``."""
+    run, fabric, metric = trainer.run, trainer.fabric, trainer.metric
+    last = evaluate(run.model, trainer.test, fabric)
+    tensors, state = files.load(folder, "best")
+    best_epoch = state["progress"]["epoch"]
+    best = last
+    if best_epoch != trainer.progress.epoch:
+        load_weights(run.model, tensors)
+        best = evaluate(run.model, trainer.test, fabric)
+    if not fabric.is_global_zero:
+        return
+    names = [*run.metrics(), "loss"]
+    summary: dict[str, Any] = {f"test_{name}_last": last[name] for name in names}
+    summary |= {f"test_{name}_best": best[name] for name in names}
+    summary |= {
+        "best_epoch": best_epoch,
+        "best_chosen_by": f"{run.chosen_by} {metric}",
+        "seconds": sum(row["seconds"] for row in trainer.progress.history),
+    }
+    text = json.dumps(summary, indent=1)
+    with files.explained(f"Cannot write {folder / 'summary.json'} ({{}}): make room.", OSError):
+        files.write_text_atomic(folder / "summary.json", text)
+    terminal.say(
+        f"test {shown(metric, last[metric])} after the last epoch, {shown(metric, best[metric])} at epoch {best_epoch} "
+        f"(best by {run.chosen_by}); {summary['seconds']:.0f} s of training in {terminal.seconds():.0f} s. "
+        f"Curves: {folder / 'curves.png'}"
+    )
+
+
+def shown(metric: str, value: float) -> str:
+    """A metric and its value, for people."""
+    return f"{metric} {100 * value:.2f} %" if metric.endswith("accuracy") else f"{metric} {value:.4g}"

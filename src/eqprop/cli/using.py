@@ -1,0 +1,183 @@
+"""Commands on what is there already: ``eqprop evaluate``, ``predict``, ``check`` and ``recipes``."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from eqprop import files
+from eqprop.cli.parsing import named
+from eqprop.cli.terminal import Surviving, plain_console
+from eqprop.cli.training import STAMP, add_kept_options, resume_parser, shown
+from eqprop.errors import InputError
+from eqprop.learning.infinitesimal import InfinitesimalNudge
+from eqprop.loading import Kept, absolute, build, load, load_epoch
+from eqprop.recipes import RECIPES, Recipe, find
+from eqprop.runs.folder import About, Session
+from eqprop.runs.launch import start
+from eqprop.runs.parsing import Parser
+from eqprop.settling import FromFeedforward, UntilConverged
+from eqprop.training.loop import evaluate as measure
+
+LONG = 5000
+SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
+
+
+def evaluate_parser() -> Parser:
+    """The options of ``eqprop evaluate``."""
+    parser = Parser(prog="eqprop evaluate", description="Test metrics of a run's weights.")
+    parser.add_argument("run", type=str, help="the folder of the run")
+    parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
+    parser.add_argument("--precision", choices=("32", "64", "bf16"), help="default: the training's")
+    parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
+    add_kept_options(parser)
+    return parser
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Prints the metrics of a run's best or last weights on its test set."""
+    options = evaluate_parser().read(arguments)
+    if options["settled"] < 0:
+        raise InputError(f"--settled {options['settled']}: a change of units is 0 or more.")
+    kept = Kept(Path(options["run"]), options["trust_recipe"], options["data"])
+    run = kept.build()
+    differs = kept.compare(run.described(), ["test"], options["accept_new_data"])
+    if options["settled"]:
+        # Nothing learns here, so that the free phase of this estimator serves for all.
+        run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilConverged(options["settled"], LONG)))
+    epoch = load_epoch(run, kept, options["checkpoint"])
+    session = replace(kept.about.session, processes=1, precision=options["precision"] or kept.about.session.precision)
+    fabric, messages = start(session.device, 1)
+    messages.sixteen_bits = session.precision == "bf16"
+    row = measure(run.model.to(fabric.device), run.test.to(fabric.device), fabric)
+    metrics = ", ".join(f"test {shown(name, row[name])}" for name in run.metrics()) + ", " * bool(run.metrics())
+    console = plain_console()
+    console.print(
+        f"{options['checkpoint']} weights (epoch {epoch}): {metrics}"
+        f"loss {row['loss']:.4f}, residual {row['free_residual']:.1e} after {row['free_sweeps']:.0f} sweeps",
+        soft_wrap=True,
+    )
+    for each in differs:
+        console.print(f"Accepted: {each}.", soft_wrap=True)
+    return 0
+
+
+def predict_parser() -> Parser:
+    """The options of ``eqprop predict``."""
+    parser = Parser(prog="eqprop predict", description="CSV with an answer for each example.")
+    parser.add_argument("run", type=str, help="the folder of the run")
+    parser.add_argument("paths", type=str, nargs="*", help="files or folders; default: the run's test set")
+    parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
+    parser.add_argument("--out", type=str, default="", help="the CSV file; default: the terminal")
+    add_kept_options(parser)
+    return parser
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """Writes CSV with an answer for each example of the given files, or of the run's test set."""
+    from eqprop.pretrained import predict_files, predict_task
+
+    options = predict_parser().read(arguments)
+    folder, paths = Path(options["run"]), [Path(path) for path in options["paths"] or []]
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"There is no file or folder {str(path)!r} to predict: check the path.")
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {str(folder)!r}: name the folder of a run, such as runs/digits-...")
+    rows: list[tuple[Any, ...]] = []
+    model = load(folder, options["checkpoint"], trust_recipe=options["trust_recipe"])
+    if paths:
+        predict_files(model, paths, rows.append)
+    else:
+        kept = Kept(folder, options["trust_recipe"], options["data"])
+        run = kept.build()
+        kept.compare(run.described(), ["test"], options["accept_new_data"])
+        predict_task(model, run.test, rows.append)
+    header = ("example", *model.header)
+    if options["out"]:
+        with files.explained(f"Cannot write {options['out']!r} ({{}}): --out names another file.", OSError):
+            import io
+
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([header, *rows])
+            files.write_text_atomic(Path(options["out"]), text.getvalue())
+    else:
+        csv.writer(Surviving(sys.stdout), lineterminator="\n").writerows([header, *rows])
+    return 0
+
+
+def check_parser(recipe: Recipe | None = None, name: str = "") -> Parser:
+    """The options of ``eqprop check``: of a run, or of a recipe."""
+    from eqprop.diagnostics.check import check
+
+    parser = Parser(prog=f"eqprop check {name}".strip(), description=(inspect.getdoc(check) or "").splitlines()[0])
+    if recipe is None:
+        parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
+        add_kept_options(parser)
+    else:
+        parser.add_function_arguments(recipe)
+    parser.add_function_arguments(check, skip=SKIPPED)
+    parser.add_argument("--out", type=str, default="", help="default: RUN/check, or runs/check-RECIPE-TIME")
+    return parser
+
+
+SKIPPED: set[str | int] = {"run", "title", "folder", "say"}
+"""Parameters of ``check`` that are no options."""
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Compares the gradients of a run or a recipe with the exact ones."""
+    from eqprop.diagnostics.check import check as compare
+
+    name, rest = named(arguments)
+    trained = name not in RECIPES and Path(name).is_dir()
+    recipe = None if trained else find(name)
+    options = check_parser(recipe, name).read(rest)
+    how = {key: options.pop(key) for key in inspect.signature(compare).parameters if key not in SKIPPED}
+    out = options.pop("out")
+    if recipe is None:
+        kept = Kept(Path(name), options["trust_recipe"], options["data"])
+        about, run = kept.about, kept.build()
+        kept.compare(run.described(), ["train"], options["accept_new_data"])
+        epoch = load_epoch(run, kept, options["checkpoint"])
+        weights, folder = f"{options['checkpoint']} weights (epoch {epoch})", f"{name}/check"
+    else:
+        file, colon, _ = name.rpartition(":")
+        options |= {"data": absolute(options["data"])} if "data" in options else {}
+        about = About(recipe=name, options=options, session=Session())
+        run = build(about, recipe, Path(file) if colon else None)
+        weights, folder = "initial weights", f"runs/check-{about.name}-{time.strftime(STAMP)}"
+    compare(run, f"{about.name}, {weights}", Path(out or folder), plain_console().print, **how)
+    return 0
+
+
+def recipes(arguments: Sequence[str]) -> int:
+    """Lists the recipes."""
+    recipes_parser().read(arguments)
+    table = Table("recipe", "what it is", box=None, header_style="bold")
+    for name, recipe in RECIPES.items():
+        table.add_row(name, (inspect.getdoc(recipe) or "").splitlines()[0])
+    plain_console().print(table)
+    return 0
+
+
+def recipes_parser() -> Parser:
+    """The options of ``eqprop recipes``: none."""
+    return Parser(prog="eqprop recipes", description="List the recipes.")
+
+
+PARSERS: dict[str, Callable[[], Parser]] = {
+    "resume": resume_parser,
+    "evaluate": evaluate_parser,
+    "predict": predict_parser,
+    "check": check_parser,
+    "recipes": recipes_parser,
+}

@@ -1,0 +1,201 @@
+"""A run that was trained before: its experiment, and its trained model."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import random
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from eqprop import files, pretrained
+from eqprop.errors import InputError
+from eqprop.pretrained import Pretrained
+from eqprop.recipes import RECIPES, Recipe, find
+from eqprop.runs import recipe_files
+from eqprop.runs.folder import NAME, About, code_of, quoted, read
+from eqprop.tasks.manifest import Manifest
+from eqprop.training.loop import Experiment, check_owner, load_weights
+
+EMBEDDED = "digits"
+
+
+def build(about: About, recipe: Recipe, file: Path | None = None) -> Experiment:
+    """The experiment of a recipe with a run's options, seed and threads.
+
+    Args:
+        about: of the run.
+        recipe: its recipe.
+        file: of a user's own recipe.
+
+    Raises:
+        InputError: the options or the data do not fit.
+    """
+    if about.session.threads:
+        torch.set_num_threads(about.session.threads)
+    if about.session.precision == "64":
+        torch.set_default_dtype(torch.float64)
+    seed = about.options.get("seed", 0)
+    with files.explained(f"seed {seed!r} is not a seed ({{}}): give a whole number from 0 on.", Exception):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+    with contextlib.ExitStack() as stack:
+        if file is not None:
+            stack.enter_context(recipe_files.importing_from(file.resolve().parent))
+            stack.enter_context(recipe_files.telling(file.resolve()))
+            stack.enter_context(inside(about.directory))
+        found = recipe(**about.options)
+    if not isinstance(found, Experiment):
+        raise InputError(f"The recipe {about.recipe!r} returned {type(found).__name__}: it must return an Experiment.")
+    return found
+
+
+@contextlib.contextmanager
+def inside(directory: str) -> Iterator[None]:
+    """Within, a recipe's relative paths begin where the run was started, if that folder is still there."""
+    before = os.getcwd()
+    try:
+        with contextlib.suppress(OSError):
+            os.chdir(directory or before)
+        yield
+    finally:
+        os.chdir(before)
+
+
+class Kept:
+    """A run that was trained before, as a later command finds it.
+
+    Args:
+        folder: of the run.
+        trust_recipe: whether the code of a run that was not made here may run.
+        data: where its data are now; "": where they were.
+
+    Raises:
+        InputError: it is no run, it is damaged, or it is a stranger's and names code or data without a word for it.
+    """
+
+    def __init__(self, folder: Path, trust_recipe: bool = False, data: str = "", ours: bool = False):
+        self.folder = folder
+        self.about, made_here = read(folder)
+        known = made_here or ours
+        self.file = code_of(folder, self.about, known or trust_recipe)
+        options = dict(self.about.options)
+        if data:
+            if "data" not in options:
+                raise InputError(f"The recipe {self.about.recipe!r} has no option 'data': run it from its own folder.")
+            options["data"] = absolute(data)
+        elif not known and options.get("data", EMBEDDED) != EMBEDDED:
+            raise InputError(
+                f"The run {str(folder)!r} was not made by you on this machine, and its data are {options['data']!r}: "
+                f"say where to read them, `--data {quoted(str(options['data']))}`."
+            )
+        self.recipe = self._recipe()
+        self.about = replace(self.about, options=self._checked(options))
+
+    def _recipe(self) -> Recipe:
+        if self.file is not None:
+            return recipe_files.load_function(self.file, self.about.name)
+        if self.about.recipe not in RECIPES:
+            raise InputError(f"The run's recipe {self.about.recipe!r} is none of this version's: upgrade eqprop.")
+        return find(self.about.recipe)
+
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options as the recipe's parser takes them."""
+        from eqprop.runs.parsing import Parser, check_finite  # not needed by a model that writes itself down
+
+        parser = Parser(prog=f"eqprop train {self.about.recipe}")
+        parser.add_function_arguments(self.recipe)
+        with files.explained(
+            f"The options in {self.folder / 'run.json'} do not fit the recipe ({{}}).", Exception, wrap=True
+        ):
+            found: dict[str, Any] = parser.parse_object(options).as_dict()
+        check_finite(found)
+        return found
+
+    def build(self) -> Experiment:
+        """The run's experiment, with initial weights."""
+        return build(self.about, self.recipe, self.file)
+
+    def compare(self, now: Manifest, sides: list[str], accept: bool) -> list[str]:
+        """What differs in the data.
+
+        Raises:
+            InputError: something does, and the user has not said to accept it.
+        """
+        if self.about.manifest is None:
+            return []
+        found = now.differences(self.about.manifest, sides)
+        if found and not accept:
+            raise InputError(
+                f"The data of {str(self.folder)!r} are not what it was trained on: {'; '.join(found)}. Restore them, "
+                "name their place with --data, or pass --accept-new-data."
+            )
+        return found
+
+
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    allow: Collection[Callable[..., Any]] = (),
+    trust_recipe: bool = False,
+) -> Pretrained:
+    """The trained model of a run, on the CPU and in evaluation mode: ``eqprop.load("runs/mnist").predict(images)``.
+
+    Args:
+        run: its folder; or one that ``Pretrained.save_pretrained`` wrote.
+        checkpoint: "best" or "last".
+        allow: your own classes and functions that its network may name.
+        trust_recipe: whether the code of a user's recipe in a run that you have not made here may run. It is needed
+            only for networks that do not write themselves down; else nothing in a run's files is executed.
+
+    Raises:
+        InputError: there is no such model, a file is damaged, or it needs code that may not run.
+    """
+    folder = Path(run)
+    try:
+        return pretrained.load(folder, checkpoint, allow)
+    except InputError as error:
+        if not (folder / NAME).exists() or read(folder)[0].source is None:
+            raise
+        reason = error
+    try:
+        kept = Kept(folder, trust_recipe)
+        experiment = kept.build()
+        load_epoch(experiment, kept, checkpoint)
+    except InputError as error:
+        raise InputError(f"{reason} By its recipe: {error}") from error
+    return Pretrained(experiment.model.eval(), experiment.inputs, experiment.outputs)
+
+
+def load_epoch(run: Experiment, kept: Kept, name: str) -> int:
+    """Loads the weights of a checkpoint into the model. Returns the number of epochs after which they were saved."""
+    tensors, state = files.load(kept.folder, name)
+    check_owner(state, kept.about.id, kept.folder)
+    load_weights(run.model, tensors)
+    with files.explained(f"The checkpoint {name} of {kept.folder} is damaged ({{}}).", KeyError, TypeError):
+        return int(state["progress"]["epoch"])
+
+
+def absolute(data: str) -> str:
+    """A data source for ``run.json``: the absolute path of what exists, else as it is (a name on the hub)."""
+    with contextlib.suppress(OSError):
+        path = Path(data).expanduser()
+        if data != EMBEDDED and path.exists():
+            return str(path.absolute())
+    return data
+
+
+def parameters_of(recipe: Recipe) -> set[str]:
+    """The names of a recipe's options."""
+    from eqprop.runs.parsing import Parser
+
+    parser = Parser(prog="eqprop train")
+    parser.add_function_arguments(recipe)
+    return {action.dest for action in parser._actions} | set(inspect.signature(recipe).parameters)

@@ -1,0 +1,47 @@
+"""A lock on a folder, which ends with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from eqprop.errors import InputError
+from eqprop.files import explained
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+NAME = ".lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within, no other process has ``folder``.
+
+    Raises:
+        InputError: another process has it, or the folder cannot be written.
+    """
+    unwritable = f"Cannot lock the run's folder {str(folder)!r} ({{}}): make it writable."
+    with explained(unwritable, OSError):
+        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        if fcntl is not None:
+            try:
+                # A record lock: unlike those of flock(2), children of this process do not inherit it.
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                raise InputError(
+                    f"The run {str(folder)!r} is being trained by {holder or 'another process'}: wait for it, or "
+                    "stop it first."
+                ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

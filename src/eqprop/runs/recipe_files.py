@@ -1,0 +1,135 @@
+"""Recipes of a user's own: a function in a Python file, of which a run keeps a copy."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from eqprop.errors import EqpropError, InputError
+from eqprop.files import explained
+
+KEPT = "recipe"
+"""The folder in a run that holds the copies."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the code of a recipe came from.
+
+    Attributes:
+        path: the file, absolute, as it was.
+        files: path relative to the file's folder -> SHA-256 of the content: the file, and what it imports from there.
+    """
+
+    path: str
+    files: Mapping[str, str]
+
+
+def load_function(file: Path, name: str) -> Callable[..., Any]:
+    """The function ``name`` of a Python file, which may import files beside it.
+
+    Raises:
+        InputError: there is no such file or function, or the file cannot be run; it names the place in the file.
+    """
+    if not file.is_file():
+        raise InputError(f"There is no file {str(file)!r} to take the recipe {name!r} from: check the path.")
+    if file.suffix != ".py":
+        raise InputError(f"{str(file)!r} is not a Python file: a recipe of your own is file.py:function.")
+    module = _run(file)
+    found = getattr(module, name, None)
+    if not callable(found) or isinstance(found, type):
+        raise InputError(f"{str(file)!r} has no function {name!r}: {suggestion(file, module)}.")
+    return found
+
+
+def suggestion(file: Path, module: ModuleType | None = None) -> str:
+    """What a user may have meant by the name of a file."""
+    module = _run(file) if module is None else module
+    own = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and not isinstance(value, type) and getattr(value, "__module__", "") == module.__name__
+    ]
+    return "it has " + (", ".join(f"{file}:{name}" for name in own if not name.startswith("_")) or "no function")
+
+
+def _run(file: Path) -> ModuleType:
+    file = file.resolve()
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with importing_from(file.parent), telling(file):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def telling(file: Path) -> Iterator[None]:
+    """An error of a user's code as an InputError in one line, with its place in the user's files."""
+    try:
+        yield
+    except EqpropError:
+        raise
+    except SyntaxError as error:
+        raise InputError(
+            f"{error.filename}, line {error.lineno}: {error.msg}: the recipe is not valid Python."
+        ) from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [each for each in frames if Path(each.filename).is_relative_to(file.parent)] or frames
+        text = " ".join(str(error).split())[:500]
+        place = f"{own[-1].filename}, line {own[-1].lineno}" if own else str(file)
+        raise InputError(f"{place}: {type(error).__name__}: {text} (EQPROP_TRACEBACK=1 shows all of it)") from error
+
+
+@contextlib.contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Within, files in ``folder`` can be imported, as those beside a script; modules of their names are forgotten."""
+    for file in folder.glob("*.py"):
+        known = getattr(sys.modules.get(file.stem), "__file__", None)
+        if known and Path(known).parent != folder and not _installed(Path(known)):
+            del sys.modules[file.stem]
+    before = list(sys.path)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _installed(path: Path) -> bool:
+    """Whether a file belongs to Python, to an installed package or to this one."""
+    places = [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return any(path.is_relative_to(str(place)) for place in (*places, Path(__file__).parents[1]))
+
+
+def gather(file: Path) -> dict[str, bytes]:
+    """The content of a recipe's file and of the files beside it that it has imported, by relative path.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    file = file.resolve()
+    used = {file}
+    for module in list(sys.modules.values()):
+        place = getattr(module, "__file__", None)
+        path = Path(place).resolve() if place else file
+        if path.is_relative_to(file.parent) and path.suffix == ".py" and path.is_file() and not _installed(path):
+            used.add(path)
+    with explained("Cannot read the recipe's files ({}).", OSError):
+        return {str(path.relative_to(file.parent)): path.read_bytes() for path in sorted(used)}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
