@@ -62,8 +62,15 @@ class DenseRecipe(NudgeOptions, TaskRecipe):
 
         free, nudged = FromFeedforward(FixedSweeps(self.free_sweeps)), FixedSweeps(self.nudged_sweeps)
         estimator = EquilibriumPropagation(symmetric(self.beta), free, nudged)
-        about = {"manifest": data.manifest, "inputs": data.inputs, "outputs": data.outputs}
-        return self.experiment(data.train, data.test, build, estimator, **about)
+        return self.experiment(
+            data.train,
+            data.test,
+            build,
+            estimator,
+            manifest=data.manifest,
+            inputs=data.inputs,
+            outputs=data.outputs,
+        )
 
 
 class Table(DenseRecipe):
