@@ -7,6 +7,13 @@ from eqprop.tasks.datasets import DatasetExamples as DatasetExamples, as_task as
 from eqprop.tasks.formats import Classes as Classes, Inputs as Inputs, Outputs as Outputs, Values as Values
 from eqprop.tasks.images import ImageInputs as ImageInputs, Images as Images, ImageSets as ImageSets
 from eqprop.tasks.manifest import Manifest as Manifest
+from eqprop.tasks.sequences import (
+    ArrayInputs as ArrayInputs,
+    SequenceInputs as SequenceInputs,
+    SequenceSets as SequenceSets,
+    load_sequences as load_sequences,
+)
 from eqprop.tasks.sources import load_images as load_images
+from eqprop.tasks.tables import TableInputs as TableInputs, TableSets as TableSets, load_table as load_table
 from eqprop.tasks.task import Task as Task, generator_for as generator_for
 from eqprop.tasks.transforms import Crop as Crop, Flip as Flip, Normalise as Normalise

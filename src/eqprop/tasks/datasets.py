@@ -31,10 +31,10 @@ from torch.utils.data import (
 )
 
 from eqprop.errors import InputError
-from eqprop.files import explained, one_line
 from eqprop.tasks.arrays import Arrays, as_tensors, hash_of
 from eqprop.tasks.batches import Batches, Draw, Examples
 from eqprop.tasks.task import Pair, Task, seed_of
+from eqprop.tasks.text import explained, short
 
 Collate = Callable[[list[Any]], Any]
 """Items of a data set -> a batch: (inputs, target), or a mapping that names the target."""
@@ -324,10 +324,11 @@ def _once(number: int, frame: FrameType | None) -> None:
 
 
 def _named(error: Exception, message: str) -> InputError:
-    """An InputError with the kind, the first line and the place of a user's error for ``{}``."""
+    """An InputError with the kind, the words and the place of a user's error for ``{}``."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if len(frames) > 1 else ""
-    named = InputError(message.replace("{}", f"{type(error).__name__}: {one_line(error)}{place}"))
+    said = " ".join(str(error).split())  # with the name of a file that is missing
+    named = InputError(message.replace("{}", f"{type(error).__name__}: {short(said)}{place}"))
     named.__cause__ = error
     return named
 
