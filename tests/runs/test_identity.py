@@ -11,12 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from runs import kills
-from runs.conftest import environment, eqprop, run
+from runs.conftest import environment, run
 
 import eqprop as ep
 from eqprop.cli import main
-from eqprop.cli.training import train_on
-from eqprop.files import load, sealed, unsealed
+from eqprop.files import load
 from eqprop.runs import folder as folders
 from eqprop.runs.lock import locked
 
@@ -258,8 +257,12 @@ def test_a_report_that_cannot_be_written_never_ends_a_run(name, capsys, monkeypa
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    targets = {"curves.png": (report, "write_curves"), "metrics.csv": (report, "write_csv"),
-               "tensorboard": (report.Files, "_to_tensorboard"), "model.safetensors": (ep.Pretrained, "save_into")}  # fmt: skip
+    targets = {
+        "curves.png": (report, "write_curves"),
+        "metrics.csv": (report, "write_csv"),
+        "tensorboard": (report.Files, "_to_tensorboard"),
+        "model.safetensors": (ep.Pretrained, "save_into"),
+    }
     monkeypatch.setattr(*targets[name], full)
     shown = said(capsys, "train", *TINY, "--out", "run")
     assert shown.count(f"{name} cannot be written (No space left on device); the run goes on.") == 1
@@ -313,9 +316,3 @@ def test_a_time_left_in_long_steps(capsys, monkeypatch):
     assert "epoch 1/1: batch 1, 1 sweeps in 0 s" in shown
     assert "s a batch, " in shown
     assert "left in this epoch" in shown
-
-
-def test_seals():
-    text = sealed({"format": 2, "a": [1, {"b": None}]})
-    assert unsealed(text.encode(), Path("x"), 2) == {"format": 2, "a": [1, {"b": None}]}
-    assert eqprop and train_on

@@ -19,7 +19,19 @@ from eqprop.energy import Landscape, SeparateFeedback
 from eqprop.energy.network import sharing
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.equilibrium import Equilibrium, Record
-from eqprop.tasks import Inputs, Manifest, Outputs, Task
+from eqprop.tasks import (
+    ArrayInputs,
+    Batches,
+    Classes,
+    ImageInputs,
+    Images,
+    Inputs,
+    Manifest,
+    Normalise,
+    Outputs,
+    Task,
+    Values,
+)
 from eqprop.tasks.datasets import as_task
 from eqprop.tasks.task import share_of
 from eqprop.training import checkpoint
@@ -47,8 +59,8 @@ class Experiment:
         schedule_by_batch: see ``scheduler``.
         constrain: called with the model's network after each step, to enforce constraints on parameters.
         manifest: of the data set; ``None``: what ``train`` and ``test`` tell of themselves.
-        inputs, outputs: how a trained model reads files, and what its scores mean; ``None``: arrays, and what the
-            targets tell.
+        inputs, outputs: how a trained model reads files, and what its scores mean; ``None``: what ``train`` tells of
+            itself: images or arrays; numbered classes, or values.
         monitor: the metric that chooses the best epoch; "": the loss's first metric, or the loss.
 
     Raises:
@@ -95,12 +107,24 @@ class Experiment:
         self.first()  # raises if the shape of the inputs does not fit
         for task in (self.train, self.test):
             self.model.network.loss.check(task.sample(1)[1], 1)
+        self.inputs = self.inputs or inputs_of(self.train)
+        self.outputs = self.outputs or self._outputs()
         if self.monitor and self.monitor not in ("loss", *self.metrics()):
             raise InputError(f"monitor {self.monitor!r} is none of this loss's metrics: {['loss', *self.metrics()]}.")
 
     def first(self) -> Landscape:
         """The landscape of the first batch."""
         return self.model.network.landscape(self.train.sample(self.train.size(0))[0])
+
+    def _outputs(self) -> Outputs | None:
+        x, y = self.train.sample(1)
+        network = self.model.network
+        landscape = network.landscape(x)
+        scores = network.scores(landscape.masked(landscape.zeros()))
+        count = scores.flatten(1).shape[1]
+        if isinstance(y, Tensor) and y.dtype == torch.int64 and y.ndim == 1:
+            return Classes(tuple(map(str, range(count))))
+        return Values(tuple(f"value_{i}" for i in range(count)), (0.0,) * count, (1.0,) * count)
 
     def metrics(self) -> dict[str, Any]:
         """New metrics for this experiment's targets."""
@@ -127,6 +151,15 @@ class Experiment:
         counts = {side: len(task) for side, task in sides.items()}
         prints = {side: task.fingerprint() for side, task in sides.items()}
         return Manifest(type(self.train).__name__, counts, prints, form=form)
+
+
+def inputs_of(task: Task) -> Inputs | None:
+    """How files are read as this task's inputs: as images, as arrays, or ``None`` if it has several."""
+    if isinstance(task, Batches) and isinstance(task.examples, Images) and isinstance(task.normalise, Normalise):
+        channels, height, width = task.examples.pixels.shape[1:]
+        return ImageInputs(channels, height, width, task.normalise.mean, task.normalise.std)
+    x, _ = task.sample(1)
+    return ArrayInputs(tuple(x.shape[1:])) if isinstance(x, Tensor) else None
 
 
 def metrics_for(model: Equilibrium, task: Task) -> dict[str, Any]:
