@@ -100,7 +100,7 @@ class Suggestion:
         noise_constant: noise = noise_constant / beta.
     """
 
-    order: int
+    order: float
     bias_constant: float
     noise_constant: float
 
@@ -176,6 +176,21 @@ def suggest_beta(
         raise InputError(f"The estimates at beta {big} and {small} are the same or 0: there is no bias to weigh.")
     noise = noise_of(twin, x, y, read_noisily(at, read_noise, reads), at_big, draws, seed)
     return Suggestion(order, bias, big * noise / size)
+
+
+def best_beta(curve: BiasCurve, noise: float) -> Suggestion:
+    """The best beta for a measured bias, and a noise of ``noise`` / beta.
+
+    Args:
+        curve: of the bias.
+        noise: relative to the gradient, times beta.
+
+    Raises:
+        InputError: the measured bias does not grow with beta as a power of it.
+    """
+    if not (curve.order > 0 and curve.constant > 0):
+        raise InputError(f"The bias at beta {list(curve.betas)} is {list(curve.errors)}: it follows no power of beta.")
+    return Suggestion(curve.order, curve.constant, noise)
 
 
 def noise_of(

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from eqprop.diagnostics import pictures
-from eqprop.diagnostics.alignment import ABOUT, Angles, trained_angles
-from eqprop.diagnostics.bias import Family, bias_curve, noise_curve, suggest_beta
+from eqprop.diagnostics.bias import Family, best_beta, bias_curve, noise_curve
 from eqprop.diagnostics.comparison import compare, plain, short
 from eqprop.diagnostics.equilibria import equilibria
 from eqprop.diagnostics.gradients import double, loss_of, undisturbed
 from eqprop.diagnostics.smoothing import is_smooth, smooth
 from eqprop.diagnostics.through_time import through_time
+from eqprop.diagnostics.verdict import verdict
 from eqprop.energy import Landscape, Network, State
 from eqprop.errors import EqpropError, InputError
 from eqprop.files import make_folder, write_text_atomic
@@ -52,7 +52,8 @@ FEW = 8
 FAR = UntilConverged(1e-12, 1000)
 SWEEPS = 20
 BETA = "beta (no unit)"
-AS_IT_IS, TWIN = "as it is", "smooth version (sigmoids, soft pooling)"
+OWN = "recipe's own"
+AS_IT_IS, SMOOTH = "as it is", "smooth version (sigmoids, soft pooling)"
 
 
 @dataclass(frozen=True)
@@ -139,17 +140,19 @@ def check(
     network, own = run.model.network, run.model.estimator
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)
-    comparison = compare(network, x, y, {"recipe's own": own} | standard(network, x, own, beta))
+    comparison = compare(network, x, y, {OWN: own} | standard(network, x, own, beta))
+    says = verdict(comparison, OWN, "infinitesimal")
+    say(says)
     say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient at its equilibrium"))
     say(comparison.phases("The phases: the change in the last sweep, and its node"))
     rests = equilibria(network, x)
     say(f"Equilibria: {rests}")
     found: dict[str, Any] = {"title": title, "images": len(x), "beta": beta}
-    found |= {"comparison": comparison, "equilibria": rests}
+    found |= {"verdict": says, "comparison": comparison, "equilibria": rests}
 
     networks = {AS_IT_IS: network}
     try:
-        networks |= {} if is_smooth(network) else {TWIN: smooth(network)}
+        networks |= {} if is_smooth(network) else {SMOOTH: smooth(network)}
     except InputError as error:
         say(f"No smooth version: {error}")
     subject = Subject(title, networks, x, y, own, beta, folder, say)
@@ -213,25 +216,29 @@ def symmetric_terms(network: Network) -> bool:
 
 
 def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> Any:
-    """The best beta under read noise, on the smooth version if there is one."""
+    """The best beta under read noise, by the bias that is measured on the network as it is."""
     subject = subject.few()
-    which, network = list(subject.networks.items())[-1]
-    x, y = subject.x, subject.y
-    families = {name: family for name, family in subject.families(which).items() if name in READ_WITH_NOISE}
-    found = {name: suggest_beta(network, x, y, read_noise, reads, family) for name, family in families.items()}
+    network, x, y = subject.network, subject.x, subject.y
+    families = {name: family for name, family in subject.families(AS_IT_IS).items() if name in READ_WITH_NOISE}
+    curves = {name: bias_curve(network, x, y, family, BETAS) for name, family in families.items()}
+    found, measured = {}, {}
     many = f"{reads} read{'s' * (reads > 1)}"
-    for name, each in found.items():
+    for name, family in families.items():
+        noises = noise_curve(network, x, y, family, BETAS[::3], read_noise, reads, draws=4)
+        at, noise = noises[0]
+        try:
+            found[name] = each = best_beta(curves[name], at * noise)
+        except InputError as error:
+            subject.say(f"No best beta for {name}: {error}")
+            continue
         subject.say(
-            f"Read noise {read_noise:g}, {many}, {len(x)} images, {which}: {name} is best at beta {each.beta:.2g}, "
-            f"with an error of up to {each.error:.2g} of the gradient."
+            f"Read noise {read_noise:g}, {many}, {len(x)} images: {name} is best at beta {each.beta:.2g}, with an "
+            f"error of up to {each.error:.2g} of the gradient; its bias grows as beta^{each.order:.2f} (measured at "
+            f"beta {BETAS[0]:g} to {BETAS[-1]:g})."
         )
-    if drawn:
-        measured = {}
-        for name, family in families.items():
-            betas = [found[name].beta * 2.0**k for k in range(-6, 2)]
-            noises = noise_curve(network, x, y, family, betas[::2], read_noise, reads, draws=4)
-            measured[name] = found[name], bias_curve(network, x, y, family, betas), noises
-        about = f", {which}: bias of the estimate, and its noise\n(standard deviation of a read {read_noise:g}, {many})"
+        measured[name] = each, curves[name], noises
+    if drawn and measured:
+        about = f": bias of the estimate, and its noise (standard deviation of a read {read_noise:g}, {many})"
         label = "error relative to the gradient (no unit)"
         options = {"share": True, "room": (1e-4, 1), "legend": "lower left"}
         subject.picture("noise", about, measured, pictures.draw_noise, x=BETA, y=label, **options)
@@ -312,13 +319,14 @@ def residuals(landscape: Landscape, state: State, sweep: Sweep) -> dict[str, lis
 
 
 def alignment(subject: Subject) -> Any:
-    """The angles that the run has logged; else those of a short training with each of the two rules."""
-    logged = logged_angles(subject.folder.parent / "metrics.csv")
-    found = {"as trained": logged} if logged else trained_angles()
-    title = f"Do feedback weights align with feedforward ones?\n{subject.title if logged else ABOUT}"
-    label = "angle between feedforward\nand feedback weights (degrees)"
-    path, size = subject.folder / "angles.png", pictures.WIDE
-    write_figure(path, title, {"": found}, pictures.draw_angles, x="epochs", y=label, whole=True, size=size)
+    """The angles between feedforward and feedback weights that the run has logged, if it has such weights."""
+    found = logged_angles(subject.folder.parent / "metrics.csv")
+    if found:
+        label = "angle between feedforward\nand feedback weights (degrees)"
+        title = f"{subject.title}: do feedback weights align with feedforward ones?"
+        options: dict[str, Any] = {"y": label, "whole": True, "size": pictures.WIDE}
+        panels = {"": {"as trained": found}}
+        write_figure(subject.folder / "angles.png", title, panels, pictures.draw_angles, x="epochs", **options)
     return found
 
 
@@ -330,7 +338,8 @@ PICTURED: dict[str, Callable[[Subject], Any]] = {
 }
 
 
-def logged_angles(path: Path) -> Angles:
+def logged_angles(path: Path) -> dict[str, list[float]]:
+    """Synapse -> degrees after each epoch, of a run's ``metrics.csv``."""
     if not path.is_file():
         return {}
     rows = list(csv.DictReader(path.read_text().splitlines()))

@@ -122,7 +122,12 @@ class Comparison:
     def phases(self, title: str = "") -> Table:
         """A table of ``settling``, with a row for each estimator that gave a gradient."""
         columns = ("estimator", "free residual", ">sweeps", "nudged residual", ">sweeps", ">winners", ">corners")
-        table = titled(title, "winners, corners: the share that the nudge changed", *columns)
+        table = titled(
+            title,
+            "winners: pooling windows whose largest input the nudge changed; corners: units that it moved "
+            "across a kink of their response",
+            *columns,
+        )
         for name, went in self.settling.items():
             shares = (percent(each) for each in (went.switched_winners, went.crossed_corners))
             nudged = "-" if went.nudged_residual is None else f"{went.nudged_sweeps:.4g}"

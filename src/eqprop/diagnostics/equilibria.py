@@ -49,7 +49,9 @@ class Equilibria:
             text += f" (up to {most} found, up to {max(self.distances):.2g} of their size apart)"
         lost = {route: share for route, share in self.at_rest.items() if share < 1}
         kept = ", ".join(f"{100 * share:.0f} % by {route}" for route, share in lost.items())
-        return f"{text}, by {len(self.routes)} routes" + (f"; settled: {kept}, all by the others." if lost else ".")
+        return f"{text}, found by {len(self.routes)} ways of settling" + (
+            f"; settled: {kept}, all by the other ways." if lost else "."
+        )
 
 
 @torch.no_grad()

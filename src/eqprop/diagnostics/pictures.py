@@ -73,7 +73,7 @@ def draw_noise(axes: Any, panel: tuple[Suggestion, BiasCurve, Sequence[tuple[flo
     bias, noise = ([f(beta) for beta in betas] for f in (suggestion.bias, suggestion.noise))
     axes.loglog(curve.betas, curve.errors, "o", color="C0", ms=4, label="bias, measured")
     axes.loglog(*zip(*noises, strict=True), "s", color="C1", ms=4, label="noise, measured")
-    axes.loglog(betas, bias, "-", color="C0", lw=1, label=f"bias, two probes: beta^{suggestion.order}")
+    axes.loglog(betas, bias, "-", color="C0", lw=1, label=f"bias, fitted: beta^{suggestion.order:.2f}")
     axes.loglog(betas, noise, "-", color="C1", lw=1, label="noise, one probe: 1 / beta")
     axes.loglog(betas, np.add(bias, noise), "--", color="grey", lw=1, label="their sum")
     axes.axvline(suggestion.beta, color="C3", lw=1, label=f"suggested: beta {suggestion.beta:.2g}")
