@@ -230,6 +230,7 @@ def test_a_signal_to_all_processes_leaves_the_workers_at_work_and_an_abandoned_e
     batches = task.epoch(0)
     next(batches)
     for worker in {*multiprocessing.active_children()} - before:
+        assert os.getpgid(worker.pid) != os.getpgrp()
         os.kill(worker.pid, signal.SIGINT)
         os.kill(worker.pid, signal.SIGTERM)
     assert len(list(batches)) == task.steps - 1
