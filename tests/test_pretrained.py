@@ -181,6 +181,12 @@ def test_answers_are_the_scores_or_values(tmp_path):
     assert torch.allclose(found, plain(X).double() * torch.tensor([10.0, 1, 1]) + torch.tensor([1.0, 2, 3]))
 
 
+def test_scores_that_a_loss_reads_out_have_a_name_each():
+    read = network(lambda node, shape: ep.ReadoutCrossEntropy(node, shape, classes=5))
+    bare = Pretrained(ep.Equilibrium(read, estimator(), "ignore"))
+    assert len(bare.header) == len(bare.predict(X)[0]) == 5
+
+
 def test_the_class_of_an_answer_is_the_largest_score():
     for loss in (ep.SquaredError, ep.CrossEntropy, ep.BinaryCrossEntropy):
         trained = model(loss=loss)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -270,8 +269,10 @@ class Pretrained(
         """A name for each value of an answer."""
         if self.outputs is not None:
             return self.outputs.header
-        network = self.model.network
-        return tuple(f"score_{i}" for i in range(math.prod(network.nodes[network.output].shape)))
+        network, like = self.model.network, next(self.model.parameters(), torch.zeros(()))
+        with torch.no_grad():  # a loss may read scores out of its nodes
+            scores = network.scores({name: like.new_zeros(1, *node.shape) for name, node in network.nodes.items()})
+        return tuple(f"score_{i}" for i in range(scores[0].numel()))
 
     def answers(self, scores: Tensor) -> list[Answer]:
         """What scores, (batch, ...), mean: a value for each name in ``header``."""

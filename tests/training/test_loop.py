@@ -131,6 +131,16 @@ def test_interrupt_saves_and_says_how_to_go_on(recipe):
     assert load(Path("cut"), "last")[1]["progress"]["epoch"] > 0
 
 
+def test_a_changed_recipe_is_told_and_its_copy_runs_from_any_folder(recipe, tmp_path, monkeypatch, capsys):
+    Path("link.py").symlink_to("mine.py")
+    assert main(["train", "link.py:noise", "--out", "run", "--epochs", "1"]) == 0
+    Path("mine.py").write_text("raise SystemExit('not the copy')")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    assert main(["resume", "../run"]) == 0
+    assert f"{tmp_path / 'mine.py'} has changed since" in capsys.readouterr().out
+
+
 def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
     assert main(["train", recipe, "--out", "run", "--epochs", "2", "--lr", "0.01"]) == 0
     about = json.loads(Path("run/run.json").read_text())

@@ -163,7 +163,8 @@ def make(about: About, stamp: str) -> tuple[Path, About]:
     out = about.session.out
     sources = recipe_files.gather(Path(about.recipe.rpartition(":")[0])) if ":" in about.recipe else {}
     if sources:
-        source = Source(about.recipe.rpartition(":")[0], {n: recipe_files.sha256(c) for n, c in sources.items()})
+        file = str(Path(about.recipe.rpartition(":")[0]).resolve())  # as the copies are named
+        source = Source(file, {n: recipe_files.sha256(c) for n, c in sources.items()})
         about = replace(about, source=source, recipe=f"{Path(source.path).name}:{about.name}")
     for attempt in range(1, 1000):
         folder = Path(out or f"runs/{about.name}-{stamp}{'' if attempt == 1 else f'-{attempt}'}")
