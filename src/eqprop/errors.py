@@ -24,10 +24,13 @@ class NotSettledWarning(UserWarning):
 
 @contextlib.contextmanager
 def needing_extra(what: str) -> Iterator[None]:
-    """Within, a package that is not installed is an InputError that says how to install it.
+    """A context in which a package that is not installed is an InputError that says how to install it.
 
     Args:
-        what: needs it; the beginning of the message.
+        what: needs the package; the beginning of the message.
+
+    Raises:
+        InputError: a package is not installed.
     """
     try:
         yield

@@ -213,7 +213,7 @@ def pair(batch: Any, rows: Sequence[int]) -> Pair:
 
 
 def as_task(value: Any, side: str = "train", seed: int = 0, batch_size: int | None = None) -> Task:
-    """What a user gives as a side of an experiment, as a task.
+    """The task of what a user gives as a side of an experiment.
 
     Args:
         value: a ``Task``, which is returned as it is; or a PyTorch ``DataLoader`` over a map-style data set, of which

@@ -61,6 +61,9 @@ class Classes(Outputs):
 
     Attributes:
         names: in the order of the labels.
+
+    Raises:
+        InputError: the scores have no probability for each class.
     """
 
     names: tuple[str, ...]

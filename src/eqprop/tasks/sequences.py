@@ -132,7 +132,13 @@ class SequenceInputs(Inputs):
 
 @dataclass(frozen=True, eq=False)
 class SequenceSets:
-    """Both sides of a set of sequences, its inventory, and what its inputs and targets mean."""
+    """Both sides of a set of sequences, its inventory, and what its inputs and targets mean.
+
+    Attributes:
+        train, test: the examples of each side, prepared.
+        manifest: the inventory.
+        inputs, outputs: how files become inputs, and scores answers.
+    """
 
     train: Arrays
     test: Arrays

@@ -123,7 +123,13 @@ class TableInputs(Inputs):
 
 @dataclass(frozen=True, eq=False)
 class TableSets:
-    """Both sides of a table, its inventory, and what its inputs and targets mean."""
+    """Both sides of a table, its inventory, and what its inputs and targets mean.
+
+    Attributes:
+        train, test: the examples of each side, prepared.
+        manifest: the inventory.
+        inputs, outputs: how rows become inputs, and scores answers.
+    """
 
     train: Arrays
     test: Arrays

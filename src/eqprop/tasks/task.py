@@ -61,7 +61,7 @@ class Task(ABC):
 
 
 def share_of(size: int, rank: int, world: int) -> slice:
-    """The part of a batch of ``size`` examples that process ``rank`` of ``world`` computes; the parts differ by 1."""
+    """The part of a batch of ``size`` examples that process ``rank`` of ``world`` computes; they differ by 1."""
     return slice(rank * size // world, (rank + 1) * size // world)
 
 
@@ -76,7 +76,7 @@ def check_position(start: int, steps: int, rank: int, world: int) -> None:
 
 
 def generator_for(*key: str | int) -> torch.Generator:
-    """A generator on the CPU for any device, so that all devices get the same draws."""
+    """A generator on the CPU for any device, so that all devices get the same draws; ``key``: what it depends on."""
     return torch.Generator().manual_seed(seed_of(*key) - 2**63)
 
 
