@@ -72,6 +72,7 @@ class About:
         machine: processor, system and Python.
         job: of the launcher that may start the run again.
         manifest: of the data.
+        inputs: how raw examples become the network's inputs, as ``to_spec`` writes it; ``None`` if it does not.
         start: the weights that the run began with, if it was given some.
         made: when, in local time.
         id: of the run, in each of its checkpoints.
@@ -88,6 +89,7 @@ class About:
     machine: str = ""
     job: str = ""
     manifest: Manifest | None = None
+    inputs: Any = None
     start: str = ""
     made: str = ""
     id: str = ""
