@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-import eqprop as ep
-
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SNIPPETS = [
-    (f"{page.name}-{number}", code)
-    for page in PAGES
-    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S), start=1)
-]
+SNIPPETS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES}
+CASES = [(page, number) for page, codes in SNIPPETS.items() for number in range(len(codes))]
 
 
-@pytest.mark.parametrize("code", [code for _, code in SNIPPETS], ids=[name for name, _ in SNIPPETS])
-def test_snippets_run(code):
-    if "ep.graph(" in code and not hasattr(ep, "graph"):
-        pytest.skip("this version has no graph(nodes, edges)")
+@pytest.mark.parametrize(("page", "number"), CASES, ids=[f"{page.name}-{number + 1}" for page, number in CASES])
+def test_snippets_run(page, number, tmp_path, monkeypatch):
+    """In a folder of its own, which has the page's snippets up to this one that begin with ``# FILE.py`` as files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EQPROP_CACHE", str(tmp_path / "cache"))
+    code = SNIPPETS[page][number]
+    for each in SNIPPETS[page][: number + 1]:
+        if named := re.match(r"# (\w+\.py)\n", each):
+            Path(named[1]).write_text(each)
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 

@@ -15,5 +15,5 @@ from eqprop.tasks.sequences import (
 )
 from eqprop.tasks.sources import load_images as load_images
 from eqprop.tasks.tables import TableInputs as TableInputs, TableSets as TableSets, load_table as load_table
-from eqprop.tasks.task import Task as Task, generator_for as generator_for
+from eqprop.tasks.task import Task as Task, generator_for as generator_for, share_of as share_of
 from eqprop.tasks.transforms import Crop as Crop, Flip as Flip, Normalise as Normalise
