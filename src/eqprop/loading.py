@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from eqprop import files, pretrained
+from eqprop.checks import naming_options
 from eqprop.energy.spec import to_spec
 from eqprop.errors import InputError
 from eqprop.pretrained import Pretrained
@@ -52,6 +53,7 @@ def build(about: About, recipe: Recipe, file: Path | None = None) -> Experiment:
             stack.enter_context(recipe_files.importing_from(file.resolve().parent))
             stack.enter_context(recipe_files.telling(file.resolve()))
             stack.enter_context(inside(about.directory))
+        stack.enter_context(naming_options(about.options))
         found = recipe(**about.options)
     if not isinstance(found, Experiment):
         raise InputError(f"The recipe {about.recipe!r} returned {type(found).__name__}: it must return an Experiment.")
@@ -109,16 +111,14 @@ class Kept:
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options as the recipe's parser takes them."""
-        from eqprop.runs.parsing import Parser, check_finite  # not needed by a model that writes itself down
+        from eqprop.runs.parsing import Parser  # not needed by a model that writes itself down
 
         parser = Parser(prog=f"eqprop train {self.about.recipe}")
         parser.add_function_arguments(self.recipe)
         with files.explained(
             f"The options in {self.folder / 'run.json'} do not fit the recipe ({{}}).", Exception, wrap=True
         ):
-            found: dict[str, Any] = parser.parse_object(options).as_dict()
-        check_finite(found)
-        return found
+            return parser.check(options)
 
     def build(self) -> Experiment:
         """The run's experiment, with initial weights."""

@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from eqprop import files
+from eqprop.checks import naming_options
 from eqprop.cli.parsing import named
 from eqprop.cli.terminal import Surviving, plain_console
 from eqprop.cli.training import STAMP, add_kept_options, resume_parser, shown
@@ -155,7 +156,8 @@ def check(arguments: Sequence[str]) -> int:
         about = About(recipe=name, options=options, session=Session())
         run = build(about, recipe, Path(file) if colon else None)
         weights, folder = "initial weights", f"runs/check-{about.name}-{time.strftime(STAMP)}"
-    compare(run, f"{about.name}, {weights}", Path(out or folder), plain_console().print, **how)
+    with naming_options(how):
+        compare(run, f"{about.name}, {weights}", Path(out or folder), plain_console().print, **how)
     return 0
 
 

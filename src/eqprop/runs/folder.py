@@ -14,12 +14,12 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from eqprop import files
-from eqprop.checks import Count, Natural, NonNegative, Positive, checked
+from eqprop.checks import NonNegative, Positive, checked
 from eqprop.errors import InputError
 from eqprop.runs import recipe_files, trust
 from eqprop.runs.recipe_files import KEPT, Source
@@ -48,9 +48,9 @@ class Session:
 
     out: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: Count = 1
+    processes: Annotated[int, ">= 1", "<= 1024"] = 1
     precision: Literal["auto", "32", "64", "bf16"] = "auto"
-    threads: Natural = 0
+    threads: Annotated[int, ">= 0", "<= 1024"] = 0
     checkpoint_seconds: NonNegative = 60.0
     residual_limit: Positive = 0.5
 
