@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, wraps
 from inspect import signature
 from numbers import Complex, Integral, Real
@@ -59,10 +60,26 @@ def _checked(function: C, source: Any) -> C:
         for name, value in (*zip(names, arguments, strict=False), *options.items()):
             if name in known and not known[name][1](value):
                 owner = type(arguments[0]) if function.__name__ == "__init__" else function
-                raise InputError(f"{owner.__name__}: {name} must be {described(value, known[name][0])}.")
+                error = InputError(f"{owner.__name__}: {name} must be {described(value, known[name][0])}.")
+                error.argument = name, value
+                raise error
         return function(*arguments, **options)
 
     return call  # type: ignore[return-value]
+
+
+@contextmanager
+def naming_options(options: Mapping[str, Any]) -> Iterator[None]:
+    """An error about an argument that is the value of an option names it as it is typed."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        if error.argument is not None and options.get(error.argument[0], error) is error.argument[1]:
+            raise InputError(f"--{text.partition(': ')[2]}") from error
+        if options.get(text.split(" ")[0]) is not None:
+            raise InputError(f"--{text}") from error
+        raise
 
 
 def described(value: Any, kind: Any) -> str:
@@ -71,7 +88,9 @@ def described(value: Any, kind: Any) -> str:
     parts += [[each] for each in value] if isinstance(value, list) else []
     wrong = next((part for part in parts if not test_of(kind)(part)), value)
     there = f"{shorten(repr(wrong), 100, placeholder=' ...')} ({type(wrong).__name__})"
-    wanted = re.sub(r"\b(\w+\.)+(?=\w)", "", kind.__name__ if kind in NUMBERS or not get_args(kind) else str(kind))
+    wanted = re.sub(
+        r"\b([^\W\d]\w*\.)+(?=\w)", "", kind.__name__ if kind in NUMBERS or not get_args(kind) else str(kind)
+    )
     wanted = re.sub(r"Annotated\[(\w+), ([^]]*)\]", lambda m: f"{m[1]} {m[2]}".replace("'", ""), wanted)
     return f"{wanted.replace('float', 'finite float').replace('finite float >= -inf', 'float')}, not {there}"
 

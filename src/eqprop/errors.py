@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 
 class EqpropError(Exception):
@@ -11,7 +12,13 @@ class EqpropError(Exception):
 
 
 class InputError(EqpropError, ValueError):
-    """An argument does not fit: a name, a shape, a path, a number."""
+    """An argument does not fit: a name, a shape, a path, a number.
+
+    Attributes:
+        argument: the name of the parameter that it was given for, and its value; ``None``: it is no single one.
+    """
+
+    argument: tuple[str, Any] | None = None
 
 
 class NotSettledError(EqpropError, RuntimeError):

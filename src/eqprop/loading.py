@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import os
 import random
 from collections.abc import Callable, Collection, Iterator
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 
 from eqprop import files, pretrained
+from eqprop.checks import naming_options
+from eqprop.energy.spec import to_spec
 from eqprop.errors import InputError
 from eqprop.pretrained import Pretrained
 from eqprop.recipes import RECIPES, Recipe, find
 from eqprop.runs import recipe_files
 from eqprop.runs.folder import NAME, About, code_of, quoted, read
-from eqprop.tasks.manifest import Manifest
 from eqprop.training.loop import Experiment, check_owner, load_weights
 
 EMBEDDED = "digits"
@@ -51,6 +53,7 @@ def build(about: About, recipe: Recipe, file: Path | None = None) -> Experiment:
             stack.enter_context(recipe_files.importing_from(file.resolve().parent))
             stack.enter_context(recipe_files.telling(file.resolve()))
             stack.enter_context(inside(about.directory))
+        stack.enter_context(naming_options(about.options))
         found = recipe(**about.options)
     if not isinstance(found, Experiment):
         raise InputError(f"The recipe {about.recipe!r} returned {type(found).__name__}: it must return an Experiment.")
@@ -108,34 +111,38 @@ class Kept:
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options as the recipe's parser takes them."""
-        from eqprop.runs.parsing import Parser, check_finite  # not needed by a model that writes itself down
+        from eqprop.runs.parsing import Parser  # not needed by a model that writes itself down
 
         parser = Parser(prog=f"eqprop train {self.about.recipe}")
         parser.add_function_arguments(self.recipe)
         with files.explained(
             f"The options in {self.folder / 'run.json'} do not fit the recipe ({{}}).", Exception, wrap=True
         ):
-            found: dict[str, Any] = parser.parse_object(options).as_dict()
-        check_finite(found)
-        return found
+            return parser.check(options)
 
     def build(self) -> Experiment:
         """The run's experiment, with initial weights."""
         return build(self.about, self.recipe, self.file)
 
-    def compare(self, now: Manifest, sides: list[str], accept: bool) -> list[str]:
-        """What differs in the data.
+    def compare(self, run: Experiment, sides: list[str], accept: bool) -> list[str]:
+        """What differs in the data of the experiment, as it is built now, from those that the run was trained on.
 
         Raises:
-            InputError: something does, and the user has not said to accept it.
+            InputError: something does, and the user has not said to accept it; or the inputs would be prepared
+                otherwise than in training.
         """
         if self.about.manifest is None:
             return []
-        found = now.differences(self.about.manifest, sides)
+        found = run.described().differences(self.about.manifest, sides)
         if found and not accept:
             raise InputError(
                 f"The data of {str(self.folder)!r} are not what it was trained on: {'; '.join(found)}. Restore them, "
                 "name their place with --data, or pass --accept-new-data."
+            )
+        if found and spec_of_inputs(run) != self.about.inputs:
+            raise InputError(
+                f"The data of {str(self.folder)!r} are accepted, but would be prepared by their own means, not by the "
+                "training's: `eqprop predict` prepares new files as in training."
             )
         return found
 
@@ -181,6 +188,13 @@ def load_epoch(run: Experiment, kept: Kept, name: str) -> int:
     load_weights(run.model, tensors)
     with files.explained(f"The checkpoint {name} of {kept.folder} is damaged ({{}}).", KeyError, TypeError):
         return int(state["progress"]["epoch"])
+
+
+def spec_of_inputs(run: Experiment) -> Any:
+    """How an experiment prepares its inputs, as JSON; ``None`` if that does not write itself down."""
+    with contextlib.suppress(InputError):
+        return json.loads(json.dumps(to_spec(run.inputs, "The inputs")))
+    return None
 
 
 def absolute(data: str) -> str:

@@ -310,7 +310,10 @@ class Config:
         damaged = f"{file} describes no model of eqprop ({{}})."
         with explained(damaged, OSError, ValueError, RecursionError):
             if not file.is_file():
-                raise InputError(f"There is no model in {str(folder)!r}: it would have a file {CONFIG}.")
+                raise InputError(
+                    f"There is no model in {str(folder)!r} (it has no {CONFIG}): name the folder of a saved model or "
+                    "of a run."
+                )
             if file.stat().st_size > LARGEST_CONFIG:
                 raise ValueError(f"it is larger than {LARGEST_CONFIG} bytes")
             found = json.loads(file.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from eqprop.files import load
@@ -84,6 +85,8 @@ def arrays(epochs: int = 3, seed: int = 0):
     return Experiment(model, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9), train, test, epochs)
 '''
 TASKS = {name: ["mine.py:" + name] for name in ("images", "loader", "arrays")}
+TASKS["table"] = ["table", "--data", "houses.csv", "--target", "price", "--epochs", "3"]
+TASKS["sequence"] = ["sequence", "--data", "moves.npz", "--epochs", "3"]
 LONG_ENOUGH = 60.0
 
 
@@ -124,7 +127,25 @@ def train(task):
 def prepared(folder):
     folder.mkdir(parents=True)
     (folder / "mine.py").write_text(RECIPES)
+    (folder / "houses.csv").write_text("\n".join(houses()))
+    np.savez(folder / "moves.npz", **moves())
     return folder
+
+
+def houses():
+    """The lines of a table: numbers, a category, and a price that depends on them."""
+    rng = np.random.default_rng(0)
+    rows = ["size,rooms,place,price"]
+    for _ in range(60):
+        size, rooms, place = rng.normal(), rng.integers(1, 5), rng.choice(["town", "sea"])
+        rows.append(f"{size:.4f},{rooms},{place},{size + 0.3 * rooms + (place == 'sea'):.4f}")
+    return rows
+
+
+def moves():
+    """Sequences of vectors of two classes."""
+    target = np.arange(60) % 2
+    return {"inputs": np.random.default_rng(0).normal(size=(60, 7, 3)) + target[:, None, None], "target": target}
 
 
 def whole(starter, task, place):

@@ -37,6 +37,8 @@ COMMANDS = {
 }
 WRONG = 2
 """The exit status for input that cannot be used."""
+LONGEST = 1200
+"""Characters of a message."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # terminals of any encoding
+    torch = sys.modules.get("torch")
+    before = (torch.get_default_dtype(), torch.get_num_threads()) if torch else None
     try:
         with handled(at_once):
             return _run(command, rest)
@@ -64,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         silence(sys.stdout)
         return 0
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return wrong(f"{place}{error.strerror or error}.")
+        place = repr(str(error.filename)) if error.filename else "a file"
+        return wrong(f"Cannot use {place} ({error.strerror or error}): name another place, or make room and access.")
     except (Exception, RecursionError) as error:
         if os.environ.get("EQPROP_TRACEBACK"):
             raise
@@ -75,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "EQPROP_TRACEBACK=1 shows all of it)"
         )
     finally:
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_default_dtype(sys.modules["torch"].float32)  # a command may have set another
+        if torch and before:  # a command may have set others
+            torch.set_default_dtype(before[0])
+            torch.set_num_threads(before[1])
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(ValueError):
                 try:
@@ -104,8 +109,9 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def wrong(text: str) -> int:
-    """Tells of an error, in one line. Returns its exit status."""
-    tell(" ".join(text.split()))
+    """Tells of an error, in one line, without the middle of a long one. Returns its exit status."""
+    line = " ".join(text.split())
+    tell(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
     return WRONG
 
 

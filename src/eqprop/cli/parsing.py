@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from eqprop.checks import naming_options
 from eqprop.errors import InputError
 from eqprop.recipes import DEFAULT, RECIPES, find
 from eqprop.runs.folder import Session
@@ -24,7 +25,9 @@ def named(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def session_of(options: dict[str, Any]) -> Session:
     """The settings of the session, taken out of ``options``."""
-    return Session(**{each.name: options.pop(each.name) for each in fields(Session)})
+    own = {each.name: options.pop(each.name) for each in fields(Session)}
+    with naming_options(own):
+        return Session(**own)
 
 
 def completion(arguments: Sequence[str]) -> int:

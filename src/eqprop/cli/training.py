@@ -17,13 +17,14 @@ from eqprop import files
 from eqprop.cli.parsing import named, session_of
 from eqprop.cli.terminal import Terminal
 from eqprop.errors import InputError
-from eqprop.loading import Kept, absolute, build, parameters_of
+from eqprop.loading import Kept, absolute, build, parameters_of, spec_of_inputs
 from eqprop.recipes import Recipe, find
 from eqprop.runs import folder as folders
 from eqprop.runs.folder import About, Session, quoted
 from eqprop.runs.launch import by_first, launched, start, started_here
 from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
+from eqprop.tasks import ImageInputs
 from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights
 from eqprop.training.precision import chosen_device, faster_in_16_bits
 
@@ -61,7 +62,13 @@ def train(arguments: Sequence[str]) -> int:
     about = About.now(name, options, session, command, launch.job)
     file, colon, _ = name.rpartition(":")
     run = build(about, recipe, Path(file) if colon else None)
-    about = replace(about, manifest=run.described(), start=_start_from(run, weights) if weights else "")
+    about = replace(
+        about,
+        options=measured(options, run),
+        manifest=run.described(),
+        inputs=spec_of_inputs(run),
+        start=_start_from(run, weights) if weights else "",
+    )
     session = replace(session, threads=session.threads or torch.get_num_threads())
     if session.precision == "auto":
         fast = run.model.estimator.sixteen_bits(run.first()) and faster_in_16_bits(chosen_device(session.device))
@@ -73,6 +80,13 @@ def train(arguments: Sequence[str]) -> int:
     stamp = time.strftime(STAMP)
     path, about = by_first(fabric, lambda: folders.make(about, stamp))
     return train_on(path, run, fabric, about)
+
+
+def measured(options: dict[str, Any], run: Experiment) -> dict[str, Any]:
+    """The options with what was measured from the training images, which other data must not change."""
+    if isinstance(run.inputs, ImageInputs) and {"mean", "std"} <= options.keys():
+        return options | {"mean": list(run.inputs.mean), "std": list(run.inputs.std)}
+    return options
 
 
 def resume(arguments: Sequence[str]) -> int:
@@ -129,7 +143,7 @@ def _continue(kept: Kept, notes: list[str], accept: bool = False) -> int:
     """Trains a kept run to its end."""
     about, notes = kept.about, list(notes)
     run = kept.build()
-    notes += kept.compare(run.described(), ["train", "test", "validation"], accept)
+    notes += kept.compare(run, ["train", "test", "validation"], accept)
     if changed := folders.recipe_changed(about):
         notes.append(changed)
     if other := folders.differences(about):

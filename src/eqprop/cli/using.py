@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from eqprop import files
+from eqprop.checks import naming_options
 from eqprop.cli.parsing import named
 from eqprop.cli.terminal import Surviving, plain_console
 from eqprop.cli.training import STAMP, add_kept_options, resume_parser, shown
@@ -49,7 +50,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise InputError(f"--settled {options['settled']}: a change of units is 0 or more.")
     kept = Kept(Path(options["run"]), options["trust_recipe"], options["data"])
     run = kept.build()
-    differs = kept.compare(run.described(), ["test"], options["accept_new_data"])
+    differs = kept.compare(run, ["test"], options["accept_new_data"])
     if options["settled"]:
         # Nothing learns here, so that the free phase of this estimator serves for all.
         run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilConverged(options["settled"], LONG)))
@@ -99,7 +100,7 @@ def predict(arguments: Sequence[str]) -> int:
     else:
         kept = Kept(folder, options["trust_recipe"], options["data"])
         run = kept.build()
-        kept.compare(run.described(), ["test"], options["accept_new_data"])
+        kept.compare(run, ["test"], options["accept_new_data"])
         predict_task(model, run.test, rows.append)
     header = ("example", *model.header)
     if options["out"]:
@@ -146,7 +147,7 @@ def check(arguments: Sequence[str]) -> int:
     if recipe is None:
         kept = Kept(Path(name), options["trust_recipe"], options["data"])
         about, run = kept.about, kept.build()
-        kept.compare(run.described(), ["train"], options["accept_new_data"])
+        kept.compare(run, ["train"], options["accept_new_data"])
         epoch = load_epoch(run, kept, options["checkpoint"])
         weights, folder = f"{options['checkpoint']} weights (epoch {epoch})", f"{name}/check"
     else:
@@ -155,7 +156,8 @@ def check(arguments: Sequence[str]) -> int:
         about = About(recipe=name, options=options, session=Session())
         run = build(about, recipe, Path(file) if colon else None)
         weights, folder = "initial weights", f"runs/check-{about.name}-{time.strftime(STAMP)}"
-    compare(run, f"{about.name}, {weights}", Path(out or folder), plain_console().print, **how)
+    with naming_options(how):
+        compare(run, f"{about.name}, {weights}", Path(out or folder), plain_console().print, **how)
     return 0
 
 

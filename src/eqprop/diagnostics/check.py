@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from eqprop.checks import Count, checked
 from eqprop.diagnostics import pictures
 from eqprop.diagnostics.bias import Family, best_beta, bias_curve, noise_curve
 from eqprop.diagnostics.comparison import compare, plain, short
@@ -111,13 +112,14 @@ class Subject:
         return {name: family(make) for name, make in followed(self.networks[which], self.x).items()}
 
 
+@checked
 def check(
     run: Experiment,
     title: str,
     folder: Path,
     say: Say,
-    images: int = 20,
-    nudge: float = 0.0,
+    images: Count = 20,
+    nudge: Annotated[float, ">= 0", "<= 1e6"] = 0.0,
     pictures: bool = True,
     read_noise: float = 1e-3,
     reads: int = 1,
@@ -168,8 +170,8 @@ def check(
 
 def batch_of(run: Experiment, images: int) -> tuple[Tensor, Tensor]:
     """The first images of the first epoch, without augmentation."""
-    if not 1 <= images <= len(run.train):
-        raise InputError(f"images {images}: the training set has {len(run.train)}; ask for 1 or more of them.")
+    if images > len(run.train):
+        raise InputError(f"images {images}: the training set has {len(run.train)}; ask for as many or fewer.")
     x, y = run.train.sample(images)
     return x, y
 

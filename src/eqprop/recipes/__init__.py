@@ -33,7 +33,9 @@ def find(name: str) -> Recipe:
     path, colon, function = name.rpartition(":")
     if colon:
         return load_function(Path(path), function)
-    if name.endswith(".py") and Path(name).is_file():
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise InputError(f"There is no file {name!r}: check the path; a recipe of your own is file.py:function.")
         raise InputError(f"{name!r} is a file of recipes: {suggestion(Path(name))}.")
     near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""

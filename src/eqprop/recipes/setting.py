@@ -122,8 +122,8 @@ class ImageRecipe(TaskRecipe):
     train_images: Natural = 0
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    width: Positive = 1.0
-    depth: Natural = 0
+    width: Annotated[float, "> 0", "<= 1000"] = 1.0
+    depth: Annotated[int, ">= 0", "<= 1000"] = 0
     follow_links: bool = False
 
     def run(self, build: Build, estimator: Estimator, constrain: Constrain | None = None) -> Experiment:

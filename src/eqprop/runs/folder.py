@@ -14,12 +14,12 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from eqprop import files
-from eqprop.checks import Count, Natural, NonNegative, Positive, checked
+from eqprop.checks import NonNegative, Positive, checked
 from eqprop.errors import InputError
 from eqprop.runs import recipe_files, trust
 from eqprop.runs.recipe_files import KEPT, Source
@@ -48,9 +48,9 @@ class Session:
 
     out: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: Count = 1
+    processes: Annotated[int, ">= 1", "<= 1024"] = 1
     precision: Literal["auto", "32", "64", "bf16"] = "auto"
-    threads: Natural = 0
+    threads: Annotated[int, ">= 0", "<= 1024"] = 0
     checkpoint_seconds: NonNegative = 60.0
     residual_limit: Positive = 0.5
 
@@ -72,6 +72,7 @@ class About:
         machine: processor, system and Python.
         job: of the launcher that may start the run again.
         manifest: of the data.
+        inputs: how raw examples become the network's inputs, as ``to_spec`` writes it; ``None`` if it does not.
         start: the weights that the run began with, if it was given some.
         made: when, in local time.
         id: of the run, in each of its checkpoints.
@@ -88,6 +89,7 @@ class About:
     machine: str = ""
     job: str = ""
     manifest: Manifest | None = None
+    inputs: Any = None
     start: str = ""
     made: str = ""
     id: str = ""

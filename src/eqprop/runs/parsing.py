@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from itertools import pairwise
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
 from eqprop.errors import InputError
 
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
 
 class Parser(ArgumentParser):
-    """A parser whose errors are one line, with exit status 2."""
+    """A parser whose errors are one line, with exit status 2.
+
+    Attributes:
+        given: the values that are parsed, by the names of their options.
+    """
+
+    given: Mapping[str, Any] = MappingProxyType({})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(f"{' '.join(str(message).split())} (see `{self.prog} --help`)")
+        text = " ".join(str(message).split())
+        if found := re.match(r'Parser key "(\w+)":', text):
+            kind = next((getattr(each, "_typehint", None) for each in self._actions if each.dest == found[1]), None)
+            value = self.given.get(found[1])
+            text = f"--{found[1]} must be {words(kind)}, not {value!r:.200}"
+        raise InputError(f"{text} (see `{self.prog} --help`)")
 
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
         """The options that were given, with defaults.
@@ -26,12 +42,23 @@ class Parser(ArgumentParser):
         """
         known = {name for name in self._option_string_actions if name.startswith("--")}
         words = [self._known(word, known) for word in arguments]
+        given = self.given = {}
+        for word, following in pairwise([*words, ""]):
+            name, equals, value = word.partition("=")
+            given[name.removeprefix("--")] = value if equals else following
         try:
             options: dict[str, Any] = self.parse_args(words).as_dict()
         except (RecursionError, OverflowError, MemoryError) as error:
             self.error(f"an option cannot be read ({type(error).__name__})")
-        check_finite(options)
+        self._check_finite(options)
         return options
+
+    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """These options, as the parser takes them. Raises InputError as ``read`` does."""
+        self.given = options
+        found: dict[str, Any] = self.parse_object(dict(options)).as_dict()
+        self._check_finite(found)
+        return found
 
     def _known(self, word: str, known: set[str]) -> str:
         """An option with underscores for dashes. Raises InputError for one that does not exist."""
@@ -44,14 +71,26 @@ class Parser(ArgumentParser):
             self.error(f"there is no option {name}{f': did you mean {near[0]}?' if near else ''}")
         return f"{plain}{equals}{value}"
 
+    def _check_finite(self, options: Mapping[str, Any]) -> None:
+        """Raises InputError for a number that is not finite, also in a list."""
+        for name, value in options.items():
+            shown = f"--{name}" if f"--{name}" in self._option_string_actions else name
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(each, float) and not math.isfinite(each):
+                    raise InputError(f"{shown} {each} is not a finite number.")
+                if isinstance(each, int) and not isinstance(each, bool) and abs(each) >= 2**63:
+                    raise InputError(f"{shown} {each} is too large: give less than 2**63.")
+                if isinstance(each, str) and "\0" in each:
+                    raise InputError(f"{shown} {each!r} holds a null character.")
 
-def check_finite(options: Mapping[str, Any]) -> None:
-    """Raises InputError for a number that is not finite, also in a list."""
-    for name, value in options.items():
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(each, float) and not math.isfinite(each):
-                raise InputError(f"--{name} {each} is not a finite number.")
-            if isinstance(each, int) and not isinstance(each, bool) and abs(each) >= 2**63:
-                raise InputError(f"--{name} {each} is too large: give less than 2**63.")
-            if isinstance(each, str) and "\0" in each:
-                raise InputError(f"--{name} {each!r} holds a null character.")
+
+def words(kind: Any) -> str:
+    """What an option of a type takes, for people."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, UnionType):
+        return " or ".join(words(each) for each in inner if each is not NoneType)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"a list like [1, 2], each {words(inner[0])}"
+    return WORDS.get(kind, getattr(kind, "__name__", "of its type"))

@@ -81,9 +81,8 @@ def telling(file: Path) -> Iterator[None]:
     except EqpropError:
         raise
     except SyntaxError as error:
-        raise InputError(
-            f"{error.filename}, line {error.lineno}: {error.msg}: the recipe is not valid Python."
-        ) from error
+        place = f"{error.filename}, line {error.lineno}" if error.filename else str(file)
+        raise InputError(f"{place}: {error.msg}: the recipe is not valid Python.") from error
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         own = [each for each in frames if Path(each.filename).is_relative_to(file.parent)] or frames

@@ -1,0 +1,122 @@
+"""Commands, recipes, folders of runs and their options that cannot be used are refused in one line."""
+
+import os
+from pathlib import Path
+
+import pytest
+from runs.refusals import FEW_ODD, HUGE, LONG, NO_NUMBERS, NOT_COUNTS, answer, check_line, named, refused
+
+NO_COMMANDS = (
+    *("", " ", "fly", "trian", "Train", "train ", "--trian", "-x", "--", "\0", "\x1b[31m", "é", "数", "../train", "*"),
+    *(
+        "--version=1",
+        "--Version",
+        "__init__",
+        "training:train",
+        "[red]",
+        "1",
+        "a\nb",
+        LONG,
+        "tr",
+        "--verbose",
+        "\udcff",
+    ),
+)
+
+
+@pytest.mark.parametrize("command", NO_COMMANDS, ids=named)
+def test_commands(work, command):
+    refused([command, "x"], "no command")
+
+
+NO_RECIPES = (
+    *("digitz", "Digits", " digits", "digits ", "mnist_ep", "mnist", "1", "", "*", "[red]", "\x1b[31m", "é", "\0"),
+    *("nofile.py", "nofile.py:run", "file", "file:run", "full", "mine.py", "mine.py:", "mine.py:nose", ":", ":run"),
+    *("mine.py:\0", "mine.py:run:x", "\0:run", f"{LONG}.py:run", f"mine.py:{LONG}", "/dev/null:run", "pipe:run"),
+    *("pipe.py:run", "folder.py:run", "folder.py", "loop:run", "loop.py:run", "dangling.py:run", "mine.pyc:run"),
+    *("mine.py:__doc__", "mine.py:__class__", "mine.py:number", "mine.py:Kind", "mine.py:[red]", "~:run", "a\nb"),
+    *("mine:run", "os:system", "mine.py:run.x", "empty.py:run", "binary.py:run", "binary.py", "a" * 100_000),
+    *("closed.py:run", "full/precious:run", "\udcff.py:run", "mine.py:\udcff", "\u202ex", "."),
+)
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+@pytest.mark.parametrize("recipe", NO_RECIPES, ids=named)
+def test_recipes(places, command, recipe):
+    Path("mine.py").write_text("number = 1\nclass Kind: pass\ndef run(): return 1\n")
+    Path("folder.py").mkdir()
+    Path("empty.py").touch()
+    Path("binary.py").write_bytes(bytes(range(256)))
+    Path("closed.py").write_text("")
+    Path("closed.py").chmod(0)
+    os.mkfifo("pipe.py")
+    Path("loop.py").symlink_to("loop.py")
+    Path("dangling.py").symlink_to("nowhere")
+    said = refused([command, recipe, "--out", "new"])
+    assert len(said) < 1500, "the line shows all of a long name"
+
+
+WORDS_OF_COMMANDS = [
+    *(["resume"], ["evaluate"], ["predict"], ["completion"], ["resume", "run", "run"], ["evaluate", "run", "x"]),
+    *(["resume", "--epochs", "3"], ["recipes", "x"], ["recipes", "--x"], ["recipes", "--out", "x"], ["recipes", "-x"]),
+    *(["completion", "fish"], ["completion", ""], ["completion", "\0"], ["completion", "bash", "x"]),
+    *(["completion", "--x"], ["completion", "BASH"], ["completion", "[red]"]),
+    *(["resume", "run", f"--epochs={value}"] for value in (*NOT_COUNTS, "1", *NO_NUMBERS) if value != "null"),
+    *(["evaluate", "run", f"--settled={value}"] for value in ("-1", *NO_NUMBERS)),
+    *(["evaluate", "run", f"--precision={value}"] for value in ("7", "auto", "", "1e400", "[32]", *FEW_ODD)),
+    *([command, "run", f"--checkpoint={value}"] for command in ("evaluate", "predict", "check")
+      for value in ("", "worst", "../best", "..", "best.json", "/etc/passwd", "a/b", "*", LONG, *FEW_ODD)),
+    *([command, "run", f"--data={value}"] for command in ("resume", "evaluate", "predict", "check")
+      for value in ("nowhere", "\0", LONG, "file", "empty", "pipe", "loop", "/dev/zero", "a\nb", "[red]")),
+    *([command, "run", word] for command in ("resume", "evaluate", "predict", "check")
+      for word in ("--trust_recipe=1", "--trust=yes", "--accept_new_data=0", "--lr", "--bta=1", "--\0", "-z")),
+    *(["check", "run", f"--{name}={value}"] for name in ("images", "nudge", "pictures")
+      for value in ("-1", "-0.5", HUGE, *NO_NUMBERS) if (name, value) not in {("pictures", "true")}),
+    *(["check", "digits", f"--{name}={value}"] for name in ("images", "nudge", "epochs", "lr", "pictures")
+      for value in ("-1", "-0.5", "a", "", ".nan", "1e400", "[1]")),
+    *(["check", "run", "--pictures=false", f"--out={value}"] for value in ("file", "file/x", "\0", LONG, "loop")),
+    *(["predict", "run", "--out", value] for value in ("full", "nowhere/x.csv", "\0", LONG, "file/x", "/dev/full/x")),
+    *(["predict", "run", value] for value in
+      ("nowhere", "\0", LONG, "file", "empty", "loop", "dangling", "pipe", "/dev/zero", "*", "a\nb", "mine.py")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WORDS_OF_COMMANDS, ids=named)
+def test_words_of_commands(places, run_folder, words):
+    refused(words)
+
+
+NO_RUNS = (
+    *(
+        "nowhere",
+        "",
+        " ",
+        ".",
+        "..",
+        "/",
+        "file",
+        "empty",
+        "full",
+        "loop",
+        "dangling",
+        "pipe",
+        "/dev/null",
+        "/dev/zero",
+    ),
+    *("\0", LONG, "a/" * 3000, "file/x", "*", "[red]", "\x1b[31m", "a\nb", "é", "\udcff", "~", "$HOME", "run/run.json"),
+    *("closed", "closed/x", "file.json", "digits", "https://a.b/c", "user/name", "-"),
+)
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "predict"])
+@pytest.mark.parametrize("run", NO_RUNS, ids=named)
+def test_folders_of_runs(places, run_folder, command, run):
+    refused([command, "--", run] if run == "-" else [command, run])
+
+
+@pytest.mark.parametrize("value", ["pipe", "file", "/proc/self/mem", "closed/x"])
+def test_a_place_for_predictions(places, run_folder, value):
+    """A file may be replaced; nothing hangs."""
+    found = answer("predict", "run", "--out", value)
+    if found.status:
+        check_line(found.err)
