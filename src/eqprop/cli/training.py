@@ -37,10 +37,8 @@ def train_parser(name: str, recipe: Recipe) -> Parser:
     """The options of ``eqprop train NAME``."""
     parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
     parser.add_argument("--from", type=str, default="", help="start with the weights of this run or saved model")
-    unread = f"The options of the recipe {name!r} cannot be read ({{}}): give each a type."
-    with files.explained(unread, Exception):
-        parser.add_function_arguments(recipe)
     parser.add_class_arguments(Session)
+    parser.add_recipe(name, recipe)
     return parser
 
 
