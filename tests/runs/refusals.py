@@ -150,14 +150,14 @@ def refused(arguments, *says, status=2, seconds=30, top=None):
     check_line(found.err, *says)
     assert not found.out, found.out
     after = snapshot(top)
-    changed = [each for each in {*before, *after} if before.get(each) != after.get(each) and not cached(each, top)]
+    changed = [each for each in {*before, *after} if before.get(each) != after.get(each) and not aside(each, top)]
     assert not changed, changed
     return found.err
 
 
-def cached(path, top):
-    """Whether a path belongs to the cache, which data that were read may fill."""
-    return Path(path).is_relative_to(top / "cache")
+def aside(path, top):
+    """Whether a path is in the cache, which data that were read may fill, or is a lock, which names its last holder."""
+    return Path(path).is_relative_to(top / "cache") or Path(path).name == ".lock"
 
 
 def copied(source, target):

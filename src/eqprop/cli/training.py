@@ -159,11 +159,12 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes:
     session, first = about.session, fabric.is_global_zero
     terminal = Terminal(folder, quiet=not first)
     with contextlib.ExitStack() as stack:
-        by_first(fabric, lambda: _own(stack, folder, about))
+        by_first(fabric, lambda: _own(stack, folder))
         trainer = Trainer(run, folder, fabric, terminal, about.id, session.checkpoint_seconds, session.residual_limit)
         began = by_first(fabric, lambda: (folder / "last.json").exists())
         if began:
             trainer.restore()
+        by_first(fabric, lambda: _keep(folder, about))
         parameters = sum(p.numel() for p in run.model.parameters())
         terminal.say(
             f"{about.recipe}: {len(run.train):,} examples, {parameters:,} parameters, {run.epochs} epochs on "
@@ -187,12 +188,16 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes:
 FEW = 10
 
 
-def _own(stack: contextlib.ExitStack, folder: Path, about: About) -> None:
+def _own(stack: contextlib.ExitStack, folder: Path) -> None:
     """Takes the folder for this process until the end, and removes what a killed one left half-written."""
     stack.enter_context(locked(folder))
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _keep(folder: Path, about: About) -> None:
+    """Writes what is new in ``run.json``."""
     if files.read_regular(folder / folders.NAME) != about.text().encode():
         folders.write(folder, about)  # trained longer, or on data that were accepted or have moved
 
