@@ -56,9 +56,15 @@ def needing_extra(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> Iterator[None]:
-    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is the error's text, in one line.
+    """A context in which an error of these kinds is an InputError.
 
-    InputErrors are explained already, and pass as they are unless ``wrap``.
+    Args:
+        message: of the InputError; ``{}`` in it is the error's text, in one line.
+        kinds: of errors.
+        wrap: also InputErrors, which else pass as they are.
+
+    Raises:
+        InputError: there was such an error.
     """
     try:
         yield
@@ -69,7 +75,11 @@ def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> 
 
 
 def one_line(error: BaseException) -> str:
-    """The reason of an error, its first ``LONGEST`` characters; of an OSError the reason alone."""
+    """The reason of an error, its first ``LONGEST`` characters; of an OSError the reason alone.
+
+    Args:
+        error: any error.
+    """
     try:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     except Exception:  # a class of a user's own
@@ -79,7 +89,11 @@ def one_line(error: BaseException) -> str:
 
 
 def plain(text: object) -> str:
-    """``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
+    """The text with an escape for each character that cannot be printed: a line break, a broken byte of a name.
+
+    Args:
+        text: anything that ``str`` takes.
+    """
     text = str(text)
     if text.isprintable():
         return text
