@@ -87,11 +87,14 @@ def described(value: Any, kind: Any) -> str:
     parts: list[Any] = [{key: each} for key, each in value.items()] if isinstance(value, dict) else []
     parts += [[each] for each in value] if isinstance(value, list) else []
     wrong = next((part for part in parts if not test_of(kind)(part)), value)
-    there = f"{shorten(repr(wrong), 100, placeholder=' ...')} ({type(wrong).__name__})"
+    there = shorten(re.sub(" at 0x[0-9a-f]+", "", repr(wrong)), 100, placeholder=" ...")
+    there = f"the class {wrong.__name__}" if isinstance(wrong, type) else there
+    there += "" if wrong is None or isinstance(wrong, type) else f" ({type(wrong).__name__})"
     wanted = re.sub(
         r"\b([^\W\d]\w*\.)+(?=\w)", "", kind.__name__ if kind in NUMBERS or not get_args(kind) else str(kind)
     )
     wanted = re.sub(r"Annotated\[(\w+), ([^]]*)\]", lambda m: f"{m[1]} {m[2]}".replace("'", ""), wanted)
+    wanted = re.sub(r"^Optional\[(.*)\]$", r"\1 | None", wanted)
     return f"{wanted.replace('float', 'finite float').replace('finite float >= -inf', 'float')}, not {there}"
 
 

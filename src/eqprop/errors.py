@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
+
+LONGEST = 400
+"""Characters of an error's reason."""
 
 
 class EqpropError(Exception):
@@ -48,3 +52,35 @@ def needing_extra(what: str) -> Iterator[None]:
         raise InputError(
             f"{what} needs the package {package!r}: install it with `pip install 'eqprop[cli]'`."
         ) from error
+
+
+@contextlib.contextmanager
+def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> Iterator[None]:
+    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is the error's text, in one line.
+
+    InputErrors are explained already, and pass as they are unless ``wrap``.
+    """
+    try:
+        yield
+    except kinds as error:
+        if isinstance(error, InputError) and not wrap:
+            raise
+        raise InputError(message.replace("{}", one_line(error))) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The reason of an error, its first ``LONGEST`` characters; of an OSError the reason alone."""
+    try:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except Exception:  # a class of a user's own
+        text = ""
+    line = plain(" ".join(re.sub(r"<class '([\w.]+)'>", r"\1", text).split())) or type(error).__name__
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
+def plain(text: object) -> str:
+    """``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

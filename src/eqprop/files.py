@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import stat
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eqprop.errors import InputError
+from eqprop.errors import InputError, explained as explained, one_line as one_line
 
 FORMAT = 2
 DAMAGED = "The checkpoint file {} is missing or damaged ({{}}): choose another checkpoint or start the run again."
@@ -189,23 +188,3 @@ def _delete_unreferenced(kept: Path, name: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def explained(message: str, *kinds: type[Exception], wrap: bool = False) -> Iterator[None]:
-    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is the error's text, in one line.
-
-    InputErrors are explained already, and pass as they are unless ``wrap``.
-    """
-    try:
-        yield
-    except kinds as error:
-        if isinstance(error, InputError) and not wrap:
-            raise
-        raise InputError(message.replace("{}", one_line(error))) from error
-
-
-def one_line(error: BaseException) -> str:
-    """The whole reason of an error, at most 400 characters; of an OSError the reason alone."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return textwrap.shorten(text, 400, placeholder=" ...") or type(error).__name__

@@ -56,7 +56,8 @@ def build(about: About, recipe: Recipe, file: Path | None = None) -> Experiment:
         stack.enter_context(naming_options(about.options))
         found = recipe(**about.options)
     if not isinstance(found, Experiment):
-        raise InputError(f"The recipe {about.recipe!r} returned {type(found).__name__}: it must return an Experiment.")
+        returned = "nothing" if found is None else type(found).__name__
+        raise InputError(f"The recipe {about.recipe!r} returned {returned}: it must return an Experiment.")
     return found
 
 
@@ -114,7 +115,7 @@ class Kept:
         from eqprop.runs.parsing import Parser  # not needed by a model that writes itself down
 
         parser = Parser(prog=f"eqprop train {self.about.recipe}")
-        parser.add_function_arguments(self.recipe)
+        parser.add_recipe(self.about.recipe, self.recipe)
         with files.explained(
             f"The options in {self.folder / 'run.json'} do not fit the recipe ({{}}).", Exception, wrap=True
         ):
@@ -217,5 +218,5 @@ def parameters_of(recipe: Recipe) -> set[str]:
     from eqprop.runs.parsing import Parser
 
     parser = Parser(prog="eqprop train")
-    parser.add_function_arguments(recipe)
+    parser.add_recipe("", recipe)
     return {action.dest for action in parser._actions} | set(inspect.signature(recipe).parameters)

@@ -120,7 +120,7 @@ def test_without_an_argument_it_is_the_digits(recipe, capsys):
     ("arguments", "words"),
     [
         (["nothing-of-the-sort"], "There is no recipe 'nothing-of-the-sort'"),
-        (["RECIPE", "--images", "0"], "--images must be int >= 1, not 0"),
+        (["RECIPE", "--images", "0"], "--images must be int >= 1 | None, not 0"),
         (["RECIPE", "--images", "31"], "images 31: the training set has 30"),
         (["RECIPE", "--read_noise", "-1"], "read_noise -1"),
         (["RECIPE", "--reads", "0"], "reads 0: "),

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from eqprop.errors import EqpropError, InputError, needing_extra
+from eqprop.errors import EqpropError, InputError, needing_extra, one_line, plain
 from eqprop.training.stopping import Stopped, at_once, handled
 
 USAGE = """usage: eqprop COMMAND ...
@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell("interrupted.")
         return stop.status if isinstance(stop, Stopped) else 130
     except EqpropError as error:
+        if os.environ.get("EQPROP_TRACEBACK"):
+            raise
         return wrong(str(error))
     except BrokenPipeError:
         silence(sys.stdout)
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return wrong(
-            f"{type(error).__name__}: {error} ({os.path.basename(frame.filename)}, line {frame.lineno}; "
+            f"{type(error).__name__}: {one_line(error)} ({os.path.basename(frame.filename)}, line {frame.lineno}; "
             "EQPROP_TRACEBACK=1 shows all of it)"
         )
     finally:
@@ -118,7 +120,7 @@ def wrong(text: str) -> int:
 def tell(text: str) -> None:
     """Prints a line to the standard error stream, with the rank of a process that is not the first."""
     rank = next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), "0")
-    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    shown = plain(text)
     with contextlib.suppress(OSError, ValueError):
         print(f"eqprop: {shown}" if rank == "0" else f"eqprop (process {rank}): {shown}", file=sys.stderr, flush=True)
 

@@ -38,10 +38,8 @@ def train_parser(name: str, recipe: Recipe) -> Parser:
     """The options of ``eqprop train NAME``."""
     parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
     parser.add_argument("--from", type=str, default="", help="start with the weights of this run or saved model")
-    unread = f"The options of the recipe {name!r} cannot be read ({{}}): give each a type."
-    with files.explained(unread, Exception):
-        parser.add_function_arguments(recipe)
     parser.add_class_arguments(Session)
+    parser.add_recipe(name, recipe)
     return parser
 
 
@@ -175,11 +173,12 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes:
     session, first = about.session, fabric.is_global_zero
     terminal = Terminal(folder, quiet=not first)
     with contextlib.ExitStack() as stack:
-        by_first(fabric, lambda: _own(stack, folder, about))
+        by_first(fabric, lambda: _own(stack, folder))
         trainer = Trainer(run, folder, fabric, terminal, about.id, session.checkpoint_seconds, session.residual_limit)
         began = by_first(fabric, lambda: (folder / "last.json").exists())
         if began:
             trainer.restore()
+        by_first(fabric, lambda: _keep(folder, about))
         parameters = sum(p.numel() for p in run.model.parameters())
         terminal.say(
             f"{about.recipe}: {len(run.train):,} examples, {parameters:,} parameters, {run.epochs} epochs on "
@@ -203,12 +202,16 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes:
 FEW = 10
 
 
-def _own(stack: contextlib.ExitStack, folder: Path, about: About) -> None:
+def _own(stack: contextlib.ExitStack, folder: Path) -> None:
     """Takes the folder for this process until the end, and removes what a killed one left half-written."""
     stack.enter_context(locked(folder))
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _keep(folder: Path, about: About) -> None:
+    """Writes what is new in ``run.json``."""
     if files.read_regular(folder / folders.NAME) != about.text().encode():
         folders.write(folder, about)  # trained longer, or on data that were accepted or have moved
 

@@ -120,13 +120,13 @@ def check_parser(recipe: Recipe | None = None, name: str = "") -> Parser:
     from eqprop.diagnostics.check import check
 
     parser = Parser(prog=f"eqprop check {name}".strip(), description=(inspect.getdoc(check) or "").splitlines()[0])
+    parser.add_function_arguments(check, skip=SKIPPED)
+    parser.add_argument("--out", type=str, default="", help="default: RUN/check, or runs/check-RECIPE-TIME")
     if recipe is None:
         parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
         add_kept_options(parser)
     else:
-        parser.add_function_arguments(recipe)
-    parser.add_function_arguments(check, skip=SKIPPED)
-    parser.add_argument("--out", type=str, default="", help="default: RUN/check, or runs/check-RECIPE-TIME")
+        parser.add_recipe(name, recipe)
     return parser
 
 

@@ -118,7 +118,7 @@ def check(
     title: str,
     folder: Path,
     say: Say,
-    images: Count = 20,
+    images: Count | None = None,
     nudge: Annotated[float, ">= 0", "<= 1e6"] = 0.0,
     pictures: bool = True,
     read_noise: float = 1e-3,
@@ -131,14 +131,14 @@ def check(
         title: describes the network, for titles.
         folder: for ``check.json`` and the pictures; made if it does not exist.
         say: prints a text or a table.
-        images: how many of the training set, without augmentation; the slow parts use the first eight.
+        images: how many of the training set, without augmentation; default: 20. The slow parts use the first eight.
         nudge: beta of the standard estimators; 0: the run's own, or 0.1 if it has none.
         pictures: whether to draw pictures, which takes most of the time.
         read_noise: standard deviation of one read of a unit's state, for the beta that is suggested.
         reads: how many reads are averaged.
     """
     Noisy(contrastive, read_noise, reads)  # raises before any work
-    x, y = batch_of(run, images)
+    x, y = batch_of(run, min(20, len(run.train)) if images is None else images)
     network, own = run.model.network, run.model.estimator
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,6 +137,9 @@ def read(folder: Path) -> tuple[About, bool]:
     damaged = f"{path} is damaged ({{}}): train again, or restore the file."
     with files.explained(damaged, KeyError, TypeError, ValueError, AttributeError, wrap=True):
         del held["format"]
+        for kind, found in ((About, held), (Session, held["session"])):
+            if missing := sorted({each.name for each in fields(kind)} - found.keys()):
+                raise ValueError(f"it does not say {', '.join(missing)}")
         held["session"] = Session(**held["session"])
         held["source"] = None if held["source"] is None else Source(**held["source"])
         held["manifest"] = None if held["manifest"] is None else Manifest.from_dict(held["manifest"])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from eqprop.errors import InputError
+from eqprop.errors import InputError, explained
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -33,6 +33,12 @@ class Parser(ArgumentParser):
             value = self.given.get(found[1])
             text = f"--{found[1]} must be {words(kind)}, not {value!r:.200}"
         raise InputError(f"{text} (see `{self.prog} --help`)")
+
+    def add_recipe(self, name: str, recipe: Callable[..., Any]) -> None:
+        """Adds the options of a recipe. Raises InputError for one that cannot be read from the command line."""
+        unread = f"The options of the recipe {name!r} cannot be read ({{}}): give each a type, and a name of its own."
+        with explained(unread, Exception):
+            self.add_function_arguments(recipe)
 
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
         """The options that were given, with defaults.

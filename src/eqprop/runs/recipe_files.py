@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any
 
 from eqprop.errors import EqpropError, InputError
-from eqprop.files import explained
+from eqprop.files import explained, one_line
+from eqprop.training.stopping import Stopped
 
 KEPT = "recipe"
 """The folder in a run that holds the copies."""
@@ -78,15 +79,15 @@ def telling(file: Path) -> Iterator[None]:
     """An error of a user's code as an InputError in one line, with its place in the user's files."""
     try:
         yield
-    except EqpropError:
+    except (EqpropError, KeyboardInterrupt, Stopped):
         raise
     except SyntaxError as error:
         place = f"{error.filename}, line {error.lineno}" if error.filename else str(file)
         raise InputError(f"{place}: {error.msg}: the recipe is not valid Python.") from error
-    except Exception as error:
+    except BaseException as error:  # also sys.exit() in a user's file
         frames = traceback.extract_tb(error.__traceback__)
-        own = [each for each in frames if Path(each.filename).is_relative_to(file.parent)] or frames
-        text = " ".join(str(error).split())[:500]
+        own = [each for each in frames if Path(each.filename).is_relative_to(file.parent)]
+        text = one_line(error)
         place = f"{own[-1].filename}, line {own[-1].lineno}" if own else str(file)
         raise InputError(f"{place}: {type(error).__name__}: {text} (EQPROP_TRACEBACK=1 shows all of it)") from error
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqprop.errors import InputError, needing_extra
+from eqprop.errors import InputError, needing_extra, one_line
 from eqprop.tasks.found import Found, Side, within
 from eqprop.tasks.parquet import IMAGE_NAMES, LABEL_NAMES, ROWS, class_names, column, embedded
-from eqprop.tasks.text import explained, plain, reason
+from eqprop.tasks.text import explained, plain
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,7 +49,7 @@ def find_on_hub(source: str) -> Found:
         cause = answer if isinstance(answer, Exception) and isinstance(error, OSError) else error
         raise InputError(
             f"There is no folder {source}, and the Hugging Face hub did not give the train and test images of a data "
-            f"set of that name ({type(cause).__name__}: {reason(cause)}): pass a folder with --data."
+            f"set of that name ({type(cause).__name__}: {one_line(cause)}): pass a folder with --data."
         ) from error
     # The Arrow files of the downloaded copy; their path contains the revision.
     files = {side: [Path(entry["filename"]) for entry in rows.cache_files] for side, rows in sides.items()}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from eqprop.errors import InputError, needing_extra
-from eqprop.tasks.text import reason
+from eqprop.errors import InputError, needing_extra, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,7 +61,7 @@ def decode(content: bytes) -> Decoded:
         known = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
         raise InputError(f"cannot be decoded ({known}): replace it or leave it out.") from error
     except Exception as error:  # Pillow raises many kinds of exceptions for damaged files
-        raise InputError(f"cannot be decoded ({reason(error)}): replace it or leave it out.") from error
+        raise InputError(f"cannot be decoded ({one_line(error)}): replace it or leave it out.") from error
 
 
 def _shown(content: bytes) -> Decoded:

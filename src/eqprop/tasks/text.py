@@ -5,18 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from eqprop.errors import InputError
-
-LONGEST = 400
-"""Characters of an error's reason, and of a value in a message."""
-
-
-def plain(text: object) -> str:
-    """``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+from eqprop.errors import LONGEST, InputError, explained as explained, plain as plain
 
 
 def short(text: object) -> str:
@@ -37,12 +26,6 @@ def few(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(shown[:most]) + more
 
 
-def reason(error: BaseException) -> str:
-    """What ``error`` says, in one line."""
-    said = error.strerror if isinstance(error, OSError) else None
-    return short(" ".join((said or str(error)).split())) or type(error).__name__
-
-
 @contextlib.contextmanager
 def about(place: str) -> Iterator[None]:
     """Puts ``place`` before the message of an InputError."""
@@ -50,14 +33,3 @@ def about(place: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{short(place)}: {error}") from error
-
-
-@contextlib.contextmanager
-def explained(message: str, *kinds: type[BaseException]) -> Iterator[None]:
-    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is the reason."""
-    try:
-        yield
-    except InputError:
-        raise
-    except kinds as error:
-        raise InputError(message.replace("{}", reason(error))) from error

@@ -7,7 +7,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop import files
+from eqprop.checks import described, test_of
 from eqprop.energy import Landscape, SeparateFeedback
 from eqprop.energy.network import sharing
 from eqprop.errors import InputError, NotSettledError
@@ -82,17 +83,10 @@ class Experiment:
     monitor: str = ""
 
     def __post_init__(self) -> None:
-        kinds: dict[str, Any] = {
-            "model": Equilibrium,
-            "optimizer": Optimizer,
-            "epochs": int,
-            "scheduler": (LRScheduler, type(None)),
-        }
-        for name, kind in kinds.items():
-            if not isinstance(getattr(self, name), kind):
-                raise InputError(
-                    f"Experiment: {name} is a {type(getattr(self, name)).__name__}: see its documentation."
-                )
+        for name, kind in get_type_hints(Experiment, include_extras=True).items():
+            value = getattr(self, name)
+            if name not in ("train", "test", "validation") and not test_of(kind)(value):
+                raise InputError(f"Experiment: {name} must be {described(value, kind)}.")
         if self.epochs < 1:
             raise InputError(f"epochs {self.epochs}: a run has at least one.")
         if self.model.network.loss is None:
