@@ -231,9 +231,9 @@ FILES = re.compile(r"\.(py|md|json|csv|png|txt|safetensors|parquet|toml|npz|jour
 @cache
 def offered() -> dict[str, object]:
     names = {}
-    for namespace in [*NAMESPACES, "eqprop.cli", "eqprop.training.loop", "eqprop.training.memory", "eqprop.recipes"]:
+    for namespace in [*NAMESPACES, "eqprop.training.loop", "eqprop.training.memory", "eqprop.recipes"]:
         names |= vars(importlib.import_module(namespace))
-    return names
+    return names | {"main": importlib.import_module("eqprop.cli").main}
 
 
 def attribute(value: object, name: str) -> object | None:

@@ -129,12 +129,18 @@ class Kept:
         """What differs in the data of the experiment, as it is built now, from those that the run was trained on.
 
         Raises:
-            InputError: something does, and the user has not said to accept it; or the inputs would be prepared
-                otherwise than in training.
+            InputError: the classes do; something else does, and the user has not said to accept it; or the inputs would
+                be prepared otherwise than in training.
         """
         if self.about.manifest is None:
             return []
-        found = run.described().differences(self.about.manifest, sides)
+        now = run.described()
+        found = now.differences(self.about.manifest, sides)
+        if list(now.classes) != list(self.about.manifest.classes):  # the network's outputs would mean others
+            raise InputError(
+                f"The data of {str(self.folder)!r} are not what it was trained on: {'; '.join(found)}. Name the "
+                "classes as they were, or train again."
+            )
         if found and not accept:
             raise InputError(
                 f"The data of {str(self.folder)!r} are not what it was trained on: {'; '.join(found)}. Restore them, "

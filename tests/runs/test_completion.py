@@ -26,6 +26,6 @@ def test_scripts_name_commands_recipes_and_options(shell, capsys):
 def test_bash_completes(words, wanted, capsys):
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
-    ask = f"COMP_WORDS=(eqprop {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); _shtab_eqprop; echo ${{COMPREPLY[@]}}"
+    ask = f"COMP_WORDS=(eqprop {words}); COMP_CWORD={len(words.split())}; _shtab_eqprop; echo ${{COMPREPLY[@]}}"
     done = run(["bash", "-c", f"{script}\n{ask}"])
     assert sorted(done.stdout.split()) == sorted(wanted.split())
