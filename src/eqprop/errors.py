@@ -56,9 +56,13 @@ def needing_extra(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> Iterator[None]:
-    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is the error's text, in one line.
+    """A context that raises InputError with ``message`` for an error of these ``kinds``.
 
-    InputErrors are explained already, and pass as they are unless ``wrap``.
+    ``{}`` in it is the error's text, in one line. InputErrors are explained already, and pass as they are unless
+    ``wrap``.
+
+    Raises:
+        InputError: an error of these kinds came up.
     """
     try:
         yield
@@ -69,7 +73,7 @@ def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> 
 
 
 def one_line(error: BaseException) -> str:
-    """The reason of an error, its first ``LONGEST`` characters; of an OSError the reason alone."""
+    """The reason of the ``error``, its first ``LONGEST`` characters; of an OSError the reason alone."""
     try:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     except Exception:  # a class of a user's own
@@ -79,7 +83,7 @@ def one_line(error: BaseException) -> str:
 
 
 def plain(text: object) -> str:
-    """``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
+    """The ``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
     text = str(text)
     if text.isprintable():
         return text
