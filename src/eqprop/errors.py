@@ -56,15 +56,13 @@ def needing_extra(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> Iterator[None]:
-    """A context in which an error of these kinds is an InputError.
+    """A context that raises InputError with ``message`` for an error of these ``kinds``.
 
-    Args:
-        message: of the InputError; ``{}`` in it is the error's text, in one line.
-        kinds: of errors.
-        wrap: also InputErrors, which else pass as they are.
+    ``{}`` in it is the error's text, in one line. InputErrors are explained already, and pass as they are unless
+    ``wrap``.
 
     Raises:
-        InputError: there was such an error.
+        InputError: an error of these kinds came up.
     """
     try:
         yield
@@ -75,11 +73,7 @@ def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> 
 
 
 def one_line(error: BaseException) -> str:
-    """The reason of an error, its first ``LONGEST`` characters; of an OSError the reason alone.
-
-    Args:
-        error: any error.
-    """
+    """The reason of the ``error``, its first ``LONGEST`` characters; of an OSError the reason alone."""
     try:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     except Exception:  # a class of a user's own
@@ -89,11 +83,7 @@ def one_line(error: BaseException) -> str:
 
 
 def plain(text: object) -> str:
-    """The text with an escape for each character that cannot be printed: a line break, a broken byte of a name.
-
-    Args:
-        text: anything that ``str`` takes.
-    """
+    """The ``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
     text = str(text)
     if text.isprintable():
         return text
