@@ -190,7 +190,7 @@ def test_a_resistor_learns_by_its_own_voltage():
 
 
 def test_sources_of_hundreds_of_volts_leave_the_digits_of_small_changes():
-    """In float32: what all phases share is not subtracted."""
+    """In float32: the squares of the sources cancel example by example."""
     network, rng = circuit([20, 60, 10])
     x, y = example([20, 60, 10], rng)
     estimator = ep.EquilibriumPropagation(ep.symmetric(0.1), ep.FixedSweeps(60), ep.FixedSweeps(60))

@@ -147,12 +147,8 @@ class SuppliedResistors(Term):
         self.constant = 0.5 * sources.square() @ resistors.conductance.sum(1)
 
     def energy(self, *states: Tensor) -> Tensor:
-        return self.constant + self.contrast(*states)
-
-    def contrast(self, *states: Tensor) -> Tensor:
-        """The energy less ``constant``, which is the same in all phases, and large where sources are."""
         u = states[0].flatten(1)
-        return 0.5 * u.square() @ self.total - (self.current * u).sum(1)
+        return self.constant + 0.5 * u.square() @ self.total - (self.current * u).sum(1)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return (self.current - states[0].flatten(1) * self.total).view_as(states[0])
