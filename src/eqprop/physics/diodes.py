@@ -103,9 +103,10 @@ class JunctionDiodes(DiodeLayer):
         source, total = side * drive, stiffness + self.leakage
         with torch.no_grad():
             x = torch.maximum(source / total, -self.width * torch.log1p(source.abs() / self.saturation))
+            x = self._newton(x, source, total)  # not above the root; from there steps rise to it, until rounding
             for _ in range(STEPS):
                 before, x = x, self._newton(x, source, total)
-                if not bool((x != before).any()):
+                if not bool((x > before).any()):
                     break
         return side * self._newton(x, source, total)  # the derivative of the last step is that of the root
 

@@ -67,7 +67,7 @@ def netlist(
 
 @checked
 def ngspice(circuit: str, timeout: Positive = 600.0) -> str:
-    """What ngspice prints for a netlist.
+    """The text that ngspice prints for a netlist.
 
     Args:
         circuit: from ``netlist``.
