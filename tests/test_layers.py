@@ -15,6 +15,7 @@ RANKS = (
     "settling",
     "learning",
     "models",
+    "physics",
     "testing",
     "tasks",
     "training",

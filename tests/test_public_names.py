@@ -19,7 +19,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "eqprop"
 NAMESPACES = [
     "eqprop",
-    *(f"eqprop.{n}" for n in ("energy", "settling", "learning", "models", "diagnostics", "tasks", "testing", "errors")),
+    *(
+        f"eqprop.{n}"
+        for n in ("energy", "settling", "learning", "models", "physics")
+        + ("diagnostics", "tasks", "testing", "errors")
+    ),
 ]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]
@@ -35,6 +39,7 @@ SOURCES = {
     ("Hutchinson", "1990"): "10.1080/03610919008812866",
     ("Høier", "2023"): "2302.01228",
     ("Høier", "2024"): "2402.08573",
+    ("Kendall", "2020"): "2006.01981",
     ("Kolen", "1994"): "10.1109/ICNN.1994.374486",
     ("Laborieux", "2021"): "10.3389/fnins.2021.633674",
     ("Laborieux", "2022"): "2209.00530",
@@ -47,6 +52,7 @@ SOURCES = {
     ("Scellier", "2018"): "1808.04873",
     ("Scellier", "2022"): "2205.15021",
     ("Scellier", "2023"): "2312.15103",
+    ("Scellier", "2024"): "2402.11674",
     ("Stern", "2021"): "10.1103/PhysRevX.11.021045",
     ("Xie", "2003"): "10.1162/089976603762552988",
     ("Young", "1954"): "10.1090/S0002-9947-1954-0059635-7",

@@ -55,19 +55,20 @@ def check_unit(unit: Unit, low: float = -3.0, high: float = 3.0, shape: tuple[in
     Args:
         unit: the unit.
         low, high: the range of the drives; without a response, of the states.
-        shape: of a node that the unit takes, where it is not ``elementwise``.
+        shape: of a node that the unit takes.
     """
     if not unit.has_response:
         _check_descent(unit, low, high, shape)
         return
     stiff = [0.7] if unit.parabolic else []
     if unit.elementwise:
-        drives = torch.linspace(low, high, 601, dtype=torch.float64).unsqueeze(1)
-        one = unit.response(drives.T, *stiff).T
+        drives = torch.linspace(low, high, 601, dtype=torch.float64).view(-1, *(1 for _ in shape)).repeat(1, *shape)
+        order = torch.rand_like(drives).argsort(0)  # each unit's drives in an order of their own
+        one, together = unit.response(drives.gather(0, order), *stiff), unit.response(drives, *stiff).gather(0, order)
     else:
         drives = low + (high - low) * torch.rand(200, *shape, dtype=torch.float64)
         one = torch.cat([unit.response(each, *stiff) for each in drives.split(1)])
-    together = unit.response(drives, *stiff)
+        together = unit.response(drives, *stiff)
     close(together, one, f"{unit}: `elementwise` is {unit.elementwise}; the responses together and one by one")
     if not unit.elementwise:
         _check_symmetric(unit, drives)

@@ -86,7 +86,10 @@ class Landscape:
         return self._drive(self.masked(state), node)
 
     def stiffness(self, state: State, node: str) -> Tensor | None:
-        """Minus the derivative of the drive on a unit of ``node`` by its own state, broadcastable; ``None`` for 0."""
+        """Minus the derivative of the drive on a unit of ``node`` by its own state, broadcastable; ``None`` for 0.
+
+        Where negative parts, of nudges away from their targets, outweigh the others, it is the sum of the others.
+        """
         return self._stiffness(self.masked(state), node)
 
     def force(self, state: State, node: str) -> Tensor:
@@ -216,6 +219,10 @@ class Landscape:
         if not found:
             return None
         total = sum(found[1:], found[0])
+        # A nudge away from its target has a negative one, which counts as long as the others outweigh it: else the
+        # terms have no minimum, and a unit goes by its drive alone.
+        outweighed = sum((part.clamp_min(0) for part in found[1:]), found[0].clamp_min(0))
+        total = torch.where(total > 0, total, outweighed)
         return total * self.masks[name] / self._retained(name) if name in self.masks else total
 
     def _drive(self, masked: State, node: str) -> Tensor:

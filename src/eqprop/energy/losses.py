@@ -435,8 +435,8 @@ class Nudge(Term):
         own = self.loss.stiffness(node, self.target, *states)
         if own is None:
             return None
-        like = states[self.nodes.index(node)]  # 0 for a negative nudge, whose energy has no minimum
-        return expand_like(self.scale.real.clamp_min(0), like) * expand_like(own, like)
+        like = states[self.nodes.index(node)]
+        return expand_like(self.scale.real, like) * expand_like(own.real, like)
 
 
 def select_target(target: Target, examples: Tensor) -> Target:

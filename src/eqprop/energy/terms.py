@@ -76,7 +76,9 @@ class Term(ABC):
         return -gradient(total, states[i])
 
     def stiffness(self, node: str, *states: Tensor) -> Tensor | None:
-        """Minus the derivative of the drive on a unit of ``node`` by its own state, not negative; ``None`` for 0.
+        """Minus the derivative of the drive on a unit of ``node`` by its own state; ``None`` for 0.
+
+        It is not negative, except that of a nudge away from its target.
 
         It broadcasts to (batch, *node shape), and does not depend on the state of ``node``. A ``quadratic`` term
         defines it, so that a parabolic unit moves to its exact minimum in one step.

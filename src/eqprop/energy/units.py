@@ -37,7 +37,7 @@ class Unit(ABC):
     """Whether each unit's response depends on its own drive only; ``False`` for softmax and normalisation."""
 
     parabolic: bool = False
-    """Whether G is a parabola: ``response`` and ``difference`` then also take the stiffness of the node's terms."""
+    """Whether ``response`` and ``difference`` also take the stiffness of the node's terms, as where G is a parabola."""
 
     low: float = -math.inf
     high: float = math.inf

@@ -1,0 +1,10 @@
+"""Physical networks: circuits of resistors and diodes, which settle by themselves and learn by local rules."""
+
+from eqprop.physics.diodes import (
+    DiodeLayer as DiodeLayer,
+    IdealDiodes as IdealDiodes,
+    JunctionDiodes as JunctionDiodes,
+)
+from eqprop.physics.drn import deep_resistive_network as deep_resistive_network
+from eqprop.physics.netlist import netlist as netlist, ngspice as ngspice, read_voltages as read_voltages
+from eqprop.physics.resistors import Leak as Leak, Resistors as Resistors, keep_passive as keep_passive
