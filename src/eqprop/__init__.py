@@ -7,7 +7,13 @@ from eqprop import _start
 if _start.is_command():
     _start.begin()
 
-from eqprop import energy as energy, learning as learning, models as models, settling as settling
+from eqprop import (
+    devices as devices,
+    energy as energy,
+    learning as learning,
+    models as models,
+    settling as settling,
+)
 from eqprop.checks import check_classes as _check_classes
 from eqprop.energy import (
     AveragePool,
@@ -53,7 +59,8 @@ if _typing.TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_check_classes(energy, settling, learning, models, but=(energy.Landscape, learning.Phases))  # which no user makes
+_made_here = (energy.Landscape, learning.Phases)  # no user makes them
+_check_classes(energy, settling, learning, devices, models, but=_made_here)
 
 __all__ = [
     "AveragePool",

@@ -1,0 +1,27 @@
+"""Devices that hold weights, optimisers that write them by pulses, analogue products, and memory that ages."""
+
+from eqprop.devices.cells import Cells as Cells, Device as Device, DeviceCells as DeviceCells
+from eqprop.devices.named import (
+    CAPACITOR as CAPACITOR,
+    DEVICES as DEVICES,
+    ECRAM as ECRAM,
+    ECRAM_OXIDE as ECRAM_OXIDE,
+    GOKMEN_VLASOV as GOKMEN_VLASOV,
+    IDEALISED as IDEALISED,
+    PCM as PCM,
+    RERAM_ARRAY_HFO2 as RERAM_ARRAY_HFO2,
+    RERAM_ARRAY_OM as RERAM_ARRAY_OM,
+    RERAM_ES as RERAM_ES,
+    RERAM_SB as RERAM_SB,
+    find_device as find_device,
+)
+from eqprop.devices.pairs import Pair as Pair, PairCells as PairCells
+from eqprop.devices.pulses import (
+    Affine as Affine,
+    Constant as Constant,
+    Exponential as Exponential,
+    Linear as Linear,
+    Power as Power,
+    SoftBounds as SoftBounds,
+    Table as Table,
+)
