@@ -25,3 +25,15 @@ from eqprop.devices.pulses import (
     SoftBounds as SoftBounds,
     Table as Table,
 )
+from eqprop.devices.writing import (
+    AGAD as AGAD,
+    BinaryFlip as BinaryFlip,
+    ChoppedTransfer as ChoppedTransfer,
+    MixedPrecision as MixedPrecision,
+    Pulses as Pulses,
+    SignOnly as SignOnly,
+    TikiTaka as TikiTaka,
+    Writing as Writing,
+    pull as pull,
+    resting_weights as resting_weights,
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -294,7 +295,7 @@ class Device(ABC):
         none: dict[str, Any] = {each.name: 0.0 for each in fields(self) if each.name.endswith("_spread")}
         return replace(self, stuck=0.0, **none).cells((), dtype=torch.float64)
 
-    @property
+    @cached_property
     def granularity(self) -> float:
         """The change of a weight of 0 by one pulse: the mean of up and down, of a device without spreads.
 

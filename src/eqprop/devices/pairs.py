@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ class Pair:
         sides = (self.device.cells(shape, seed, f"{name}:{side}", dtype, device) for side in ("positive", "negative"))
         return PairCells(pair=self, **dict(zip(("positive", "negative"), sides, strict=True)))
 
-    @property
+    @cached_property
     def granularity(self) -> float:
         """Of each device: that of its pulse up, at 0."""
         cell = self.device.mean_cell

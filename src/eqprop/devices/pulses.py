@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,7 @@ class Table(Device):
         found = cls(**{**spread, "step": step, "low": -1.0, "high": 1.0, "cycle_noise": 0.0, **tables, **more})
         if "cycle_noise" in more:
             return found
-        return cls(**{**vars(found), "cycle_noise": scatter(found, weights)})
+        return replace(found, cycle_noise=scatter(found, weights))
 
 
 def measured(path: Path, nodes: int) -> tuple[list[float], list[float]]:
