@@ -1,5 +1,14 @@
 """Devices that hold weights, optimisers that write them by pulses, analogue products, and memory that ages."""
 
+from eqprop.devices.ageing import (
+    DAY as DAY,
+    HOUR as HOUR,
+    YEAR as YEAR,
+    Ageing as Ageing,
+    Filamentary as Filamentary,
+    PhaseChange as PhaseChange,
+    compensated as compensated,
+)
 from eqprop.devices.cells import Cells as Cells, Device as Device, DeviceCells as DeviceCells
 from eqprop.devices.named import (
     CAPACITOR as CAPACITOR,
@@ -16,6 +25,11 @@ from eqprop.devices.named import (
     find_device as find_device,
 )
 from eqprop.devices.pairs import Pair as Pair, PairCells as PairCells
+from eqprop.devices.products import (
+    Converters as Converters,
+    analogue_product as analogue_product,
+    coincidences as coincidences,
+)
 from eqprop.devices.pulses import (
     Affine as Affine,
     Constant as Constant,
