@@ -41,6 +41,7 @@ from eqprop.devices.pulses import (
 )
 from eqprop.devices.writing import (
     AGAD as AGAD,
+    METHODS as METHODS,
     BinaryFlip as BinaryFlip,
     ChoppedTransfer as ChoppedTransfer,
     MixedPrecision as MixedPrecision,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
-from pathlib import Path
 
 from eqprop.devices.cells import Device
 from eqprop.devices.pairs import Pair
@@ -141,8 +140,10 @@ def find_device(name: str) -> Device | Pair:
     """
     if name in DEVICES:
         return DEVICES[name]
-    if name.endswith(".csv") or Path(name).is_file():
+    if name.endswith(".csv"):
         return Table.from_csv(name)
     near = difflib.get_close_matches(name, DEVICES, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"There is no device {name!r}: {hint}It is a CSV file, or one of {', '.join(DEVICES)}.")
+    raise InputError(
+        f"There is no device {name!r}: {hint}Give one of {', '.join(DEVICES)}, or a file that ends in .csv."
+    )

@@ -549,6 +549,17 @@ class BinaryFlip(Written):
         parameter.copy_(torch.where(flips, -parameter, parameter))
 
 
+METHODS: dict[str, type[Writing]] = {
+    "pulses": Pulses,
+    "sign": SignOnly,
+    "mixed": MixedPrecision,
+    "tiki-taka": TikiTaka,
+    "chopped": ChoppedTransfer,
+    "agad": AGAD,
+}
+"""Names of methods, as options of recipes, and what they stand for."""
+
+
 # -- the law of asymmetric pulses --
 
 
