@@ -19,11 +19,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "eqprop"
 NAMESPACES = [
     "eqprop",
-    *(
-        f"eqprop.{n}"
-        for n in ("energy", "settling", "learning", "models", "physics")
-        + ("diagnostics", "tasks", "testing", "errors")
-    ),
+    *(f"eqprop.{n}" for n in ("energy", "settling", "learning", "models", "physics", "devices")),
+    *(f"eqprop.{n}" for n in ("diagnostics", "tasks", "testing", "errors")),
 ]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]

@@ -8,6 +8,7 @@ if _start.is_command():
     _start.begin()
 
 from eqprop import (
+    devices as devices,
     energy as energy,
     learning as learning,
     models as models,
@@ -59,9 +60,8 @@ if _typing.TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_check_classes(
-    energy, settling, learning, models, physics, but=(energy.Landscape, learning.Phases)
-)  # which no user makes
+_made_here = (energy.Landscape, learning.Phases)  # no user makes them
+_check_classes(energy, settling, learning, devices, models, physics, but=_made_here)
 
 __all__ = [
     "AveragePool",

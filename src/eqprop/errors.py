@@ -33,6 +33,10 @@ class NotSettledWarning(UserWarning):
     """A phase ended before the network settled; the gradient may be wrong."""
 
 
+class DeadUpdatesWarning(UserWarning):
+    """Most updates of weights in devices are below half a pulse."""
+
+
 @contextlib.contextmanager
 def needing_extra(what: str) -> Iterator[None]:
     """A context in which a package that is not installed is an InputError that says how to install it.

@@ -25,7 +25,7 @@ from eqprop.runs.launch import by_first, launched, start, started_here
 from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
 from eqprop.tasks import ImageInputs
-from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights
+from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights, metrics_of_optimizer
 from eqprop.training.precision import chosen_device, faster_in_16_bits
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def train(arguments: Sequence[str]) -> int:
         folders.refuse_taken(Path(session.out))
     if "data" in options:
         options["data"] = absolute(options["data"])
+    if options.get("write_to", "").endswith(".csv"):
+        options["write_to"] = absolute(options["write_to"])
     about = About.now(name, options, session, command, launch.job)
     file, colon, _ = name.rpartition(":")
     run = build(about, recipe, Path(file) if colon else None)
@@ -236,6 +238,7 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
         "best_chosen_by": f"{run.chosen_by} {metric}",
         "seconds": sum(row["seconds"] for row in trainer.progress.history),
     }
+    summary |= metrics_of_optimizer(run.optimizer)
     text = json.dumps(summary, indent=1)
     with files.explained(f"Cannot write {folder / 'summary.json'} ({{}}): make room.", OSError):
         files.write_text_atomic(folder / "summary.json", text)

@@ -26,7 +26,7 @@ from eqprop.learning.references import Backpropagation
 from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, force
 from eqprop.models.builders import DenseLayer, chain
-from eqprop.recipes.setting import PLAIN, ImageRecipe, NudgeOptions, Sized
+from eqprop.recipes.setting import PLAIN, ImageRecipe, NudgeOptions, Sized, WritingOptions
 from eqprop.settling import FixedSweeps, FromFeedforward, Solver
 from eqprop.training.loop import Experiment
 
@@ -53,8 +53,8 @@ def random_feedback(
     return taught
 
 
-class Mnist(ImageRecipe):
-    """Adam with a rate that falls to 0 by a cosine.
+class Mnist(WritingOptions, ImageRecipe):
+    """Adam, or pulses into devices, with a rate that falls to 0 by a cosine.
 
     Args:
         lr: the first learning rate.
@@ -67,8 +67,8 @@ class Mnist(ImageRecipe):
     std: Sequence[float] | None = PLAIN[1]
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
-        learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(learning, self.lr)
+        learning = {name: each for name, each in network.named_parameters() if each.requires_grad}
+        optimizer = self.written(learning.items(), self.seed) or torch.optim.Adam(learning.values(), self.lr)
         return optimizer, CosineAnnealingLR(optimizer, periods)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop.checks import Count, Natural, NonNegative, Positive, checked
+from eqprop.devices import METHODS, find_device
 from eqprop.energy.network import Network
 from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
 from eqprop.models.builders import ConvLayer, DenseLayer, Layer
@@ -182,6 +184,28 @@ class NudgeOptions(Options):
     beta: float
     free_sweeps: Count
     nudged_sweeps: Count
+
+
+class WritingOptions(Options):
+    """Where the weights are.
+
+    Args:
+        write: how steps are written into devices; none: the weights are digital. Weights are in devices, biases not.
+        write_to: the device: a name, as in ``eqprop.devices.DEVICES``, or a CSV file of measured pulses.
+        write_lr: the first learning rate of writing, in place of ``lr``.
+        write_scale: weights are this times what devices hold; more where initial weights would not fit their range.
+    """
+
+    write: Literal["none", "pulses", "sign", "mixed", "tiki-taka", "chopped", "agad"] = "none"
+    write_to: str = "ecram"
+    write_lr: Positive = 0.01
+    write_scale: Positive = 1.0
+
+    def written(self, named: Iterable[tuple[str, Tensor]], seed: int) -> Optimizer | None:
+        """The optimiser that writes these parameters into devices, which ``seed`` draws; ``None`` if none does."""
+        if self.write == "none":
+            return None
+        return METHODS[self.write](named, find_device(self.write_to), self.write_lr, seed=seed, scale=self.write_scale)
 
 
 class FastOptions(Options):

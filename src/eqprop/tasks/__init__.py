@@ -1,5 +1,6 @@
 """Tasks: what runs train on and are tested on, from images, tables, sequences, arrays or any PyTorch data set."""
 
+from eqprop.draws import generator_for as generator_for
 from eqprop.tasks.arrays import Arrays as Arrays
 from eqprop.tasks.batches import Augmentation as Augmentation, Batches as Batches, Draw as Draw, Examples as Examples
 from eqprop.tasks.cache import cache_folder as cache_folder
@@ -15,5 +16,5 @@ from eqprop.tasks.sequences import (
 )
 from eqprop.tasks.sources import load_images as load_images
 from eqprop.tasks.tables import TableInputs as TableInputs, TableSets as TableSets, load_table as load_table
-from eqprop.tasks.task import Task as Task, generator_for as generator_for, share_of as share_of
+from eqprop.tasks.task import Task as Task, share_of as share_of
 from eqprop.tasks.transforms import Crop as Crop, Flip as Flip, Normalise as Normalise

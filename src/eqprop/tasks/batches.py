@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from eqprop.draws import generator_for
 from eqprop.errors import InputError
-from eqprop.tasks.task import Pair, Task, check_position, generator_for, share_of
+from eqprop.tasks.task import Pair, Task, check_position, share_of
 
 Augmentation = Callable[[Any, torch.Generator], Any]
 """(inputs of a batch, generator) -> changed inputs of the same shape."""

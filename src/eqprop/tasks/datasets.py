@@ -31,10 +31,11 @@ from torch.utils.data import (
     default_collate,
 )
 
+from eqprop.draws import seed_of
 from eqprop.errors import InputError
 from eqprop.tasks.arrays import Arrays, as_tensors, hash_of
 from eqprop.tasks.batches import Batches, Draw, Examples
-from eqprop.tasks.task import Pair, Task, seed_of
+from eqprop.tasks.task import Pair, Task
 from eqprop.tasks.text import explained, short
 
 Collate = Callable[[list[Any]], Any]

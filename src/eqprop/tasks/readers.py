@@ -10,8 +10,8 @@ from textwrap import shorten
 import numpy as np
 import torch
 
+from eqprop.draws import generator_for
 from eqprop.errors import InputError
-from eqprop.tasks.task import generator_for
 from eqprop.tasks.text import explained
 
 SIDES = ("train", "test")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -73,14 +72,3 @@ def check_position(start: int, steps: int, rank: int, world: int) -> None:
         raise InputError(
             f"batch {start} is not in an epoch of {steps} batches: the data has become smaller, or the batches larger."
         )
-
-
-def generator_for(*key: str | int) -> torch.Generator:
-    """A generator on the CPU for any device, so that all devices get the same draws; ``key``: what it depends on."""
-    return torch.Generator().manual_seed(seed_of(*key) - 2**63)
-
-
-def seed_of(*key: str | int) -> int:
-    """A number from 0 to 2**64 - 1 for this key."""
-    digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True) + 2**63

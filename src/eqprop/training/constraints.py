@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqprop.draws import generator_for
 from eqprop.energy.network import Network
 from eqprop.errors import InputError
 from eqprop.files import explained
-from eqprop.tasks import generator_for
 
 Constrain = Callable[[Network], None]
 """Changes the parameters of a network in place, so that they satisfy a constraint."""

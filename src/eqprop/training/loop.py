@@ -323,7 +323,7 @@ class Trainer:
         row |= {f"{run.chosen_by}_{name}": value for name, value in held.items()}
         groups = zip(run.optimizer.param_groups, progress.rates, strict=False)
         row |= {f"lr_{group.get('name', i)}": rate for i, (group, rate) in enumerate(groups)}
-        row |= alignment_angles(run.model)
+        row |= alignment_angles(run.model) | metrics_of_optimizer(run.optimizer)
         self._check_settled(train)
         if run.scheduler is not None and not run.schedule_by_batch:
             run.scheduler.step()
@@ -455,6 +455,12 @@ def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:
             "options and data."
         )
     model.load_state_dict(weights)
+
+
+def metrics_of_optimizer(optimizer: Optimizer) -> Row:
+    """What an optimiser tells of itself by its method ``metrics``, such as pulses written; nothing if it has none."""
+    told: Row = getattr(optimizer, "metrics", dict)()
+    return told
 
 
 def alignment_angles(model: Equilibrium) -> Row:
