@@ -61,25 +61,42 @@ def changes():
             right = isinstance(value, kind) and key != "format" and not isinstance(value, bool)
             if not right and not (key in ("source", "manifest") and value is None):
                 yield (key, value)
-    yield from ((("recipe", value) for value in ("x", "", "nothing", "../x.py:run", "x.py:run", "digits:x", "\0")))
-    yield from ((("options", value) for value in ({"a": 1}, {"epochs": 2, "nothing": 1}, {"": 1}, {"data": 1})))
-    yield from ((("source", value) for value in ({"path": "x"}, {"files": {}}, {"path": 1, "files": 1},
-                                                 {"path": "x", "files": {"a": "b"}}, {"path": "x", "files": {"../a": "b"}})))
+    yield from (("recipe", value) for value in ("x", "", "nothing", "../x.py:run", "x.py:run", "digits:x", "\0"))
+    yield from (("options", value) for value in ({"a": 1}, {"epochs": 2, "nothing": 1}, {"": 1}, {"data": 1}))
+    yield from (
+        ("source", value)
+        for value in (
+            {"path": "x"},
+            {"files": {}},
+            {"path": 1, "files": 1},
+            {"path": "x", "files": {"a": "b"}},
+            {"path": "x", "files": {"../a": "b"}},
+        )
+    )
     yield ("more", 1)
     yield ("versions", {"torch": 1})
     yield ("command", [1])
     for name in ("out", "device", "precision", *NUMBERS):
         yield ("session", name, MARK) if name not in ("out",) else ("session", "more", 1)
-        yield from (("session", name, value) for value in (None, [], {}, -1, "warp", HUGE, float("nan"))
-                    if not (name == "out" and isinstance(value, str)))
+        yield from (
+            ("session", name, value)
+            for value in (None, [], {}, -1, "warp", HUGE, float("nan"))
+            if not (name == "out" and isinstance(value, str))
+        )
     for name in ("epochs", "batch_size", "lr", "seed", "beta", "width", "depth", "validation", "free_sweeps"):
-        yield from (("options", name, value) for value in (None, "a", [], {}, float("nan"), -1, 10**30)
-                    if not (name == "beta" and value in (-1, 10**30) or (name, value) == ("lr", 10**30)))
+        yield from (
+            ("options", name, value)
+            for value in (None, "a", [], {}, float("nan"), -1, 10**30)
+            if not ((name == "beta" and value in (-1, 10**30)) or (name, value) == ("lr", 10**30))
+        )
     for name in ("data", "mean", "std", "choose_by_test"):
         yield from (("options", name, value) for value in (1, {"a": 1}, "\0", [[]], float("nan")))
     for name in MANIFEST:
-        yield from (("manifest", name, value) for value in (-1, 1.5, True, [1], {"a": []}, "x")
-                    if not (name in ("kind", "place", "form") and value == "x"))
+        yield from (
+            ("manifest", name, value)
+            for value in (-1, 1.5, True, [1], {"a": []}, "x")
+            if not (name in ("kind", "place", "form") and value == "x")
+        )
 
 
 @pytest.mark.parametrize("path", list(changes()), ids=named)

@@ -140,7 +140,10 @@ def fails(x, y):
 
 
 BROKEN = {
-    "error": (fails, r"Row 7 of the data set fails \(ValueError: no such file and more at test_datasets.py:\d+\): mend"),
+    "error": (
+        fails,
+        r"Row 7 of the data set fails \(ValueError: no such file and more at test_datasets.py:\d+\): mend",
+    ),
     "nan": (lambda x, y: (x * float("nan"), y), "inputs of example 7 is not finite"),
     "nan target": (lambda x, y: (x, float("nan")), "target of example 7 is not finite"),
     "negative": (lambda x, y: (x, -1), "target of example 7 is the negative label -1"),
