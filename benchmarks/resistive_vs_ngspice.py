@@ -4,9 +4,9 @@
 
 Circuits of 2 x 0.64 h voltage sources, h units with diodes and 10 outputs, with a resistor between each two neighbours,
 in float64 on one thread. The two take turns in one run; times are the least of all rounds. That of ngspice is given for
-the whole process, with reading the netlist, and for its analysis alone, as it reports it. Solvers here start from 0,
-and stop at an estimated distance of 1e-14 V to rest. It needs ngspice and matplotlib; the picture is
-docs/resistive_vs_ngspice.png.
+the whole process, with reading the netlist, and for its analysis alone, as it reports it, in whole milliseconds.
+Solvers here start from 0, and stop at an estimated distance of 1e-14 V to rest. It needs ngspice and matplotlib; the
+picture is docs/resistive_vs_ngspice.png.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def draw(found: dict[str, Any]) -> None:
         ("real_diodes_s", "block solver, real diodes", "s-"),
         ("ideal_diodes_s", "block solver, ideal diodes", "s--"),
     ):
-        left.loglog(resistors, [each[key] for each in rows], style, ms=4, label=label)
+        left.loglog(resistors, [each[key] or float("nan") for each in rows], style, ms=4, label=label)
     left.set(xlabel="resistors", ylabel="seconds", title="time to an operating point")
     left.legend(fontsize=8)
     right.loglog(
@@ -111,6 +111,7 @@ def draw(found: dict[str, Any]) -> None:
     right.loglog(resistors, [each["gap_real_v"] for each in rows], "o-", ms=4, label="real diodes, N = 1")
     right.set(xlabel="resistors", ylabel="volts", title="largest difference of a voltage", ylim=(1e-16, 1))
     right.legend(fontsize=8)
+    figure.suptitle(f"{found['machine']['machine']}, one thread, torch {found['machine']['torch']}", fontsize=8)
     figure.savefig(PICTURE, dpi=150)
 
 
