@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "eqprop"
 NAMESPACES = [
     "eqprop",
-    *(f"eqprop.{n}" for n in ("energy", "settling", "learning", "models", "diagnostics", "testing", "errors")),
+    *(
+        f"eqprop.{n}"
+        for n in ("energy", "settling", "learning", "devices", "models", "diagnostics", "testing", "errors")
+    ),
 ]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]
@@ -31,23 +34,35 @@ SOURCES = {
     ("Duchi", "2011"): None,  # Journal of Machine Learning Research 12
     ("Ernoult", "2019"): "1905.13633",
     ("Ernoult", "2020"): "2005.04168",
+    ("Gokmen", "2016"): "10.3389/fnins.2016.00333",
+    ("Gokmen", "2021"): "10.3389/frai.2021.699148",
+    ("Gong", "2018"): "10.1038/s41467-018-04485-1",
     ("Hageman", "1981"): None,  # a book
     ("Hutchinson", "1990"): "10.1080/03610919008812866",
     ("Høier", "2023"): "2302.01228",
     ("Høier", "2024"): "2402.08573",
+    ("Joshi", "2020"): "10.1038/s41467-020-16108-9",
+    ("Kim", "2019"): "10.1109/IEDM19573.2019.8993463",
     ("Kolen", "1994"): "10.1109/ICNN.1994.374486",
     ("Laborieux", "2021"): "10.3389/fnins.2021.633674",
     ("Laborieux", "2022"): "2209.00530",
     ("Laborieux", "2024"): "2309.02214",
+    ("Laydevant", "2021"): "2103.08953",
+    ("Li", "2018"): "10.1109/VLSIT.2018.8510648",
     ("Luczak", "2022"): "10.1038/s42256-021-00430-y",
+    ("Nandakumar", "2020"): "10.3389/fnins.2020.00406",
     ("O'Reilly", "1996"): "10.1162/neco.1996.8.5.895",
     ("Peters", "2025"): "2503.22810",
     ("Pineda", "1987"): "10.1103/PhysRevLett.59.2229",
+    ("Rasch", "2021"): "10.1109/AICAS51828.2021.9458494",
+    ("Rasch", "2024"): "10.1038/s41467-024-51221-z",
     ("Scellier", "2017"): "10.3389/fncom.2017.00024",
     ("Scellier", "2018"): "1808.04873",
     ("Scellier", "2022"): "2205.15021",
     ("Scellier", "2023"): "2312.15103",
     ("Stern", "2021"): "10.1103/PhysRevX.11.021045",
+    ("Tang", "2018"): "10.1109/IEDM.2018.8614551",
+    ("Wan", "2022"): "10.1038/s41586-022-04992-8",
     ("Xie", "2003"): "10.1162/089976603762552988",
     ("Young", "1954"): "10.1090/S0002-9947-1954-0059635-7",
 }
