@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from eqprop.errors import EqpropError, InputError, needing_extra, one_line, plain
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch = sys.modules.get("torch")
     before = (torch.get_default_dtype(), torch.get_num_threads()) if torch else None
     try:
-        with handled(at_once):
+        with handled(at_once), warnings.catch_warnings():
+            warnings.showwarning = warned
             return _run(command, rest)
     except (Stopped, KeyboardInterrupt) as stop:
         tell("interrupted.")
@@ -115,6 +117,11 @@ def wrong(text: str) -> int:
     line = " ".join(text.split())
     tell(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
     return WRONG
+
+
+def warned(message: Warning | str, *_: object) -> None:
+    """Prints a warning as ``tell`` does, in place of Python's two lines with a place in the code."""
+    tell(f"warning: {one_line(message) if isinstance(message, Warning) else message}")
 
 
 def tell(text: str) -> None:

@@ -255,7 +255,8 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
         files.write_text_atomic(folder / "summary.json", text)
     terminal.say(
         f"test {shown(metric, last[metric])} after the last epoch, {shown(metric, best[metric])} at epoch {best_epoch} "
-        f"(best by {run.chosen_by}); {summary['seconds']:.0f} s of training in {terminal.seconds():.0f} s. "
+        f"(best by {run.chosen_by}); {summary['seconds']:.0f} s of training; this session "
+        f"took {terminal.seconds():.0f} s. "
         f"Curves: {folder / 'curves.png'}"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -107,6 +108,8 @@ def start(device: str, processes: int) -> tuple[Fabric, MessagePrecision]:
     from eqprop.runs.messages import MessagePrecision  # these imports take seconds
 
     keep_freed_memory()
+    for name in ("lightning_fabric", "lightning.fabric", "lightning"):  # each process would say that it has begun
+        logging.getLogger(name).setLevel(logging.WARNING)
     launch = launched()
     if launch.by and processes not in (1, launch.processes):
         raise InputError(

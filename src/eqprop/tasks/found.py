@@ -115,7 +115,7 @@ class Root:
             if not self.follow_links and self.is_link(name) and not self.holds(target := os.path.realpath(path)):
                 raise InputError(
                     f"{self._shown(name)} is a link out of the data folder, to {short(target)}: copy the data, or "
-                    "allow such links by follow_links."
+                    "allow such links by --follow_links true."
                 )
             return path.stat()
 

@@ -41,7 +41,7 @@ def plain_file(path: Path, within: Path | None = None) -> Path:
     if within is not None and not path.resolve().is_relative_to(within.resolve()):
         raise InputError(
             f"{shown(str(path))} is a link out of its folder, to {shown(str(path.resolve()))}: copy the file there, or "
-            "allow it with follow_links."
+            "allow it with --follow_links true."
         )
     return path
 
