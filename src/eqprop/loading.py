@@ -95,7 +95,7 @@ class Kept:
             if "data" not in options:
                 raise InputError(f"The recipe {self.about.recipe!r} has no option 'data': run it from its own folder.")
             options["data"] = absolute(data)
-        elif not known and options.get("data", EMBEDDED) != EMBEDDED:
+        elif not known and options.get("data", EMBEDDED) not in ("", EMBEDDED):
             raise InputError(
                 f"The run {str(folder)!r} was not made by you on this machine, and its data are {options['data']!r}: "
                 f"say where to read them, `--data {quoted(str(options['data']))}`."
@@ -210,7 +210,7 @@ def absolute(data: str) -> str:
     """A data source for ``run.json``: the absolute path of what exists, else as it is (a name on the hub)."""
     with contextlib.suppress(OSError):
         path = Path(data).expanduser()
-        if data != EMBEDDED and path.exists():
+        if data not in ("", EMBEDDED) and path.exists():
             return str(path.absolute())
     return data
 

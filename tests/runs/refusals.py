@@ -101,6 +101,7 @@ def state():
         "environment": {name: value for name, value in os.environ.items() if not name.startswith(OF_OTHERS)},
         "handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
         "warnings": list(warnings.filters),
+        "modules": {name.partition(".")[0] for name in sys.modules},
         "recursion": sys.getrecursionlimit(),
         "streams": [sys.stdout, sys.stderr],
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -124,6 +125,8 @@ def answer(*arguments, seconds=30):
         signal.alarm(0)
         signal.signal(signal.SIGALRM, handler)
     after = state()
+    if before.pop("modules") != after.pop("modules"):
+        del before["warnings"]  # as modules change it when they are imported
     for what, value in before.items():
         assert after[what] == value, f"{what} is changed"
     return Answer(status, out.getvalue(), err.getvalue())

@@ -240,14 +240,19 @@ def code_of(folder: Path, about: About, known: bool) -> Path | None:
             f"The run {str(folder)!r} was not made by you on this machine, and its recipe is code: read "
             f"{folder / KEPT}, and pass --trust-recipe to run it."
         )
-    inside = (folder / KEPT).resolve()
+    kept, inside = folder / KEPT, folder.resolve() / KEPT
+    file = kept / about.recipe.rpartition(":")[0]
     for name, wanted in about.source.files.items():
-        path = folder / KEPT / name
+        path = kept / name
         if not path.resolve().is_relative_to(inside):
             raise InputError(f"{folder / NAME} names a file outside of the run, {name!r}: it is damaged.")
         if recipe_files.sha256(files.read_regular(path)) != wanted:
             raise InputError(f"{path} is not the recipe that the run was started with: restore it, or train again.")
-    return folder / KEPT / about.recipe.rpartition(":")[0]
+    known_files = {kept / name for name in about.source.files}
+    for path in (file, *kept.rglob("*")):  # also what Python would rather import: compiled files, modules of a name
+        if path not in known_files and (path.is_symlink() or not path.is_dir()):
+            raise InputError(f"{path} is no part of the recipe that the run was started with: take it away.")
+    return file
 
 
 def recipe_changed(about: About) -> str:

@@ -99,13 +99,14 @@ def importing_from(folder: Path) -> Iterator[None]:
         known = getattr(sys.modules.get(file.stem), "__file__", None)
         if known and Path(known).parent != folder and not _installed(Path(known)):
             del sys.modules[file.stem]
-    before = list(sys.path)
+    before, write = list(sys.path), sys.dont_write_bytecode
     sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True  # the folder stays as it is
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.dont_write_bytecode = before, write
 
 
 def _installed(path: Path) -> bool:
