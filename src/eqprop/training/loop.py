@@ -338,7 +338,9 @@ class Trainer:
         row |= alignment_angles(run.model) | metrics_of_optimizer(run.optimizer)
         self._check_settled(train)
         if run.scheduler is not None and not run.schedule_by_batch:
-            run.scheduler.step()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a run that stopped after its epoch's last batch has no step here
+                run.scheduler.step()
         progress.history.append(row)
         progress.epoch, progress.index, progress.seconds = progress.epoch + 1, 0, 0.0
         self.totals = self._totals()
