@@ -44,11 +44,11 @@ def completion(arguments: Sequence[str]) -> int:
 
     whole = Parser(prog="eqprop", description="Train networks by equilibrium propagation.")
     commands = whole.add_subcommands(required=False)
-    trains = Parser(prog="eqprop train")
+    trains = Parser(prog="eqprop train", description="Train a recipe.")
+    commands.add_subcommand("train", trains)
     recipes = trains.add_subcommands(required=False, dest="recipe")
     for name in RECIPES:
         recipes.add_subcommand(name, train_parser(name, find(name)))
-    commands.add_subcommand("train", trains)
     for name, build in PARSERS.items():
         commands.add_subcommand(name, build())
     with warnings.catch_warnings():
