@@ -21,13 +21,26 @@ def is_command() -> bool:
     return os.path.basename(first) in ("eqprop", "eqprop.exe")
 
 
+def open_streams() -> None:
+    """Opens standard streams that are closed: else the next files of the process would take their places."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
 def begin() -> None:
     """Ends quietly at a signal until ``eqprop.cli.main`` takes over; answers ``--version`` at once."""
+    open_streams()
     words = sys.orig_argv[1:]
     if words and words[-1] == "--version":
         from importlib.metadata import version
 
-        print(f"eqprop {version('eqprop')}", flush=True)
+        with contextlib.suppress(OSError):
+            os.write(1, f"eqprop {version('eqprop')}\n".encode())
         os._exit(0)
 
     def quit_quietly(number: int, frame: FrameType | None) -> Any:

@@ -68,7 +68,7 @@ os._exit(status)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with ``own``, a run of a recipe with a file beside it, and ``plain``, one of a recipe of this package."""
+    """``own``, a run of a recipe with a file beside it, and ``plain``, one of a recipe of this package."""
     folder, before = tmp_path_factory.mktemp("runs"), os.getcwd()
     os.chdir(folder)
     Path("mine.py").write_text(RECIPE)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from eqprop._start import open_streams
 from eqprop.errors import EqpropError, InputError, needing_extra, one_line, plain
 from eqprop.training.stopping import Stopped, at_once, handled
 
@@ -52,9 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 for an error, which is told in one line; 128 + n for a run that signal n has stopped.
     """
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    for stream in (sys.stdout, sys.stderr):
+    open_streams()
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # terminals of any encoding
+    sys.stdout, sys.stderr = map(Surviving, streams)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of homes that cannot be written
     torch = sys.modules.get("torch")
     before = (torch.get_default_dtype(), torch.get_num_threads()) if torch else None
     try:
@@ -68,9 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("EQPROP_TRACEBACK"):
             raise
         return wrong(str(error))
-    except BrokenPipeError:
-        silence(sys.stdout)
-        return 0
     except OSError as error:
         place = repr(str(error.filename)) if error.filename else "a file"
         return wrong(f"Cannot use {place} ({error.strerror or error}): name another place, or make room and access.")
@@ -86,12 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if torch and before:  # a command may have set others
             torch.set_default_dtype(before[0])
             torch.set_num_threads(before[1])
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(ValueError):
-                try:
-                    stream.flush()
-                except OSError:
-                    silence(stream)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -132,9 +133,27 @@ def tell(text: str) -> None:
         print(f"eqprop: {shown}" if rank == "0" else f"eqprop (process {rank}): {shown}", file=sys.stderr, flush=True)
 
 
-def silence(stream: object) -> None:
-    """Sends what is still printed to a broken stream nowhere, so that Python can end quietly."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())  # type: ignore[attr-defined]
-        os.close(null)
+class Surviving:
+    """A text stream of which a failure (a closed pipe, a full disk) is no error: what follows is not printed."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self._tried(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._tried(self.stream.flush)
+
+    def _tried(self, do: Callable[[], Any]) -> None:
+        try:
+            do()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.stream.fileno())  # so that Python can end quietly
+                os.close(null)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
 
-from eqprop.cli import silence
 from eqprop.settling.progress import listening
 from eqprop.training.report import SIDES, Files, History, metrics_of
 
@@ -24,32 +22,9 @@ FIRST, EVERY = 10.0, 60.0
 REFRESH = 0.2
 
 
-class Surviving:
-    """A text stream of which a failure (a closed pipe, a full disk) is no error: what follows is not printed."""
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        try:
-            self.stream.write(text)
-        except (OSError, ValueError):
-            silence(self.stream)
-        return len(text)
-
-    def flush(self) -> None:
-        try:
-            self.stream.flush()
-        except (OSError, ValueError):
-            silence(self.stream)
-
-
 def plain_console() -> Console:
-    """A console that prints texts as they are, and survives a stream that fails."""
-    return Console(file=Surviving(sys.stdout), highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
+    """A console that prints texts as they are."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 class Terminal(Files):

@@ -46,8 +46,7 @@ def train_parser(name: str, recipe: Recipe) -> Parser:
     """The options of ``eqprop train NAME``."""
     parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
     parser.add_argument("--from", type=str, default="", help="start with the weights of this run or saved model")
-    parser.add_class_arguments(Session)
-    parser.add_recipe(name, recipe)
+    parser.add_recipe(name, recipe, Session)
     return parser
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from eqprop import files
 from eqprop.checks import naming_options
 from eqprop.cli.parsing import named
-from eqprop.cli.terminal import Surviving, plain_console
+from eqprop.cli.terminal import plain_console
 from eqprop.cli.training import STAMP, add_kept_options, resume_parser, shown
 from eqprop.errors import InputError
 from eqprop.learning.infinitesimal import InfinitesimalNudge
@@ -111,7 +111,7 @@ def predict(arguments: Sequence[str]) -> int:
             csv.writer(text, lineterminator="\n").writerows([header, *rows])
             files.write_text_atomic(Path(options["out"]), text.getvalue())
     else:
-        csv.writer(Surviving(sys.stdout), lineterminator="\n").writerows([header, *rows])
+        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
     return 0
 
 

@@ -34,11 +34,17 @@ class Parser(ArgumentParser):
             text = f"--{found[1]} must be {words(kind)}, not {value!r:.200}"
         raise InputError(f"{text} (see `{self.prog} --help`)")
 
-    def add_recipe(self, name: str, recipe: Callable[..., Any]) -> None:
-        """Adds the options of a recipe. Raises InputError for one that cannot be read from the command line."""
+    def add_recipe(self, name: str, recipe: Callable[..., Any], *more: type) -> None:
+        """Adds the options of a recipe, and those of other classes.
+
+        Raises:
+            InputError: an option cannot be read from the command line, or two have one name.
+        """
         unread = f"The options of the recipe {name!r} cannot be read ({{}}): give each a type, and a name of its own."
         with explained(unread, Exception):
             self.add_function_arguments(recipe)
+            for kind in more:
+                self.add_class_arguments(kind)
 
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
         """The options that were given, with defaults.

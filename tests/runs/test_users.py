@@ -1,0 +1,109 @@
+"""Signals, users without a home or an entry, the umask, and the names of the program."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs.conftest import TINY, environment, eqprop, run
+
+TRAIN = ["train", "digits", *TINY, "--epochs", "1"]
+LONG = ["--epochs", "1000", "--train_images", "0", "--width", "1"]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX alone")
+
+
+@pytest.mark.parametrize(
+    ("words", "wait", "number"),
+    [
+        (["train", *LONG, "--out", "new"], 1.0, signal.SIGTERM),
+        (["train", *LONG, "--out", "new"], 2.0, signal.SIGINT),
+        (["check", "digits", "--images", "300", "--out", "new"], 5.0, signal.SIGINT),
+        (["evaluate", "run", "--settled", "1e-30"], 5.0, signal.SIGINT),
+        (["evaluate", "run", "--settled", "1e-30"], 5.0, signal.SIGTERM),
+    ],
+    ids=["start-up", "imports", "check", "evaluate", "evaluate terminated"],
+)
+def test_a_signal_is_one_line(run_folder, words, wait, number):
+    with subprocess.Popen(
+        eqprop(*words), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(wait)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)
+    assert "Traceback" not in said[0] + said[1]
+    if process.returncode == -number:
+        assert not said[1], "Python itself was still starting"
+    else:
+        assert process.returncode == 128 + number, said
+        assert said[1].count("\n") == 1, said[1]
+
+
+def test_a_terminated_run_saves_and_says_how_to_go_on(work):
+    command = eqprop("train", *LONG, "--out", "run", "--checkpoint_seconds", "0")
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not Path("run/last.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert said[1].count("\n") == 1
+    assert "eqprop resume run" in said[0]
+
+
+def homeless(**more):
+    """An environment without places for caches."""
+    found = environment(**more)
+    for name in ("EQPROP_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "USER", "LOGNAME"):
+        found.pop(name, None)
+    if "HOME" not in more:
+        found.pop("HOME", None)
+    return found
+
+
+@pytest.mark.parametrize("home", [None, "/proc"], ids=str)
+def test_no_home(work, home):
+    done = run(eqprop(*TRAIN, "--out", "run"), env=homeless(**({} if home is None else {"HOME": home})))
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+@pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="only root may become another user")
+def test_a_user_without_an_entry(work, tmp_path):
+    import pwd
+
+    known = {each.pw_uid for each in pwd.getpwall()}
+    number = next(each for each in range(40_000, 50_000) if each not in known)
+    if not all(place.stat().st_mode & stat.S_IXOTH for place in (*Path(sys.executable).parents, *tmp_path.parents)):
+        pytest.skip("Python or the folder of the tests is closed to others")
+    for place in (tmp_path, work):
+        os.chown(place, number, number)
+
+    def become():
+        os.setgid(number)
+        os.setuid(number)
+
+    done = run(eqprop(*TRAIN, "--out", "run"), env=homeless(), preexec_fn=become)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+def test_all_files_have_the_mode_of_the_umask(work):
+    done = run(eqprop(*TRAIN, "--out", "runs/deep/run"), umask=0o027)
+    assert done.returncode == 0, done.stderr
+    found = {str(each): oct(stat.S_IMODE(each.stat().st_mode)) for each in (Path("runs"), *Path("runs").rglob("*"))}
+    assert found == {name: oct(0o750 if Path(name).is_dir() else 0o640) for name in found}
+
+
+@pytest.mark.parametrize(("module", "words", "status"), [("eqprop", ["fly"], 2), ("eqprop.cli", ["recipes"], 0)])
+def test_modules(work, module, words, status):
+    done = run([sys.executable, "-m", module, *words])
+    assert done.returncode == status
+    assert done.stderr.count("\n") == (status == 2)
+    assert bool(done.stdout) == (status == 0)
