@@ -8,7 +8,14 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-FLOORS = {"library_loop": 0.95, "own_energy": 0.92, "ep_block": 0.92, "own_estimator": 0.85, "search_optuna": 0.7}
+FLOORS = {
+    "library_loop": 0.95,
+    "own_energy": 0.92,
+    "ep_block": 0.92,
+    "own_estimator": 0.85,
+    "own_device": 0.9,
+    "search_optuna": 0.7,
+}
 SHORT = {"search_optuna": {"trials": 5, "seed": 0}}
 """Arguments of those that take long by themselves."""
 

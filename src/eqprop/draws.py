@@ -8,7 +8,7 @@ import torch
 
 
 def generator_for(*key: str | int) -> torch.Generator:
-    """A generator on the CPU for any device, so that all devices get the same draws."""
+    """A generator on the CPU for any device, so that all devices get the same draws; ``key``: what it depends on."""
     return torch.Generator().manual_seed(seed_of(*key) - 2**63)
 
 

@@ -70,7 +70,7 @@ def unsealed(text: bytes, path: Path, newest: int) -> dict[str, Any]:
     found = content.get("format")
     if type(found) is int and found > newest:
         raise InputError(f"{path} has format {found} and this version of eqprop reads {newest}: upgrade eqprop.")
-    if found != newest:
+    if type(found) is not int or found != newest:
         raise InputError(f"{path} is not of format {newest}, but an older version's, or damaged: train again.")
     if content.pop("sha256", None) != _seal(content):
         raise InputError(

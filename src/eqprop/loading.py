@@ -23,7 +23,7 @@ from eqprop.pretrained import Pretrained
 from eqprop.recipes import RECIPES, Recipe, find
 from eqprop.runs import recipe_files
 from eqprop.runs.folder import NAME, About, code_of, quoted, read
-from eqprop.training.loop import Experiment, check_owner, load_weights
+from eqprop.training.loop import Experiment, Progress, check_owner, load_weights
 
 EMBEDDED = "digits"
 
@@ -173,6 +173,8 @@ def load(
         InputError: there is no such model, a file is damaged, or it needs code that may not run.
     """
     folder = Path(run)
+    if checkpoint != "best" and (folder / NAME).exists():
+        check_owner(files.load(folder, checkpoint)[1], read(folder)[0].id, folder)
     try:
         return pretrained.load(folder, checkpoint, allow)
     except InputError as error:
@@ -193,8 +195,8 @@ def load_epoch(run: Experiment, kept: Kept, name: str) -> int:
     tensors, state = files.load(kept.folder, name)
     check_owner(state, kept.about.id, kept.folder)
     load_weights(run.model, tensors)
-    with files.explained(f"The checkpoint {name} of {kept.folder} is damaged ({{}}).", KeyError, TypeError):
-        return int(state["progress"]["epoch"])
+    with files.explained(f"The checkpoint {name} of {kept.folder} is damaged ({{}}).", KeyError, TypeError, ValueError):
+        return Progress.restored(state["progress"], run.epochs).epoch
 
 
 def spec_of_inputs(run: Experiment) -> Any:

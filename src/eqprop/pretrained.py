@@ -227,6 +227,8 @@ class Pretrained(
             ):
                 there = [None if each is None else f"{tuple(each.shape)} {each.dtype}" for each in (have, want)]
                 raise InputError(f"The weights do not fit {config.file}: {name[:100]!r} is {there[0]}, not {there[1]}.")
+            if not bool(have.isfinite().all()):
+                raise InputError(f"The weights {name[:100]!r} in {config.file.parent} are not finite: train again.")
         made = cls._built(config, allow, "cpu")
         for name, place in made.model.state_dict(keep_vars=True).items():
             if name in given:

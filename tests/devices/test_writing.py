@@ -142,7 +142,7 @@ def test_plain_pulses_rest_where_the_law_says():
     assert float((closed - targets - law).abs().max()) < 0.02, "to first order in the asymmetry"
     text = pull(SPREAD, size)
     assert "to " in text
-    assert "TikiTaka, or AGAD" in text
+    assert "use TikiTaka, AGAD or" in text
     assert "use Pulses" in pull(FINE, size)
 
 

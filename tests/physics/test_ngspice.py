@@ -14,6 +14,7 @@ import eqprop as ep
 from eqprop import physics
 from eqprop.energy import Wire
 from eqprop.physics.diodes import THERMAL_VOLTAGE
+from eqprop.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("double")
 simulated = pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
@@ -114,6 +115,17 @@ def test_wires_leaks_and_two_inputs():
     assert min(float(v.abs().max()) for v in found.values()) > 0.05
     held = any(bool((right[name] == 0).any()) for name in ("up", "down"))
     assert held
+
+
+@simulated
+def test_the_network_of_a_run_and_an_image():
+    """13,800 possible resistors, in float32, under sources of 100 V."""
+    torch.set_default_dtype(torch.float32)
+    run = RECIPES["mnist-resistive-xs"](data="digits")
+    network, (x, _) = run.model.network, run.test.sample(1)
+    found, right = by_ngspice(network, x), run.model.settle(x).state
+    assert max(float(v.abs().max()) for v in right.values()) > 5
+    assert gap(found, right) < 2e-3  # that of an ideal diode
 
 
 def test_the_elements_are_counted():

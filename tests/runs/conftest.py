@@ -85,9 +85,24 @@ def trained(tmp_path_factory):
     return folder
 
 
+DECODED = {}
+
+
 @pytest.fixture
-def run_folder(trained, work):
-    """A copy of a trained run, which this user has made."""
+def run_folder(trained, work, monkeypatch):
+    """A copy of a trained run, which this user has made, on digits that are decoded once."""
+    from eqprop.tasks import sources
+
+    decode = sources._decoded
+
+    def decoded(found):
+        if found.kind != "embedded":
+            return decode(found)
+        if not DECODED:
+            DECODED["digits"] = decode(found)
+        return DECODED["digits"]
+
+    monkeypatch.setattr(sources, "_decoded", decoded)
     shutil.copytree(trained / "run", work / "run")
     shutil.copytree(trained / "cache", work.parent / "cache")
     return Path("run")

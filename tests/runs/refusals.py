@@ -62,6 +62,8 @@ NO_NUMBERS = (
     "null",
 )
 NOT_COUNTS = ("0", "-1", "1.5", HUGE, f"-{HUGE}")
+OF_OTHERS = ("PYTEST_", "TORCHINDUCTOR_", "PYTORCH_")
+"""Variables that pytest and PyTorch set, some of them as they are imported."""
 
 
 @dataclass
@@ -96,7 +98,7 @@ def state():
         "threads": torch.get_num_threads(),
         "folder": os.getcwd(),
         "path": list(sys.path),
-        "environment": dict(os.environ) | {"PYTEST_CURRENT_TEST": ""},
+        "environment": {name: value for name, value in os.environ.items() if not name.startswith(OF_OTHERS)},
         "handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
         "warnings": list(warnings.filters),
         "recursion": sys.getrecursionlimit(),

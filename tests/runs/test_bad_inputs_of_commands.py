@@ -71,7 +71,8 @@ WORDS_OF_COMMANDS = [
     *([command, "run", word] for command in ("resume", "evaluate", "predict", "check")
       for word in ("--trust_recipe=1", "--trust=yes", "--accept_new_data=0", "--lr", "--bta=1", "--\0", "-z")),
     *(["check", "run", f"--{name}={value}"] for name in ("images", "nudge", "pictures")
-      for value in ("-1", "-0.5", HUGE, *NO_NUMBERS) if (name, value) not in {("pictures", "true"), ("images", "null")}),
+      for value in ("-1", "-0.5", HUGE, *NO_NUMBERS)
+      if (name, value) not in {("pictures", "true"), ("images", "null")}),
     *(["check", "digits", f"--{name}={value}"] for name in ("images", "nudge", "epochs", "lr", "pictures")
       for value in ("-1", "-0.5", "a", "", ".nan", "1e400", "[1]")),
     *(["check", "run", "--pictures=false", f"--out={value}"] for value in ("file", "file/x", "\0", LONG, "loop")),

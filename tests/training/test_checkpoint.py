@@ -6,10 +6,12 @@ import os
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch.optim import lr_scheduler
 
 from eqprop import files
 from eqprop.errors import InputError
 from eqprop.files import load, save, sealed, write_text_atomic
+from eqprop.training import checkpoint
 from eqprop.training.checkpoint import flatten_optimizer, restore_optimizer, restore_rng, rng_tensors
 
 
@@ -353,3 +355,41 @@ def test_the_global_generator_goes_on(tmp_path):
 def test_no_state_of_the_generators(tensors):
     with pytest.raises(InputError, match="random generators"):
         restore_rng(tensors, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [2, 4], 0.1),
+        lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=9),
+        lambda optimizer: lr_scheduler.SequentialLR(
+            optimizer, [lr_scheduler.ConstantLR(optimizer), lr_scheduler.MultiStepLR(optimizer, [2])], [3]
+        ),
+    ],
+    ids=["milestones", "one cycle", "one after another"],
+)
+def test_a_schedule_goes_on_after_json(schedule):
+    """The milestones of a schedule are keys, which JSON alone would make texts."""
+
+    def made():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+        return optimizer, schedule(optimizer)
+
+    def rates(optimizer, scheduler, count):
+        found = []
+        for _ in range(count):
+            optimizer.step()
+            scheduler.step()
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    whole = rates(*made(), 7)
+    optimizer, scheduler = made()
+    rates(optimizer, scheduler, 3)
+    tensors, state = {}, {}
+    state["scheduler"] = checkpoint.flatten(scheduler.state_dict(), tensors)
+    kept, about = checkpoint.flatten_optimizer(optimizer)
+    again, later = made()
+    checkpoint.restore_optimizer(again, kept, json.loads(json.dumps(about)))
+    checkpoint.restore_scheduler(later, tensors, json.loads(json.dumps(state))["scheduler"])
+    assert rates(again, later, 4) == whole[3:]

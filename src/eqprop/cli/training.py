@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +26,14 @@ from eqprop.runs.launch import by_first, launched, start, started_here
 from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
 from eqprop.tasks import ImageInputs
-from eqprop.training.loop import Experiment, Trainer, evaluate, load_weights, metrics_of_optimizer
+from eqprop.training.loop import (
+    Experiment,
+    Trainer,
+    check_owner,
+    evaluate,
+    load_weights,
+    metrics_of_optimizer,
+)
 from eqprop.training.precision import chosen_device, faster_in_16_bits
 
 if TYPE_CHECKING:
@@ -160,8 +168,9 @@ def _start_from(run: Experiment, place: str) -> str:
     """Loads the weights of a run's best checkpoint, or of a saved model, into the experiment's network."""
     folder = Path(place)
     if (folder / folders.NAME).exists():
-        folders.read(folder)
-        tensors, _ = files.load(folder, "best" if (folder / "best.json").exists() else "last")
+        about, _ = folders.read(folder)
+        tensors, state = files.load(folder, "best" if (folder / "best.json").exists() else "last")
+        check_owner(state, about.id, folder)
     else:
         from eqprop.pretrained import read_weights
 
@@ -177,7 +186,8 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes:
     with contextlib.ExitStack() as stack:
         by_first(fabric, lambda: _own(stack, folder))
         trainer = Trainer(run, folder, fabric, terminal, about.id, session.checkpoint_seconds, session.residual_limit)
-        began = by_first(fabric, lambda: (folder / "last.json").exists())
+        # metrics.csv is written after the first checkpoint: without it, this would begin again.
+        began = by_first(fabric, lambda: any(os.path.lexists(folder / name) for name in ("last.json", "metrics.csv")))
         if began:
             trainer.restore()
         by_first(fabric, lambda: _keep(folder, about))
@@ -223,6 +233,7 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
     run, fabric, metric = trainer.run, trainer.fabric, trainer.metric
     last = evaluate(run.model, trainer.test, fabric)
     tensors, state = files.load(folder, "best")
+    check_owner(state, trainer.run_id, folder)
     best_epoch = state["progress"]["epoch"]
     best = last
     if best_epoch != trainer.progress.epoch:

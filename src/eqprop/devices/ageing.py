@@ -110,7 +110,7 @@ class Filamentary(Ageing):
 
 
 def compensated(weights: Tensor, then: Tensor) -> Tensor:
-    """Weights times one factor that undoes drift on average: the mean size of a read at programming, over that now.
+    """The weights times one factor that undoes drift on average: the mean read at programming, over that now.
 
     Joshi et al. 2020, doi 10.1038/s41467-020-16108-9; the inputs of the reads are one-hot.
 

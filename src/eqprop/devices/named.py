@@ -135,6 +135,9 @@ DEVICES: dict[str, Device | Pair] = {
 def find_device(name: str) -> Device | Pair:
     """The device of that name, or one measured in a CSV file: see ``Table.from_csv``.
 
+    Args:
+        name: in ``DEVICES``, or the path of a file that ends in .csv.
+
     Raises:
         InputError: there is no device of that name (a similar one is suggested), or the file does not hold one.
     """

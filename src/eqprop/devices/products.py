@@ -47,7 +47,7 @@ def converted(values: Tensor, step: float, bound: float) -> Tensor:
 def analogue_product(
     inputs: Tensor, weights: Tensor, converters: Converters, generator: torch.Generator | None = None
 ) -> Tensor:
-    """inputs weights^T, as an analogue array gives it: (batch, outputs).
+    """The product of inputs and transposed weights, as an analogue array gives it: (batch, outputs).
 
     Args:
         inputs: (batch, inputs).

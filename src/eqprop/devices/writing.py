@@ -585,7 +585,7 @@ def resting_weights(cells: DeviceCells, targets: Tensor, gradient_size: NonNegat
 
 
 def pull(device: Device, gradient_size: NonNegative, seed: Natural = 0) -> str:
-    """In words, where plain pulses pull the weights of a kind of device, and what to use instead.
+    """Where plain pulses pull the weights of a kind of device, and what to use instead, in words.
 
     Args:
         device: its kind.
@@ -599,7 +599,8 @@ def pull(device: Device, gradient_size: NonNegative, seed: Natural = 0) -> str:
     points = cells.read(cells.symmetry_point())
     points = points[points.isfinite()]
     where = f"to {float(points.mean()):.2g} +- {float(points.std()):.2g}" if len(points) > 1 else "to no point"
+    use = "Pulses" if error < 0.02 else "TikiTaka, AGAD or, with steps below one pulse, MixedPrecision"
     return (
         f"This device pulls weights {where}; by plain pulses of gradients of mean size {gradient_size:g} they rest "
-        f"{error:.2g} (rms) from where they should: use {'Pulses' if error < 0.02 else 'TikiTaka, or AGAD'}."
+        f"{error:.2g} (rms) from where they should: use {use}."
     )

@@ -144,7 +144,7 @@ class TwoCircuits(Substrate):
 
     Effect: what differs between the two, of size p, adds p / beta, with one-sided and symmetric nudges alike.
     Remedy: one circuit for all phases, one after the other.
-    Source: Oh et al. 2025 report 33 % on MNIST with two circuits of which a tenth is defective, 92 % with one.
+    Source: an abstract reports 33 % on MNIST with two circuits of which a tenth is defective, and 92 % with one.
 
     Args:
         first: for the free phase, predictions and every second nudged phase.

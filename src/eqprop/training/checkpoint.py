@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop.errors import InputError
 from eqprop.files import explained
@@ -39,6 +40,46 @@ def restore_optimizer(
         if state["kind"] != type(optimizer).__name__:  # PyTorch would accept it, and fail in a later step
             raise ValueError(f"it is of {state['kind']}")
         optimizer.load_state_dict(_decode(state["state"], tensors))
+        own = type(optimizer).__module__.startswith("torch.optim.")
+        if own and not isinstance(optimizer, torch.optim.LBFGS):  # it and others keep what they like
+            _check_shapes(optimizer)
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError for state that has neither a parameter's shape nor that of a sum over its dimensions."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            sizes = iter(parameter.shape)
+            if isinstance(value, Tensor) and not (
+                value.ndim <= parameter.ndim and all(each in sizes for each in value.shape if each != 1)
+            ):
+                raise ValueError(f"{name} is {tuple(value.shape)} for a parameter {tuple(parameter.shape)}")
+
+
+def flatten(state: Any, tensors: dict[str, Tensor]) -> Any:
+    """The state of a scheduler as JSON, which keeps numbers that are keys; its tensors are added to ``tensors``."""
+    return _encode(state, "scheduler", tensors)
+
+
+def restore_scheduler(scheduler: LRScheduler, tensors: Mapping[str, Tensor], state: Any) -> None:
+    """Gives ``scheduler`` the state that ``flatten`` took. Raises ValueError if it is of another form."""
+    found = _decode(state, tensors)
+    if not _alike(scheduler.state_dict(), found):
+        raise ValueError(f"its schedule is not that of {type(scheduler).__name__}")
+    scheduler.load_state_dict(found)
+
+
+def _alike(own: Any, found: Any) -> bool:
+    """Whether two states have the same keys and kinds of values."""
+    if isinstance(own, dict):
+        same = isinstance(found, dict) and own.keys() == found.keys()
+        return same and all(_alike(own[key], found[key]) for key in own)
+    if isinstance(own, list | tuple):
+        same = isinstance(found, list | tuple) and len(own) == len(found)
+        return same and all(_alike(*pair) for pair in zip(own, found, strict=True))
+    if type(own) in (int, float):
+        return type(found) in (int, float)
+    return own is None or type(found) is type(own)
 
 
 def rng_tensors(device: torch.device) -> dict[str, Tensor]:
@@ -66,7 +107,7 @@ def restore_rng(tensors: Mapping[str, Tensor], device: torch.device) -> None:
     with explained(lost, KeyError, RuntimeError, TypeError, ValueError):
         torch.set_rng_state(tensors["rng.cpu"])
         position, has_gauss, cached = tensors["rng.numpy_rest"].tolist()
-        keys = tensors["rng.numpy"].numpy().astype(np.uint32)
+        keys = tensors["rng.numpy"].reshape(624).numpy().astype(np.uint32)
         np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))
         has_gauss, gauss = tensors["rng.random_rest"].tolist()
         random.setstate((3, tuple(tensors["rng.random"].tolist()), gauss if has_gauss else None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -181,6 +181,18 @@ class Progress:
     seconds: float = 0.0  # of this epoch
     best: float | None = None
     rates: list[float] = field(default_factory=list)  # of the last step
+
+    @classmethod
+    def restored(cls, saved: Any, epochs: int, steps: float = math.inf) -> Progress:
+        """From a checkpoint of a run of so many epochs and batches an epoch. Raises ValueError if it is damaged."""
+        found = cls(**{each.name: saved[each.name] for each in fields(cls)})
+        values = [*found.rates, *(value for row in found.history for value in row.values()), found.seconds]
+        values += [] if found.best is None else [found.best]
+        whole = type(found.epoch) is type(found.index) is int and len(found.history) == found.epoch
+        numbers = all(type(value) in (int, float) for value in values)
+        if not whole or not numbers or not 0 <= found.epoch <= epochs or not 0 <= found.index <= steps:
+            raise ValueError(f"it says that epoch {found.epoch!r}, batch {found.index!r} is reached")
+        return found
 
 
 @dataclass
@@ -367,7 +379,7 @@ class Trainer:
             "epochs": run.epochs,
             "progress": vars(progress),
             "optimizer": optimizer_state,
-            "scheduler": None if run.scheduler is None else run.scheduler.state_dict(),
+            "scheduler": None if run.scheduler is None else checkpoint.flatten(run.scheduler.state_dict(), tensors),
         }
         files.save(self.folder, name, tensors, state)
         self.report.saved(name, run)
@@ -387,27 +399,30 @@ class Trainer:
         damaged = f"The checkpoint last.json in {self.folder} does not fit this run ({{}}): use its own recipe."
         new = [dict(group) for group in run.optimizer.param_groups]
         with files.explained(damaged, KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+            self.progress = Progress.restored(state["progress"], run.epochs, self.train.steps)
             checkpoint.restore_optimizer(run.optimizer, tensors, state["optimizer"])
+            if type(state["epochs"]) is not int or not self.progress.epoch <= state["epochs"] <= run.epochs:
+                raise ValueError(f"it is of a run of {state['epochs']!r} epochs")
             if run.scheduler is not None and state["epochs"] == run.epochs:
-                run.scheduler.load_state_dict(state["scheduler"])
+                checkpoint.restore_scheduler(run.scheduler, tensors, state["scheduler"])
             elif run.scheduler is not None:
-                self._fast_forward(new, int(state["scheduler"]["last_epoch"]))
+                self._fast_forward(new)
             for i, generator in enumerate(run.model.generators()):
                 generator.set_state(tensors[f"generator.{i}"])
-            self.progress = Progress(**state["progress"])
             if self.fabric.is_global_zero:
                 self.totals.restore(tensors)
         checkpoint.restore_rng(tensors, self.fabric.device)
 
-    def _fast_forward(self, new: list[dict[str, Any]], steps: int) -> None:
-        """Brings the scheduler to where it is after ``steps``; ``new``: the optimiser's groups before the first."""
-        scheduler = self.run.scheduler
+    def _fast_forward(self, new: list[dict[str, Any]]) -> None:
+        """Brings the scheduler to where the run is; ``new``: the optimiser's groups before the first step."""
+        scheduler, progress = self.run.scheduler, self.progress
         assert scheduler is not None
         for group, before in zip(self.run.optimizer.param_groups, new, strict=True):
             group |= {name: value for name, value in before.items() if name != "params"}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no step of the optimiser comes between these
-            for _ in range(steps):
+            made = progress.epoch * self.train.steps + progress.index
+            for _ in range(made if self.run.schedule_by_batch else progress.epoch):
                 scheduler.step()
 
 
@@ -449,6 +464,10 @@ def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:
     for name in own.keys() & weights.keys():
         if own[name].shape != weights[name].shape:
             wrong.append(f"{name} is {tuple(weights[name].shape)}, the network's {tuple(own[name].shape)}")
+        elif own[name].is_floating_point() != weights[name].is_floating_point():
+            wrong.append(f"{name} is {weights[name].dtype}, the network's {own[name].dtype}")
+        elif not bool(weights[name].isfinite().all()):
+            wrong.append(f"{name} is not finite")
     if wrong:
         raise InputError(
             f"The checkpoint's weights do not fit this network ({'; '.join(sorted(wrong)[:6])}): use its own recipe, "

@@ -85,7 +85,10 @@ class EpochMetrics:
         return found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Sets the sums to what ``tensors`` gave. Raises KeyError if one is missing."""
+        """Sets the sums to what ``tensors`` gave. Raises KeyError or ValueError if one is missing or no such sum."""
+        for name, own in self.tensors().items():
+            if tensors[name].shape != own.shape:
+                raise ValueError(f"{name} is {tuple(tensors[name].shape)}")
         self._set({name: tensors[name] for name in self.tensors()})
 
     def _set(self, values: Mapping[str, Tensor]) -> None:
