@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 from collections.abc import Mapping
@@ -38,11 +39,14 @@ def find_substrate(name: str) -> Substrate:
     Args:
         name: one of ``SUBSTRATES``, or module.name, which is imported.
 
+    Returns:
+        A copy: its draws are those of a new one, whatever was drawn before.
+
     Raises:
         InputError: there is none (a similar name is suggested), or what the path leads to is no substrate.
     """
     if name in SUBSTRATES:
-        return SUBSTRATES[name]
+        return copy.deepcopy(SUBSTRATES[name])
     module, _, own = name.rpartition(".")
     if not module:
         near = difflib.get_close_matches(name, SUBSTRATES, n=1, cutoff=0.4)
@@ -56,4 +60,4 @@ def find_substrate(name: str) -> Substrate:
     made = found() if isinstance(found, type) else found
     if not isinstance(made, Substrate):
         raise InputError(f"{name!r} is {made!r:.80}, no substrate: give the path of one.")
-    return made
+    return copy.deepcopy(made)

@@ -123,7 +123,9 @@ class Together(Substrate):
         return state
 
     def once(self) -> Self:
-        return type(self)(*(part.once() for part in self.parts))
+        twin = copy.copy(self)
+        twin.parts = tuple(part.once() for part in self.parts)
+        return twin
 
     def generators(self) -> Iterable[torch.Generator]:
         return [generator for part in self.parts for generator in part.generators()]
