@@ -173,6 +173,16 @@ def test_a_backward_that_is_repeated_gives_the_same_bits():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+class Chip(s.Together):
+    def __init__(self):
+        super().__init__(s.ReadNoise(0.01), s.WeightNoise(0.01))
+
+
+def test_a_subclass_of_together_needs_no_arguments_of_its_own():
+    setting = settings({"ep-in-turn"})[0]
+    assert torch.equal(learnt(setting, Chip()), learnt(setting, s.Together(s.ReadNoise(0.01), s.WeightNoise(0.01))))
+
+
 def test_two_circuits_refuse_what_a_network_has_once():
     for fault in (s.UnitSpread(0.1), s.NudgeGain(0.1)):
         with pytest.raises(ep.InputError, match="beside them by Together"):

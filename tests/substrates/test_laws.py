@@ -105,6 +105,7 @@ def exponents(law, stencil, fault=None):
     """The error at the reference's size and beta, and the exponents of both."""
     make, more = fault or law.fault, {"back": law.back, "solver": law.solver}
     at = error(make(SIZE), stencil, BETA, **more)
+    assert at > 0
     larger = error(make(FACTOR * SIZE), stencil, BETA, **more)
     further = error(make(SIZE), stencil, FACTOR * BETA, **more)
     return at, math.log(larger / at, FACTOR), math.log(further / at, FACTOR)
