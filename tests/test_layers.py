@@ -16,6 +16,7 @@ RANKS = (
     "settling",
     "learning",
     "devices",
+    "substrates",
     "models",
     "physics",
     "testing",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "eqprop"
 NAMESPACES = [
     "eqprop",
-    *(f"eqprop.{n}" for n in ("energy", "settling", "learning", "models", "physics", "devices")),
+    *(f"eqprop.{n}" for n in ("energy", "settling", "learning", "models", "physics", "devices", "substrates")),
     *(f"eqprop.{n}" for n in ("diagnostics", "tasks", "testing", "errors")),
 ]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,6 +14,7 @@ from eqprop import (
     models as models,
     physics as physics,
     settling as settling,
+    substrates as substrates,
 )
 from eqprop.checks import check_classes as _check_classes
 from eqprop.energy import (
@@ -61,7 +62,7 @@ if _typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _made_here = (energy.Landscape, learning.Phases)  # no user makes them
-_check_classes(energy, settling, learning, devices, models, physics, but=_made_here)
+_check_classes(energy, settling, learning, devices, substrates, models, physics, but=_made_here)
 
 __all__ = [
     "AveragePool",

@@ -26,10 +26,14 @@ from eqprop.runs.folder import About, Session
 from eqprop.runs.launch import start
 from eqprop.runs.parsing import Parser
 from eqprop.settling import FromFeedforward, UntilConverged
+from eqprop.substrates import find_substrate
 from eqprop.training.loop import evaluate as measure
 
 LONG = 5000
 SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
+
+
+MACHINE = "the model of the machine: a name, as pcm, or module.name of your own; default: as in training"
 
 
 def evaluate_parser() -> Parser:
@@ -38,6 +42,7 @@ def evaluate_parser() -> Parser:
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
     parser.add_argument("--precision", choices=("32", "64", "bf16"), help="default: the training's")
+    parser.add_argument("--substrate", type=str, default="", help=MACHINE)
     parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
     add_kept_options(parser)
     return parser
@@ -55,6 +60,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         # Nothing learns here, so that the free phase of this estimator serves for all.
         run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilConverged(options["settled"], LONG)))
     epoch = load_epoch(run, kept, options["checkpoint"])
+    if options["substrate"]:
+        run.model.network = run.model.network.on(find_substrate(options["substrate"]))
     session = replace(kept.about.session, processes=1, precision=options["precision"] or kept.about.session.precision)
     fabric, messages = start(session.device, 1)
     messages.sixteen_bits = session.precision == "bf16"
@@ -124,6 +131,7 @@ def check_parser(recipe: Recipe | None = None, name: str = "") -> Parser:
     parser.add_argument("--out", type=str, default="", help="default: RUN/check, or runs/check-RECIPE-TIME")
     if recipe is None:
         parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
+        parser.add_argument("--substrate", type=str, default="", help=MACHINE)
         add_kept_options(parser)
     else:
         parser.add_recipe(name, recipe)
@@ -149,6 +157,8 @@ def check(arguments: Sequence[str]) -> int:
         about, run = kept.about, kept.build()
         kept.compare(run, ["train"], options["accept_new_data"])
         epoch = load_epoch(run, kept, options["checkpoint"])
+        if options["substrate"]:
+            run.model.network = run.model.network.on(find_substrate(options["substrate"]))
         weights, folder = f"{options['checkpoint']} weights (epoch {epoch})", f"{name}/check"
     else:
         file, colon, _ = name.rpartition(":")

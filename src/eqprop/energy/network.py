@@ -176,8 +176,9 @@ class Network(nn.Module):
         held = self.check_data(data)
         like = next(iter(held.values())) if held else data
         assert isinstance(like, Tensor)
-        nodes = {name: self.substrate.unit(name, node) for name, node in self.free.items()}
-        source = partial(build, self, held)
+        substrate = self.substrate.once()
+        nodes = {name: substrate.unit(name, node) for name, node in self.free.items()}
+        source = partial(build, self if substrate is self.substrate else self.on(substrate), held)
         return Landscape(
             nodes=nodes,
             terms=source(None, {}, reading),
@@ -186,9 +187,9 @@ class Network(nn.Module):
             source=source,
             colours=self.colours,
             data=held,
-            substrate=self.substrate,
+            substrate=substrate,
             reading=reading,
-            reusable=self.substrate.is_ideal and not any(map(may_compute_weights, self.modules())),
+            reusable=substrate.is_ideal and not any(map(may_compute_weights, self.modules())),
         )
 
     def check_data(self, data: Data) -> dict[str, Tensor]:

@@ -27,7 +27,9 @@ PARTS = {
     "eqprop.settling": ("Solver", "Leaky"),
     "eqprop.learning": ("Estimator", "Nudging", "Predictor", "Teacher", "DeltaRule", "Noisy"),
     "eqprop.learning.forms": ("Form",),
+    "eqprop.devices": ("Ageing",),
     "eqprop.physics": (),
+    "eqprop.substrates": (),
     "eqprop.tasks": ("Inputs", "Outputs", "Normalise"),
 }
 """Package -> its classes that a spec may name, with their subclasses in this package."""
@@ -128,17 +130,20 @@ def built(kind: type, arguments: dict[str, Any]) -> Any:
     """
     name = name_of(kind)
     try:
+        many = [key for key, each in inspect.signature(kind).parameters.items() if each.kind is each.VAR_POSITIONAL]
+        rest = [each for key in many for each in arguments.pop(key, ())]
         for key, wanted in hints(kind.__init__).items():  # type: ignore[misc]
-            if key in arguments and not suits(arguments[key], wanted):
-                raise InputError(f"The spec of {name}: {key} must be {described(arguments[key], wanted)}.")
-        made = kind(**arguments)
+            for value in rest if key in many else [arguments[key]] if key in arguments else []:
+                if not suits(value, wanted):
+                    raise InputError(f"The spec of {name}: {key} must be {described(value, wanted)}.")
+        made = kind(*rest, **arguments)
         if isinstance(made, Node) and made.units > LARGEST:
             raise InputError(f"The spec asks for a node of {made.units} units: at most {LARGEST} are read.")
     except InputError:
         raise
     except Exception as error:  # of whatever a stranger's arguments lead to
         raise InputError(f"The spec of {name} does not fit it: {' '.join(str(error).split()):.300}") from error
-    if not arguments:
+    if not (arguments or rest):
         return next((each for each in published() if type(each) is kind and each == made), made)
     return made
 

@@ -9,9 +9,10 @@ parameters are read exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 from eqprop.energy.nodes import Node, State
@@ -53,6 +54,14 @@ class Substrate:
     def measured(self, state: State, reading: int) -> State:
         """The state as it is measured, for rules and predictions."""
         return state
+
+    def once(self) -> Self:
+        """The same for one batch: gates that draw anew return the same results for the same arguments from then on."""
+        return self
+
+    def generators(self) -> Iterable[torch.Generator]:
+        """The random generators of the draws of ``once``; a checkpoint stores their states."""
+        return ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -105,10 +105,11 @@ class DualPropagation(Estimator):
             settled = pair()
             if not landscape.substrate.is_ideal:
                 batch, measured = len(cost.weight), landscape.substrate.measured
-                high = measured({n: value[:batch] for n, value in settled.items()}, 1)
-                low = measured({n: value[batch:] for n, value in settled.items()}, 2)
-                apart = {n: high[n] - low[n] for n in high}
-                mean = {n: low[n] + self.alpha * apart[n] for n in low}
+                true = [{n: v[part] for n, v in settled.items()} for part in (slice(batch), slice(batch, None))]
+                high, low = measured(true[0], 1), measured(true[1], 2)
+                if high is not true[0] or low is not true[1]:  # subtracting would round
+                    apart = {n: high[n] - low[n] for n in high}
+                    mean = {n: low[n] + self.alpha * apart[n] for n in low}
         with torch.enable_grad():
             rebuilt, seen = landscape.rebuilt(), landscape.masked(apart)
             carried = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -105,6 +105,10 @@ class Equilibrium(nn.Module):
         if target is None:
             raise InputError("loss needs a target: without one, call the model itself for its output.")
         return self(x, target, weight, record)
+
+    def generators(self) -> Iterable[torch.Generator]:
+        """The random generators of the estimator and of the substrate; a checkpoint stores their states."""
+        return (*self.estimator.generators(), *self.network.substrate.generators())
 
     @torch.no_grad()
     def settle(self, x: Data) -> Solution:

@@ -113,11 +113,18 @@ class Phase(NamedTuple):
     reading: int = 1
 
 
-def phases_of(stencil: Stencil) -> list[Phase]:
-    """In the stencil's order, the nudged ones numbered."""
+def phases_of(stencil: Stencil, back: bool = False) -> list[Phase]:
+    """In the stencil's order, and if ``back`` once more in reverse, with half the weight each; readings are numbered.
+
+    Only the first reading may be that of the free phase, 0.
+    """
     counting = itertools.count(1)
-    pairs = zip(stencil.betas, stencil.weights, strict=True)
-    return [Phase(beta, weight, next(counting) if beta else 0) for beta, weight in pairs]
+    pairs = list(zip(stencil.betas, stencil.weights, strict=True))
+    there = [Phase(beta, weight, next(counting) if beta else 0) for beta, weight in pairs]
+    if not back:
+        return there
+    again = [Phase(beta, weight, next(counting)) for beta, weight in reversed(pairs)]
+    return [phase._replace(weight=0.5 * phase.weight) for phase in (*there, *again)]
 
 
 class PhaseEstimator(Estimator):
@@ -209,6 +216,8 @@ class EquilibriumPropagation(PhaseEstimator):
         free, nudged, rule, form, teacher: see ``PhaseEstimator``; each nudged phase starts from the free state.
         stacked: settle all phases at once, stacked along the batch (real and complex nudges separately); or one after
             another, with the same result and less memory, as a substrate that reads weights ``per_phase`` needs.
+        there_and_back: settle and read every phase once more, in reverse order (A B B A), and use the mean of its two
+            readings: what drifts linearly in time then cancels. It takes twice the time.
     """
 
     nudging: Nudging
@@ -218,6 +227,7 @@ class EquilibriumPropagation(PhaseEstimator):
     form: Form = forms.displacements
     teacher: Teacher = force
     stacked: bool = True
+    there_and_back: bool = False
 
     def generators(self) -> Iterable[torch.Generator]:
         return self.nudging.generators()
@@ -234,7 +244,7 @@ class EquilibriumPropagation(PhaseEstimator):
     def _learn(
         self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]
     ) -> GradientEstimate:
-        phases = phases_of(self.nudging.draw())
+        phases = phases_of(self.nudging.draw(), self.there_and_back)
         per_phase = landscape.substrate.per_phase
         # Real and complex nudges separately: complex arithmetic costs twice as much.
         kinds = [[phase for phase in phases if isinstance(phase.beta, complex) is kind] for kind in (False, True)]
@@ -321,7 +331,8 @@ def measured(substrate: Substrate, free: State, displacement: State, phases: Seq
         rows = slice(k * batch, (k + 1) * batch)
         state = {node: value + displacement[node][rows] for node, value in free.items()}
         after = substrate.measured(state, phase.reading) if phase.reading else before
-        shown.append({node: after[node] - before[node] for node in before})
+        exact = before is free and (after is state or after is before)  # subtracting would round
+        shown.append({n: displacement[n][rows] if exact else after[n] - before[n] for n in before})
     stacked = {node: torch.cat([each[node] for each in shown]) for node in before}
     return {node: value.repeat(len(phases), *(1 for _ in value.shape[1:])) for node, value in before.items()}, stacked
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from eqprop.checks import Count, NonNegative
+from eqprop.draws import Generator
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
 from eqprop.energy.shapes import sum_per_example
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
-from eqprop.learning.stencils import Generator
 from eqprop.settling.displacement import slope_of, tangent, tangents
 from eqprop.settling.solvers import Solution, tiny
 from eqprop.settling.sweeps import alternating

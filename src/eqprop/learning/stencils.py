@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import torch
 
 from eqprop.checks import checked
+from eqprop.draws import Generator
 from eqprop.errors import InputError
 
 
@@ -171,15 +172,6 @@ def negative(beta: float) -> Stencil:
 positive = optimistic = one_sided
 pessimistic = negative
 centred = symmetric
-
-
-class Generator(torch.Generator):
-    """An estimator's own generator; a copy draws the same numbers from then on, independently."""
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Generator:
-        twin = type(self)()
-        twin.set_state(self.get_state())
-        return twin
 
 
 @dataclass(frozen=True, eq=False)

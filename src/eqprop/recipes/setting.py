@@ -15,9 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from eqprop.checks import Count, Natural, NonNegative, Positive, checked
 from eqprop.devices import METHODS, find_device
 from eqprop.energy.network import Network
-from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
+from eqprop.learning import Equilibrium, EquilibriumPropagation, Estimator, InfinitesimalNudge
 from eqprop.models.builders import ConvLayer, DenseLayer, Layer
 from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
+from eqprop.substrates import find_substrate
 from eqprop.tasks import Augmentation, Batches, Classes, Examples, ImageInputs, Inputs, Manifest, Normalise, Outputs
 from eqprop.tasks.sources import load_images
 from eqprop.training.constraints import Constrain
@@ -53,6 +54,7 @@ class TaskRecipe(Options, ABC):
         validation: the share of the training set that is held out to choose the best epoch, at most a half.
         choose_by_test: choose the best epoch by the test set, and hold out no example.
         seed: of the initial weights, the order, the augmentation, and the examples held out.
+        substrate: the model of the machine: a name, as in ``eqprop.substrates.SUBSTRATES``, or module.name of your own.
     """
 
     data: str
@@ -61,6 +63,7 @@ class TaskRecipe(Options, ABC):
     validation: Share = 0.1
     choose_by_test: bool = False
     seed: Natural = 0
+    substrate: str = "ideal"
 
     keep_last: ClassVar[bool] = True
     schedule_by_batch: ClassVar[bool] = False
@@ -88,7 +91,11 @@ class TaskRecipe(Options, ABC):
         if self.validation > 0 and not self.choose_by_test:
             part, train = train.split(self.validation, self.seed)
             held = Batches(part, 200, normalise, shuffle=False)
-        network = build()
+        network, substrate = build(), find_substrate(self.substrate)
+        if not substrate.is_ideal:
+            network = network.on(substrate)
+        if substrate.per_phase and isinstance(estimator, EquilibriumPropagation):
+            estimator = replace(estimator, stacked=False)
         batches = Batches(train, self.batch_size, normalise, self.augment, self.seed, keep_last=self.keep_last)
         periods = self.epochs * batches.steps if self.schedule_by_batch else self.epochs
         optimizer, scheduler = self.optimise(network, periods)

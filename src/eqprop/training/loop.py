@@ -374,7 +374,7 @@ class Trainer:
         tensors = {f"model.{key}": value for key, value in run.model.state_dict().items()}
         optimizer_tensors, optimizer_state = checkpoint.flatten_optimizer(run.optimizer)
         tensors |= optimizer_tensors | checkpoint.rng_tensors(self.fabric.device) | self.totals.tensors()
-        for i, generator in enumerate(run.model.estimator.generators()):
+        for i, generator in enumerate(run.model.generators()):
             tensors[f"generator.{i}"] = generator.get_state()
         state = {
             "run": self.run_id,
@@ -409,7 +409,7 @@ class Trainer:
                 checkpoint.restore_scheduler(run.scheduler, tensors, state["scheduler"])
             elif run.scheduler is not None:
                 self._fast_forward(new)
-            for i, generator in enumerate(run.model.estimator.generators()):
+            for i, generator in enumerate(run.model.generators()):
                 generator.set_state(tensors[f"generator.{i}"])
             if self.fabric.is_global_zero:
                 self.totals.restore(tensors)

@@ -1,0 +1,298 @@
+"""Faults of weights as they are read. Learning multiplies measured activities: gradients go straight through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Self
+
+import torch
+from torch import Tensor
+
+from eqprop.checks import Bound, Natural, NonNegative
+from eqprop.devices.ageing import Ageing, PhaseChange, compensated
+from eqprop.draws import generator_for
+from eqprop.energy.couplings import Bias, Coupling, Synapse
+from eqprop.energy.maps import linearization
+from eqprop.energy.substrate import read_weights
+from eqprop.energy.terms import Field, LinearTerm, Term
+from eqprop.errors import InputError
+from eqprop.substrates.together import Anew, Fault, fixed_uniform
+
+Share = Annotated[float, ">= 0", "<= 1"]
+
+
+def read(coupling: Coupling, change: Callable[[str, Tensor], Tensor]) -> Coupling:
+    """The coupling with changed weights; biases are digital."""
+    if isinstance(coupling, Bias):
+        return coupling
+    return read_weights(coupling, lambda key, w: change(key, w.detach()))
+
+
+@dataclass(frozen=True)
+class WeightSpread(Fault):
+    """Each weight is off by a fixed share of it: w (1 + size x), x standard normal.
+
+    Effect: none on learning in situ: the gradient is that of the machine as it is. The ideal network's weights, put on
+        this machine, are off by size.
+    Remedy: learn in situ.
+    Source: spreads of 0.1 to 0.3 in the devices of aihwkit 1.2.0.
+
+    Args:
+        size: standard deviation of the share.
+    """
+
+    size: NonNegative = 0.0
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        if not self.size:
+            return coupling
+        return read(coupling, lambda key, w: w * (1 + self.size * self.fixed(w.shape, name, key).to(w)))
+
+
+@dataclass(frozen=True)
+class WeightNoise(Anew):
+    """Each weight is read with an error that is drawn anew in each phase: w + size W x, W the largest abs(w) of all.
+
+    Effect: size / beta.
+    Remedy: a larger beta; the mean of several steps. Symmetric nudges halve it.
+    Source: 0.0175 for phase-change memory in the presets of aihwkit 1.2.0.
+
+    Args:
+        size: standard deviation, relative to the largest weight of the parameter.
+    """
+
+    size: NonNegative = 0.0
+
+    @property
+    def per_phase(self) -> bool:  # type: ignore[override]
+        """Whether there is any noise."""
+        return self.size > 0
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        if not self.size:
+            return coupling
+        return read(coupling, lambda key, w: w + self.size * w.abs().max() * self.noise(w, name, key, reading))
+
+
+@dataclass(frozen=True)
+class WriteNoise(Anew):
+    """What is read differs from what was written by an error that each step draws anew, one for all its phases.
+
+    Effect: size, whatever beta: the gradient is that of other weights. w + size W x, W the largest abs(w) of all.
+    Remedy: none by beta; smaller steps average over many draws.
+    Source: 0.6 to 75 smallest steps of the devices of aihwkit 1.2.0 (write noise).
+
+    Args:
+        size: standard deviation, relative to the largest weight of the parameter.
+    """
+
+    size: NonNegative = 0.0
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        if not self.size:
+            return coupling
+        return read(coupling, lambda key, w: w + self.size * w.abs().max() * self.noise(w, name, key))
+
+
+@dataclass(frozen=True)
+class WeightRange(Fault):
+    """A weight is read within a range, as the nearest of so many levels.
+
+    Effect: none on learning in situ; steps below half a level are not seen until they add up.
+    Remedy: a scale for each layer that fits its weights; weights that are kept in more digits than are read.
+    Source: conductances up to 25 microsiemens (phase change), 40 (filaments) in aihwkit 1.2.0.
+
+    Args:
+        largest: weights are read within [-largest, largest].
+        levels: evenly from end to end, at least 2; 0: any value. An even number has no 0.
+
+    Raises:
+        InputError: a largest weight that is not positive, levels without one, or one level.
+    """
+
+    largest: Bound = math.inf
+    levels: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.largest <= 0 or self.levels == 1 or (self.levels and self.largest == math.inf):
+            raise InputError(f"{self}: largest must be above 0, and finite for levels, of which two are the fewest.")
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        if self.largest == math.inf:
+            return coupling
+        step = 2 * self.largest / (self.levels - 1) if self.levels else 0.0
+
+        def change(key: str, w: Tensor) -> Tensor:
+            inside = w.clamp(-self.largest, self.largest)
+            return ((inside + self.largest) / step).round() * step - self.largest if step else inside
+
+        return read(coupling, change)
+
+
+@dataclass(frozen=True)
+class StuckWeights(Fault):
+    """A share of the weights is stuck at values of its own, uniform in [-largest, largest].
+
+    Effect: none on learning in situ: the others learn round them, by the exact gradient. Two circuits: as TwoCircuits.
+    Remedy: learn in situ, on one circuit.
+    Source: shares of 0.098 and 0.135 in two arrays (aihwkit 1.2.0, presets of ReRAM arrays).
+
+    Args:
+        share: of the weights.
+        largest: of the values at which they are stuck.
+    """
+
+    share: Share = 0.0
+    largest: NonNegative = 0.01
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        if not self.share:
+            return coupling
+
+        def change(key: str, w: Tensor) -> Tensor:
+            draws = fixed_uniform((2, *w.shape), "StuckWeights", self.seed, name, key).to(w.device)
+            return torch.where(draws[0] < self.share, (self.largest * (2 * draws[1] - 1)).to(w.dtype), w)
+
+        return read(coupling, change)
+
+
+@dataclass(frozen=True)
+class Aged(Fault):
+    """Weights that were programmed into memory cells and are read later: see ``eqprop.devices.Ageing``.
+
+    Effect: as WeightSpread at this age, with a common factor below 1. Between two phases: as Droop.
+    Remedy: compensation by one factor a layer; a few steps of learning in situ.
+    Source: Joshi et al. 2020, doi 10.1038/s41467-020-16108-9, for phase-change memory.
+
+    Args:
+        ageing: the memory.
+        age: seconds since programming; ``None``: never programmed, the ideal weights.
+        compensate: whether reads are divided by the mean drift, which is measured.
+    """
+
+    ageing: Ageing = field(default_factory=PhaseChange)
+    age: NonNegative | None = None
+    compensate: bool = False
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        age = self.age
+        if age is None:
+            return coupling
+
+        def change(key: str, w: Tensor) -> Tensor:
+            def at(seconds: float) -> Tensor:
+                made = generator_for("Aged", self.seed, name, key)
+                return self.ageing.weights(w.double().cpu(), seconds, made).to(w)
+
+            return compensated(at(age), at(0.0)) if self.compensate else at(age)
+
+        return read(coupling, change)
+
+
+@dataclass(frozen=True)
+class FeedbackSpread(Fault):
+    """Feedback runs through other weights than feedforward: w (1 + size x), x standard normal and fixed.
+
+    Effect: size, whatever beta.
+    Remedy: one array that is read from both sides, as ``Wires`` allow; rules that align the two (``kolen_pollack``).
+    Source: derived and measured here.
+
+    Args:
+        size: standard deviation of the share.
+    """
+
+    size: NonNegative = 0.0
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        if not self.size or not isinstance(coupling, Synapse):
+            return coupling
+        return TwoWays.of(
+            coupling,
+            coupling,
+            read_weights(coupling, lambda key, w: w * (1 + self.size * self.fixed(w.shape, name, key).to(w))),
+        )
+
+
+@dataclass(frozen=True)
+class MessageGains(Fault):
+    """The state of a unit is sent with a gain of its own: e^(size x) upwards, e^(size x + apart x') downwards.
+
+    A unit is an output or an input of a weight matrix, a channel of a kernel.
+
+    Effect: none on learning in situ if apart is 0: the network is a symmetric one in other variables, whose gradient is
+        scaled by positive factors. Apart counts as FeedbackSpread: apart, whatever beta.
+    Remedy: one amplifier for both directions.
+    Source: derived and measured here.
+
+    Args:
+        size: of the gain's logarithm, standard deviation.
+        apart: of the difference between the two directions.
+    """
+
+    size: NonNegative = 0.0
+    apart: NonNegative = 0.0
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        if not (self.size or self.apart) or not isinstance(coupling, Synapse):
+            return coupling
+        pre, post = coupling.nodes
+
+        def up(key: str, w: Tensor) -> Tensor:
+            return w if w.ndim < 2 else w * self.gains(pre, w.shape[1], 0.0).to(w).view(1, -1, *[1] * (w.ndim - 2))
+
+        def down(key: str, w: Tensor) -> Tensor:
+            return w if w.ndim < 2 else w * self.gains(post, len(w), self.apart).to(w).view(-1, *[1] * (w.ndim - 1))
+
+        return TwoWays.of(coupling, read_weights(coupling, up), read_weights(coupling, down))
+
+    def gains(self, node: str, count: int, apart: float) -> Tensor:
+        """(count,): of the messages of a node."""
+        return (self.size * self.fixed((count,), node) + apart * self.fixed((count,), node, "down")).exp()
+
+
+class TwoWays(Synapse):
+    """A synapse whose drive on ``pre`` is that of another synapse; it learns as its forward half does.
+
+    Its parameters are those of the forward half, so it has the names that an optimiser knows.
+    """
+
+    downwards: tuple[Synapse]
+
+    @classmethod
+    def of(cls, synapse: Synapse, up: Synapse, down: Synapse) -> Self:
+        """``synapse`` with the weights of ``up`` and of ``down``."""
+        found = object.__new__(cls)
+        found.__dict__.update(up.__dict__)
+        found.downwards = (down.downwards[0] if isinstance(down, TwoWays) else down,)  # a tuple: no parameters of it
+        found.symmetric = False
+        return found
+
+    def energy(self, *states: Tensor) -> Tensor:
+        raise InputError(
+            f"The coupling {self.name} has no energy: on this substrate its feedback is not the transpose."
+        )
+
+    def potential(self, node: str, *states: Tensor) -> Tensor:
+        half = self.downwards[0] if node == self.nodes[0] else self
+        return half.gain(node) * Synapse.energy(half, *states)
+
+    def contrast(self, *states: Tensor) -> Tensor:
+        return Synapse.energy(self, *states)
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        return Synapse.drive(self.downwards[0] if node == self.nodes[0] else self, node, *states)
+
+    def drive_dot(self, states: Sequence[Tensor], displacements: Sequence[Tensor]) -> Tensor:
+        return Term.drive_dot(self, states, displacements)
+
+    def tangent(self, *states: Tensor) -> Term:
+        if not self.bilinear:
+            return Term.tangent(self, *states)
+        up, down = (linearization(each.map, states[0]) for each in (self, self.downwards[0]))
+        return LinearTerm(self.nodes, up, down, self.feedback_gain, symmetric=False)
+
+    def clamp(self, data: Mapping[str, Tensor]) -> Term:
+        found = super().clamp(data)
+        return found if isinstance(found, Field) or any(node in data for node in self.nodes) else self

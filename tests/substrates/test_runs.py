@@ -1,0 +1,69 @@
+"""Runs on a substrate: from the command line, resumed to the same bits, evaluated and checked on another."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from eqprop.cli import main
+from eqprop.files import load
+from eqprop.recipes import mnist
+from eqprop.training.loop import Trainer
+
+TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epochs", "2", "--width", "0.1"]
+TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--precision", "32"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("substrate", "at"), [("noisy-weights", 3), ("noisy-reads", 8)])
+def test_an_interrupted_run_ends_with_the_same_bits(monkeypatch, substrate, at):
+    command = [*TRAIN, "--substrate", substrate]
+    assert main([*command, "--out", "whole"]) == 0
+    step, done = Trainer._step, []
+
+    def interrupted(self, x, y):
+        step(self, x, y)
+        done.append(1)
+        if len(done) == at:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    assert main([*command, "--out", "cut"]) == 130
+    assert main(["resume", "cut"]) == 0
+    whole, cut = (load(Path(name), "last")[0] for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
+
+
+def test_a_run_is_evaluated_and_checked_on_other_substrates(capsys):
+    assert main([*TRAIN, "--substrate", "mismatch", "--out", "run"]) == 0
+
+    def told(*command):
+        capsys.readouterr()
+        assert main([*command]) == 0
+        return capsys.readouterr().out
+
+    own = told("evaluate", "run")
+    assert told("evaluate", "run", "--substrate", "mismatch") == own
+    assert told("evaluate", "run", "--substrate", "ideal") != own
+    assert main(["evaluate", "run", "--substrate", "mismach"]) == 2
+    assert "did you mean 'mismatch'" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_process_draw_the_same(tmp_path):
+    for name in ("one", "two"):
+        assert main([*TRAIN, "--substrate", "noisy-reads", "--out", name]) == 0
+    one, two = (load(Path(name), "last")[0] for name in ("one", "two"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_recipes_settle_phases_in_turn_where_weights_are_read_anew():
+    options = {"data": "digits", "epochs": 1, "width": 0.1}
+    assert mnist.mnist_ep(**options).model.estimator.stacked
+    assert not mnist.mnist_ep(**options, substrate="noisy-weights").model.estimator.stacked
