@@ -27,11 +27,13 @@ MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__mai
 
 SOURCES = {
     ("Almeida", "1987"): None,  # conference proceedings without a DOI
+    ("Anisetti", "2024"): "2208.08862",
     ("Bai", "2021"): "2106.14342",
     ("Detorakis", "2019"): "1806.07406",
     ("Duchi", "2011"): None,  # Journal of Machine Learning Research 12
     ("Ernoult", "2019"): "1905.13633",
     ("Ernoult", "2020"): "2005.04168",
+    ("Gower", "2025"): "2505.02103",
     ("Hageman", "1981"): None,  # a book
     ("Hutchinson", "1990"): "10.1080/03610919008812866",
     ("Høier", "2023"): "2302.01228",
