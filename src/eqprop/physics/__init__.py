@@ -1,4 +1,4 @@
-"""Physical networks: circuits of resistors and diodes, which settle by themselves and learn by local rules."""
+"""Physical networks, which settle by themselves and learn by local rules: circuits, oscillators and spins."""
 
 from eqprop.physics.diodes import (
     DiodeLayer as DiodeLayer,
@@ -7,4 +7,15 @@ from eqprop.physics.diodes import (
 )
 from eqprop.physics.drn import deep_resistive_network as deep_resistive_network
 from eqprop.physics.netlist import netlist as netlist, ngspice as ngspice, read_voltages as read_voltages
+from eqprop.physics.oscillators import (
+    LateralPhaseCoupling as LateralPhaseCoupling,
+    Phase as Phase,
+    PhaseCoupling as PhaseCoupling,
+    PhaseError as PhaseError,
+    PhaseField as PhaseField,
+    PhaseInput as PhaseInput,
+    SecondHarmonic as SecondHarmonic,
+    collinear as collinear,
+    oscillator_network as oscillator_network,
+)
 from eqprop.physics.resistors import Leak as Leak, Resistors as Resistors, keep_passive as keep_passive
