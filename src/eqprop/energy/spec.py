@@ -27,7 +27,7 @@ PARTS = {
     "eqprop.settling": ("Solver", "Leaky"),
     "eqprop.learning": ("Estimator", "Nudging", "Predictor", "Teacher", "DeltaRule", "Noisy"),
     "eqprop.learning.forms": ("Form",),
-    "eqprop.physics": (),
+    "eqprop.physics": ("Sampler",),
     "eqprop.tasks": ("Inputs", "Outputs", "Normalise"),
 }
 """Package -> its classes that a spec may name, with their subclasses in this package."""

@@ -19,3 +19,18 @@ from eqprop.physics.oscillators import (
     oscillator_network as oscillator_network,
 )
 from eqprop.physics.resistors import Leak as Leak, Resistors as Resistors, keep_passive as keep_passive
+from eqprop.physics.spins import (
+    Annealed as Annealed,
+    CovarianceEP as CovarianceEP,
+    Enumerated as Enumerated,
+    Gibbs as Gibbs,
+    ReverseAnnealed as ReverseAnnealed,
+    Sample as Sample,
+    SampledEstimator as SampledEstimator,
+    Sampler as Sampler,
+    Spin as Spin,
+    SpinError as SpinError,
+    ThermalEP as ThermalEP,
+    ising_network as ising_network,
+    moved as moved,
+)
