@@ -30,6 +30,7 @@ SOURCES = {
     ("Anisetti", "2024"): "2208.08862",
     ("Bai", "2021"): "2106.14342",
     ("Detorakis", "2019"): "1806.07406",
+    ("Dillavou", "2023"): "2311.00537",
     ("Duchi", "2011"): None,  # Journal of Machine Learning Research 12
     ("Ernoult", "2019"): "1905.13633",
     ("Ernoult", "2020"): "2005.04168",

@@ -1,5 +1,12 @@
-"""Physical networks, which settle by themselves and learn by local rules: circuits, oscillators and spins."""
+"""Physical networks, which settle by themselves and learn by local rules: circuits, oscillators, spins."""
 
+from eqprop.physics.cost import (
+    CostTable as CostTable,
+    Counter as Counter,
+    ModelledCost as ModelledCost,
+    Tally as Tally,
+    modelled_cost as modelled_cost,
+)
 from eqprop.physics.diodes import (
     DiodeLayer as DiodeLayer,
     IdealDiodes as IdealDiodes,
@@ -19,6 +26,13 @@ from eqprop.physics.oscillators import (
     oscillator_network as oscillator_network,
 )
 from eqprop.physics.resistors import Leak as Leak, Resistors as Resistors, keep_passive as keep_passive
+from eqprop.physics.spikes import (
+    Events as Events,
+    RandomSpikes as RandomSpikes,
+    RegularSpikes as RegularSpikes,
+    SpikeCounts as SpikeCounts,
+    event_rule as event_rule,
+)
 from eqprop.physics.spins import (
     Annealed as Annealed,
     CovarianceEP as CovarianceEP,
