@@ -1,10 +1,15 @@
-"""Deliberate one-line bugs in circuits. Each must be noticed by the tests named beside it."""
+"""Deliberate one-line bugs in circuits, oscillators, spins, spikes and costs.
+
+Each must be noticed by the tests named beside it.
+"""
 
 import pytest
 
 CIRCUITS, RECIPES = "physics/test_circuits.py", "training/test_resistive_recipes.py"
 KIRCHHOFF = f"{CIRCUITS}::test_kirchhoffs_current_law_holds_and_no_diode_carries_current_the_wrong_way"
 ONE_VISIT = f"{CIRCUITS}::test_an_output_goes_to_its_minimum_under_any_nudge_in_one_visit"
+PHASES, SPINS, SPIKES = "physics/test_oscillators.py", "physics/test_spins.py", "physics/test_spikes.py"
+COST, LOCK_IN = "physics/test_cost.py", "learning/test_lock_in.py"
 NETLIST = "physics/test_ngspice.py::test_the_elements_are_counted"
 
 # file, what it says, what the bug makes of it, and the tests that must fail
@@ -98,6 +103,84 @@ BUGS = {
         "estimator, keep_passive)",
         "estimator)",
         f"{RECIPES}::test_the_settings_are_the_releases",
+    ),
+    "a lock-in whose turns are not symmetric in time": (
+        "learning/oscillating.py",
+        "(k + 0.5) / self.points)",
+        "k / self.points)",
+        f"{LOCK_IN}::test_a_linear_drift_leaves_its_own_size_and_no_more",
+    ),
+    "readings that are numbered without regard to their order": (
+        "learning/oscillating.py",
+        "1 + turn * self.points + k",
+        "1 + k",
+        f"{LOCK_IN}::test_readings_count_on_from_turn_to_turn",
+    ),
+    "lateral couplings counted twice": (
+        "physics/oscillators.py",
+        "phases, strength = states[0].flatten(1), self.strength.triu(1)",
+        "phases, strength = states[0].flatten(1), 2 * self.strength.triu(1)",
+        f"{PHASES}::test_the_energy_is_that_of_the_phases",
+    ),
+    "a second harmonic of the other sign": (
+        "physics/oscillators.py",
+        "return self.strength * (2 * states[0]).sin()",
+        "return -self.strength * (2 * states[0]).sin()",
+        f"{PHASES}::test_couplings_conform",
+    ),
+    "phases of which the collinear ones are taken for the others": (
+        "physics/oscillators.py",
+        "phases.cos().abs() < tolerance",
+        "phases.sin().abs() < tolerance",
+        f"{PHASES}::test_a_nudge_moves_no_phase_that_is_exactly_collinear",
+    ),
+    "a covariance that is not centred": (
+        "physics/spins.py",
+        "(fixed - free.mean(fixed)).flatten()",
+        "fixed.flatten()",
+        f"{SPINS}::test_the_covariance_is_the_gradient_of_the_mean_cost",
+    ),
+    "odds of a spin for half of its field": (
+        "physics/spins.py",
+        "torch.sigmoid(2 * fields(landscape, state, node) / temperature)",
+        "torch.sigmoid(fields(landscape, state, node) / temperature)",
+        f"{SPINS}::test_gibbs_draws_from_the_distribution",
+    ),
+    "a nudge whose own part is left in the field": (
+        "physics/spins.py",
+        "found + own * state[node]",
+        "found",
+        f"{SPINS}::test_a_nudge_is_a_field",
+    ),
+    "the worst of all reads": (
+        "physics/spins.py",
+        "many.energy(state).view(-1, batch).argmin(0)",
+        "many.energy(state).view(-1, batch).argmax(0)",
+        f"{SPINS}::test_the_best_of_ten_reads_of_thirty_sweeps_is_the_ground_state",
+    ),
+    "regular spikes that all start at the same phase": (
+        "physics/spikes.py",
+        "self.window * rate + torch.rand_like(rate)",
+        "self.window * rate",
+        f"{SPIKES}::test_counts_are_right_on_average",
+    ),
+    "an event rule of raw spikes": (
+        "physics/spikes.py",
+        "means = [(f + g) / 2 for f, g in zip(before, traces, strict=True)]",
+        "means = spikes",
+        f"{SPIKES}::test_the_event_rule_telescopes",
+    ),
+    "heat without the square of the voltage": (
+        "physics/cost.py",
+        "table.voltage**2",
+        "table.voltage",
+        f"{COST}::test_the_example_of_a_resistive_network",
+    ),
+    "nudges of a step that add to those of the last": (
+        "physics/cost.py",
+        "self._read, self._nudges = {}, 0",
+        "self._read = {}",
+        f"{COST}::test_a_step_is_counted_by_itself",
     ),
 }
 

@@ -27,14 +27,17 @@ MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__mai
 
 SOURCES = {
     ("Almeida", "1987"): None,  # conference proceedings without a DOI
+    ("Anisetti", "2024"): "2208.08862",
     ("Bai", "2021"): "2106.14342",
     ("Detorakis", "2019"): "1806.07406",
+    ("Dillavou", "2023"): "2311.00537",
     ("Duchi", "2011"): None,  # Journal of Machine Learning Research 12
     ("Ernoult", "2019"): "1905.13633",
     ("Ernoult", "2020"): "2005.04168",
     ("Gokmen", "2016"): "10.3389/fnins.2016.00333",
     ("Gokmen", "2021"): "10.3389/frai.2021.699148",
     ("Gong", "2018"): "10.1038/s41467-018-04485-1",
+    ("Gower", "2025"): "2505.02103",
     ("Hageman", "1981"): None,  # a book
     ("Hutchinson", "1990"): "10.1080/03610919008812866",
     ("Høier", "2023"): "2302.01228",
@@ -47,8 +50,10 @@ SOURCES = {
     ("Laborieux", "2022"): "2209.00530",
     ("Laborieux", "2024"): "2309.02214",
     ("Laydevant", "2021"): "2103.08953",
+    ("Laydevant", "2024"): "10.1038/s41467-024-46879-4",
     ("Li", "2018"): "10.1109/VLSIT.2018.8510648",
     ("Luczak", "2022"): "10.1038/s42256-021-00430-y",
+    ("Massar", "2024"): "2405.08467",
     ("Nandakumar", "2020"): "10.3389/fnins.2020.00406",
     ("O'Reilly", "1996"): "10.1162/neco.1996.8.5.895",
     ("Peters", "2025"): "2503.22810",

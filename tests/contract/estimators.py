@@ -113,6 +113,7 @@ CASES = [
     Case("ep-until-converged", lambda: ep.EquilibriumPropagation(ep.symmetric(0.3), SETTLE, SETTLE), DENSE),
     Case("ep-holomorphic-displacements", nudging(CIRCLE), IMAGES),
     Case("ep-holomorphic-states", nudging(CIRCLE, form=forms.states), DENSE),
+    Case("lock-in", lambda: ep.learning.LockIn(0.3, 4, FREE, NUDGED, transient=0), IMAGES),
     Case("oscillating-displacements", lambda: ep.learning.OscillatingNudge(0.3, 4, FREE, NUDGED, transient=0), IMAGES),
     Case(
         "oscillating-states",

@@ -70,6 +70,7 @@ WAYS: dict[str, Way] = {
     "in turn": stencil(ep.symmetric, 2, stacked=False),
     "noisy": stencil(ep.symmetric, 2, rule=learning.Noisy(ep.contrastive, 0.0)),
     "oscillating": Way(lambda beta: learning.OscillatingNudge(beta, 4, REST, REST, transient=0), 4, 1e-3),
+    "lock-in": Way(lambda beta: learning.LockIn(beta, 8, REST, REST, transient=0), 2),
     "continual": Way(lambda beta: learning.ContinualEP(ep.symmetric(beta), SWEEPS, NUDGED, 1e-6 * beta), 0, 1e-4),
     "agnostic": Way(lambda beta: learning.AgnosticEP(ep.symmetric(beta), SWEEPS, NUDGED, 1e-6 * beta), 0, 1e-4),
     "infinitesimal, conjugate gradients": Way(

@@ -28,7 +28,7 @@ PARTS = {
     "eqprop.learning": ("Estimator", "Nudging", "Predictor", "Teacher", "DeltaRule", "Noisy"),
     "eqprop.learning.forms": ("Form",),
     "eqprop.devices": ("Ageing",),
-    "eqprop.physics": (),
+    "eqprop.physics": ("Sampler",),
     "eqprop.substrates": (),
     "eqprop.tasks": ("Inputs", "Outputs", "Normalise"),
 }

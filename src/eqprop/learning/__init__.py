@@ -15,7 +15,7 @@ from eqprop.learning.estimators import (
 )
 from eqprop.learning.forms import Form as Form, Phases as Phases
 from eqprop.learning.infinitesimal import InfinitesimalNudge as InfinitesimalNudge
-from eqprop.learning.oscillating import OscillatingNudge as OscillatingNudge
+from eqprop.learning.oscillating import LockIn as LockIn, OscillatingNudge as OscillatingNudge
 from eqprop.learning.penalties import (
     JacobianPenalty as JacobianPenalty,
     Penalty as Penalty,

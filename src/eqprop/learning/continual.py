@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -72,9 +72,6 @@ class ContinualEP(Estimator):
         with torch.no_grad():
             free = self.free(landscape, landscape.zeros())
         return free, partial(replace(self, nudging=self.nudging.once())._learn, landscape, free)
-
-    def generators(self) -> Iterable[torch.Generator]:
-        return self.nudging.generators()
 
     def _learn(
         self, landscape: Landscape, free: Solution, cost: Cost, parameters: Sequence[Tensor]

@@ -91,8 +91,12 @@ class Estimator(ABC):
         """The settled free phase, and (cost, parameters) -> ``GradientEstimate``."""
 
     def generators(self) -> Iterable[torch.Generator]:
-        """The random generators that it uses; a checkpoint stores their states."""
-        return ()
+        """The random generators that it uses; a checkpoint stores their states.
+
+        By default those of its solvers and its nudging.
+        """
+        parts = [part for part in vars(self).values() if isinstance(part, Solver | Nudging)]
+        return [generator for part in parts for generator in part.generators()]
 
     def sixteen_bits(self, landscape: Landscape) -> bool:
         """Whether messages of 16 bits give an equally good estimate on ``landscape``, so that training may use them."""
@@ -228,9 +232,6 @@ class EquilibriumPropagation(PhaseEstimator):
     teacher: Teacher = force
     stacked: bool = True
     there_and_back: bool = False
-
-    def generators(self) -> Iterable[torch.Generator]:
-        return self.nudging.generators()
 
     @property
     def is_complex(self) -> bool:

@@ -1,7 +1,8 @@
-"""Holomorphic equilibrium propagation in continuous time: the nudge oscillates, and the state is never reset."""
+"""Equilibrium propagation in continuous time: the nudge oscillates, and the state is never reset."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -77,11 +78,44 @@ class OscillatingNudge(PhaseEstimator):
         at = self._form(landscape).start(free.state)
         total = tuple(torch.zeros_like(parameter) for parameter in parameters)
         for turn in range(-self.transient, self.turns):
-            for reading, (beta, weight) in enumerate(circle(self.beta, self.points), start=1):
+            for k, (beta, weight) in enumerate(self._turn()):
                 settled = self._settle(landscape, free, cost, [beta], at)
                 at = settled.state
                 if turn >= 0:
-                    phase = Phase(beta, weight / self.turns, reading)
+                    phase = Phase(beta, weight / self.turns, 1 + turn * self.points + k)
                     share, state = self._compare(landscape, free.state, cost, [phase], at, parameters)
                     total = tuple(old + new for old, new in zip(total, share, strict=True))
         return GradientEstimate(total, settled._replace(state=state))
+
+    def _turn(self) -> Sequence[tuple[complex, complex]]:
+        """The pairs (nudge, weight) of one turn, in the order of time."""
+        return circle(self.beta, self.points)
+
+
+@dataclass(frozen=True)
+class LockIn(OscillatingNudge):
+    """Real nudges beta cos(t_k), t_k = 2 pi (k + 1/2) / points, whose products are demodulated step by step.
+
+    A weight's gradient is the sum over the steps of 2 cos(t_k) / (points beta) times its product there, averaged over
+    turns: frequency propagation with small steps (Anisetti et al. 2024, arXiv 2208.08862). The weights sum to 0
+    and are symmetric in time about the middle of a turn. So offsets that stay the same cancel, and so do drifts that
+    are linear in time; what is left of others falls with the number of ``turns``, as does noise. The order in beta is
+    2, or 1 with three points. If each step settles, the estimate is that of ``EquilibriumPropagation`` with the
+    stencil of these nudges, equal ones merged; with four points that is ``symmetric(beta / sqrt(2))``, read in the
+    order + - - +. No state is complex, so every network will do.
+
+    Attributes:
+        beta: amplitude of the nudge.
+        points, free, nudged, turns, transient, rule, form, teacher: see ``OscillatingNudge``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    @property
+    def is_complex(self) -> bool:
+        return False
+
+    def _turn(self) -> Sequence[tuple[complex, complex]]:
+        waves = [math.cos(2 * math.pi * (k + 0.5) / self.points) for k in range(self.points)]
+        return [(self.beta * wave, 2 * wave / (self.points * self.beta)) for wave in waves]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -274,6 +274,10 @@ class Solver(ABC):
         ``memory``: the memory in this solver's ``Solution`` of the last phase, for the same examples; ``None`` at
         first. A solver without memory ignores it.
         """
+
+    def generators(self) -> Iterable[torch.Generator]:
+        """The random generators that it uses; a checkpoint stores their states."""
+        return ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,9 @@ class FromFeedforward(Solver):
     def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
         return self.solver(landscape, feedforward(landscape, start), memory)
 
+    def generators(self) -> Iterable[torch.Generator]:
+        return self.solver.generators()
+
 
 @dataclass(frozen=True, eq=False)
 class FromState(Solver):
@@ -35,6 +39,9 @@ class FromState(Solver):
 
     def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
         return self.solver(landscape, {node: self.state[node].to(value) for node, value in start.items()}, memory)
+
+    def generators(self) -> Iterable[torch.Generator]:
+        return self.solver.generators()
 
 
 def feedforward(landscape: Landscape, start: State) -> State:
