@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = (torch.get_default_dtype(), torch.get_num_threads()) if torch else None
     try:
         with handled(at_once), warnings.catch_warnings():
-            warnings.showwarning = warned
+            warnings.showwarning = warned  # type: ignore[assignment]
             return _run(command, rest)
     except (Stopped, KeyboardInterrupt) as stop:
         tell("interrupted.")

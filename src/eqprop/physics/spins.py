@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eqprop.checks import Count, Natural, Positive, checked
+from eqprop.draws import Generator
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.losses import Target, Valued, check_labels, is_labels, select_target
 from eqprop.energy.network import Network
@@ -38,7 +39,7 @@ from eqprop.energy.units import Unit
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction, nudge_of, phases_of
 from eqprop.learning.rules import differentiate
-from eqprop.learning.stencils import Generator, Nudging
+from eqprop.learning.stencils import Nudging
 from eqprop.models import DenseLayer, chain
 from eqprop.settling.progress import swept
 from eqprop.settling.solvers import Solution, Solver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
@@ -136,8 +137,27 @@ def start(device: str, processes: int) -> tuple[Fabric, MessagePrecision]:
             plugins=[messages, environment],
         )
     with explained("The processes of this run did not find each other: {{}}", RuntimeError, ValueError, OSError):
+        if launch.by == "torchrun" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            meet(device, launch)
         fabric.launch()
     return fabric, messages
+
+
+def meet(device: str, launch: Launch) -> None:
+    """Joins the other processes of ``torchrun`` in the store of its agent, under names of this restart.
+
+    A static rendezvous keeps its store over restarts: without this, processes may look for others where those were
+    before.
+    """
+    from torch import distributed
+
+    env = os.environ
+    world = launch.processes * launch.nodes
+    store = distributed.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), world, is_master=False)  # type: ignore[attr-defined]
+    mine = distributed.PrefixStore(f"eqprop/{launch.restarts}", store)  # type: ignore[attr-defined]
+    backend = "nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=mine, rank=launch.rank, world_size=world)
+    atexit.register(distributed.destroy_process_group)
 
 
 def by_first(fabric: Fabric, decide: Callable[[], T]) -> T:
