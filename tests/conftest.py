@@ -8,6 +8,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch reads it as it is impor
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+TABLES = (
+    *("test_bad_inputs", "test_damaged", "test_mutations_of_devices", "test_mutations_of_physics"),
+    *("test_mutations_of_substrates", "test_mutations_of_spins"),
+)
+"""Files with long tables of cases of one kind."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of long tables every third case is tried each time; ``pytest -m long`` tries the others."""
+    for number, item in enumerate(item for item in items if item.path.name.startswith(TABLES)):
+        if number % 3:
+            item.add_marker("long")
+
+
 @pytest.fixture(scope="session")
 def fork_server():
     from mutations import ForkServer

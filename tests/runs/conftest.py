@@ -106,12 +106,3 @@ def run_folder(trained, work, monkeypatch):
     shutil.copytree(trained / "run", work / "run")
     shutil.copytree(trained / "cache", work.parent / "cache")
     return Path("run")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Of the long tables of bad input every third case is tried each time; ``pytest -m long`` tries the others."""
-    tables = [item for item in items if item.path.name.startswith(("test_bad_inputs", "test_damaged"))]
-    for number, item in enumerate(tables):
-        if number % 3:
-            item.add_marker("long")

@@ -135,11 +135,9 @@ def test_srun(one):
 @pytest.mark.parametrize(
     "stray",
     [
-        {"LOCAL_RANK": "0"},
-        {"LOCAL_RANK": "3", "RANK": "7"},
-        {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "17"},
+        {"LOCAL_RANK": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "17"},
+        {"LOCAL_RANK": "3", "RANK": "7", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere.invalid"},
         {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "17", "SLURM_PROCID": "0", "ENVIRONMENT": "BATCH"},
-        {"WORLD_SIZE": "2", "MASTER_ADDR": "nowhere.invalid"},
     ],
     ids=lambda variables: "-".join(variables),
 )
