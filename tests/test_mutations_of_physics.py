@@ -8,7 +8,7 @@ import pytest
 CIRCUITS, RECIPES = "physics/test_circuits.py", "training/test_resistive_recipes.py"
 KIRCHHOFF = f"{CIRCUITS}::test_kirchhoffs_current_law_holds_and_no_diode_carries_current_the_wrong_way"
 ONE_VISIT = f"{CIRCUITS}::test_an_output_goes_to_its_minimum_under_any_nudge_in_one_visit"
-PHASES, SPINS, SPIKES = "physics/test_oscillators.py", "physics/test_spins.py", "physics/test_spikes.py"
+PHASES, SPINS, SPIKES = "physics/test_phase_oscillators.py", "physics/test_spins.py", "physics/test_spikes.py"
 COST, LOCK_IN = "physics/test_cost.py", "learning/test_lock_in.py"
 NETLIST = "physics/test_ngspice.py::test_the_elements_are_counted"
 

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX alone")
         (["train", *LONG, "--out", "new"], 1.0, signal.SIGTERM),
         (["train", *LONG, "--out", "new"], 2.0, signal.SIGINT),
         (["check", "digits", "--images", "300", "--out", "new"], 5.0, signal.SIGINT),
-        (["evaluate", "run", "--settled", "1e-30"], 5.0, signal.SIGINT),
-        (["evaluate", "run", "--settled", "1e-30"], 5.0, signal.SIGTERM),
+        (["evaluate", "run"], 1.5, signal.SIGINT),
+        (["evaluate", "run"], 1.5, signal.SIGTERM),
     ],
     ids=["start-up", "imports", "check", "evaluate", "evaluate terminated"],
 )
