@@ -35,9 +35,15 @@ class NotSettledWarning(UserWarning):
 
 @contextlib.contextmanager
 def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> Iterator[None]:
-    """Raises InputError with ``message`` for an error of these kinds; ``{}`` in it is the error's text, in one line.
+    """A context in which errors of these kinds become InputErrors.
 
-    InputErrors are explained already, and pass as they are unless ``wrap``.
+    Args:
+        message: theirs; ``{}`` in it is the error's text, in one line.
+        kinds: of errors.
+        wrap: whether this includes InputErrors, which are explained already.
+
+    Raises:
+        InputError: an error of these kinds was raised.
     """
     try:
         yield
@@ -48,7 +54,11 @@ def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> 
 
 
 def one_line(error: BaseException) -> str:
-    """The reason of an error, its first ``LONGEST`` characters; of an OSError the reason alone."""
+    """The text of an error in one line, its first ``LONGEST`` characters.
+
+    Args:
+        error: any; of an OSError it is the reason alone.
+    """
     try:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     except Exception:  # a class of a user's own
@@ -58,7 +68,11 @@ def one_line(error: BaseException) -> str:
 
 
 def plain(text: object) -> str:
-    """``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
+    """The text with an escape for each character that cannot be printed.
+
+    Args:
+        text: any; a line break or a broken byte of a name, for example, cannot be printed.
+    """
     text = str(text)
     if text.isprintable():
         return text

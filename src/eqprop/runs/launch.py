@@ -128,7 +128,9 @@ def start(device: str, processes: int) -> tuple[Fabric, MessagePrecision]:
             strategy="ddp" if count * launch.nodes > 1 else "auto",
             plugins=[messages, environment],
         )
-    with explained("The processes of this run did not find each other: {{}}", RuntimeError, ValueError, OSError):
+    with explained(
+        "The processes of this run did not find each other ({}): start them again.", RuntimeError, ValueError, OSError
+    ):
         fabric.launch()
     return fabric, messages
 
