@@ -60,15 +60,6 @@ def needing_extra(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> Iterator[None]:
-<<<<<<< HEAD
-    """A context that raises InputError with ``message`` for an error of these ``kinds``.
-
-    ``{}`` in it is the error's text, in one line. InputErrors are explained already, and pass as they are unless
-    ``wrap``.
-
-    Raises:
-        InputError: an error of these kinds came up.
-=======
     """A context in which errors of these kinds become InputErrors.
 
     Args:
@@ -78,7 +69,6 @@ def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> 
 
     Raises:
         InputError: an error of these kinds was raised.
->>>>>>> bad
     """
     try:
         yield
@@ -89,15 +79,11 @@ def explained(message: str, *kinds: type[BaseException], wrap: bool = False) -> 
 
 
 def one_line(error: BaseException) -> str:
-<<<<<<< HEAD
-    """The reason of the ``error``, its first ``LONGEST`` characters; of an OSError the reason alone."""
-=======
     """The text of an error in one line, its first ``LONGEST`` characters.
 
     Args:
         error: any; of an OSError it is the reason alone.
     """
->>>>>>> bad
     try:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     except Exception:  # a class of a user's own
@@ -107,15 +93,11 @@ def one_line(error: BaseException) -> str:
 
 
 def plain(text: object) -> str:
-<<<<<<< HEAD
-    """The ``text`` with an escape for each character that cannot be printed: a line break, a broken byte of a name."""
-=======
     """The text with an escape for each character that cannot be printed.
 
     Args:
         text: any; a line break or a broken byte of a name, for example, cannot be printed.
     """
->>>>>>> bad
     text = str(text)
     if text.isprintable():
         return text

@@ -17,24 +17,6 @@ LONG = ["--epochs", "1000", "--threads", "1"]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX alone")
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    ("words", "wait", "number"),
-    [
-        (["train", *LONG, "--out", "new"], 1.0, signal.SIGTERM),
-        (["train", *LONG, "--out", "new"], 2.0, signal.SIGINT),
-        (["check", "digits", "--images", "300", "--out", "new"], 5.0, signal.SIGINT),
-        (["evaluate", "run"], 1.5, signal.SIGINT),
-        (["evaluate", "run"], 1.5, signal.SIGTERM),
-    ],
-    ids=["start-up", "imports", "check", "evaluate", "evaluate terminated"],
-)
-def test_a_signal_is_one_line(run_folder, words, wait, number):
-    with subprocess.Popen(
-        eqprop(*words), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        time.sleep(wait)
-=======
 RECIPE = """
 import os
 import time
@@ -62,7 +44,6 @@ def test_a_signal_is_one_line(work, command, number):
     with started(*words, WAIT=str(ready)) as process:
         while not ready.exists() and process.poll() is None:
             time.sleep(0.05)
->>>>>>> bad
         process.send_signal(number)
         said = process.communicate(timeout=60)
     assert process.returncode == 128 + number, said

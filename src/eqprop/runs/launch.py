@@ -136,15 +136,11 @@ def start(device: str, processes: int) -> tuple[Fabric, MessagePrecision]:
             strategy="ddp" if count * launch.nodes > 1 else "auto",
             plugins=[messages, environment],
         )
-<<<<<<< HEAD
-    with explained("The processes of this run did not find each other: {{}}", RuntimeError, ValueError, OSError):
-        if launch.by == "torchrun" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            meet(device, launch)
-=======
     with explained(
         "The processes of this run did not find each other ({}): start them again.", RuntimeError, ValueError, OSError
     ):
->>>>>>> bad
+        if launch.by == "torchrun" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            meet(device, launch)
         fabric.launch()
     return fabric, messages
 
