@@ -142,6 +142,10 @@ def start(device: str, processes: int) -> tuple[Fabric, MessagePrecision]:
         if launch.by == "torchrun" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             meet(device, launch)
         fabric.launch()
+    if fabric.world_size > 1:  # else threads of the group may still run when the process ends
+        from torch import distributed
+
+        atexit.register(distributed.destroy_process_group)
     return fabric, messages
 
 
@@ -159,7 +163,6 @@ def meet(device: str, launch: Launch) -> None:
     mine = distributed.PrefixStore(f"eqprop/{launch.restarts}", store)  # type: ignore[attr-defined]
     backend = "nccl" if device == "cuda" else "gloo"
     distributed.init_process_group(backend, store=mine, rank=launch.rank, world_size=world)
-    atexit.register(distributed.destroy_process_group)
 
 
 def by_first(fabric: Fabric, decide: Callable[[], T]) -> T:
