@@ -1,4 +1,4 @@
-"""The first milliseconds of a command, before the slow imports: signals and ``--version``."""
+"""The first and the last milliseconds of a command: signals, and ``--version`` before the slow imports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_taken: list[int] = []
+"""The signals that ``begin`` has handled, in a process that runs the command line."""
 
 
 def is_command() -> bool:
@@ -53,3 +55,10 @@ def begin() -> None:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, quit_quietly)
+                _taken.append(number)
+
+
+def end() -> None:
+    """Ignores signals from now on: the command is over, and Python would end by them while it ends."""
+    for number in _taken:
+        signal.signal(number, signal.SIG_IGN)

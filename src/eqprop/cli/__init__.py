@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eqprop._start import open_streams
+from eqprop._start import end, open_streams
 from eqprop.errors import EqpropError, InputError, needing_extra, one_line, plain
 from eqprop.training.stopping import Stopped, at_once, handled
 
@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = streams
+        end()
 
 
 def _run(command: str, arguments: list[str]) -> int:
