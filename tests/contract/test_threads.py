@@ -91,17 +91,21 @@ def test_terms_derived_by_automatic_differentiation():
         }
         network = ep.Network(base.nodes, terms, ep.SquaredError("layer2", (4,)))
         x, y = data(network)
-        found = []
-        for make in (
-            lambda: ep.InfinitesimalNudge(ep.FixedSweeps(6), ep.FixedSweeps(6)),
-            lambda: ep.EquilibriumPropagation(ep.symmetric(0.2), ep.FixedSweeps(6), ep.FixedSweeps(6)),
-            lambda: ep.ImplicitDifferentiation(ep.FixedSweeps(6)),
-        ):
-            model = equilibrium(network, make())
-            found += [gradients(model.loss(x + 0.1 * (step + seed), y), model) for step in range(5)]
-        return torch.stack(found)
 
-    tasks = [lambda seed=seed: task(seed) for seed in (0, 1)]
+        def learn():
+            found = []
+            for make in (
+                lambda: ep.InfinitesimalNudge(ep.FixedSweeps(6), ep.FixedSweeps(6)),
+                lambda: ep.EquilibriumPropagation(ep.symmetric(0.2), ep.FixedSweeps(6), ep.FixedSweeps(6)),
+                lambda: ep.ImplicitDifferentiation(ep.FixedSweeps(6)),
+            ):
+                model = equilibrium(network, make())
+                found += [gradients(model.loss(x + 0.1 * (step + seed), y), model) for step in range(5)]
+            return torch.stack(found)
+
+        return learn  # the network is made here: in threads, its initial weights would come from one generator
+
+    tasks = [task(seed) for seed in (0, 1)]
     alone = [task() for task in tasks]
     for found, known in zip(together(tasks), alone, strict=True):
         torch.testing.assert_close(found, known)
