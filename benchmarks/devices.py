@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -25,19 +24,13 @@ from torch import Tensor
 
 import eqprop as ep
 from eqprop.devices import (
-    AGAD,
     ECRAM,
     IDEALISED,
     RERAM_SB,
-    ChoppedTransfer,
     Device,
-    MixedPrecision,
-    Pulses,
-    SignOnly,
     SoftBounds,
-    TikiTaka,
-    Writing,
 )
+from eqprop.devices.writing import METHODS
 from eqprop.draws import generator_for
 from eqprop.files import write_text_atomic
 from eqprop.tasks import load_images
@@ -49,14 +42,6 @@ DEVICES: dict[str, Device] = {
         step=2e-3, low=-1.0, high=1.0, up_down_spread=0.3, cycle_noise=0.3, additive=True, from_symmetry=True
     ),
     "reram-sb, no write noise": replace(RERAM_SB, write_noise=0.0, from_symmetry=True),
-}
-METHODS: dict[str, Callable[..., Writing]] = {
-    "pulses": Pulses,
-    "sign": SignOnly,
-    "mixed": MixedPrecision,
-    "tiki-taka": TikiTaka,
-    "chopped": ChoppedTransfer,
-    "agad": AGAD,
 }
 FIRST = ("exact", "idealised pulses", "idealised sign", "ecram pulses")
 """Runs before the others, which are all pairs in turn."""

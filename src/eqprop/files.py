@@ -80,7 +80,18 @@ def unsealed(text: bytes, path: Path, newest: int) -> dict[str, Any]:
 
 
 def _seal(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of ``content``, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_regular(path: Path) -> bytes:
@@ -114,7 +125,7 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping[
             mode = temporary.stat().st_mode
             save_file(copies, temporary)
             temporary.chmod(stat.S_IMODE(mode))
-        about = {"file": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)}
+        about = {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
         write_text_atomic(path, sealed({"format": FORMAT, "tensors": about, "state": state}))
     _delete_unreferenced(file, name)
 
@@ -135,7 +146,7 @@ def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not isinstance(state, dict) or file.parent != path.parent:
             raise ValueError("it names no state of its own")
     with explained(DAMAGED.format(file), OSError, SafetensorError, ValueError, wrap=True):
-        if not stat.S_ISREG(file.stat().st_mode) or (file.stat().st_size, _sha256(file)) != written:
+        if not stat.S_ISREG(file.stat().st_mode) or (file.stat().st_size, sha256_of(file)) != written:
             raise OSError("its content is not what was saved")
         # Copied out of the mapped file, where tensors have unaligned addresses: kernels would round differently,
         # and a resumed run would differ in the last bit.
@@ -183,8 +194,3 @@ def _delete_unreferenced(kept: Path, name: str) -> None:
         if path != kept and stale.fullmatch(path.name):
             with contextlib.suppress(OSError):  # the new checkpoint is complete: an old file costs only space
                 path.unlink()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import os
 import random
@@ -23,7 +22,7 @@ from eqprop.pretrained import Pretrained
 from eqprop.recipes import RECIPES, Recipe, find
 from eqprop.runs import recipe_files
 from eqprop.runs.folder import NAME, About, code_of, quoted, read
-from eqprop.training.loop import Experiment, Progress, check_owner, load_weights
+from eqprop.training.loop import Experiment, Progress, load_own, load_weights
 
 EMBEDDED = "digits"
 
@@ -174,7 +173,7 @@ def load(
     """
     folder = Path(run)
     if checkpoint != "best" and (folder / NAME).exists():
-        check_owner(files.load(folder, checkpoint)[1], read(folder)[0].id, folder)
+        load_own(folder, checkpoint, read(folder)[0].id)
     try:
         return pretrained.load(folder, checkpoint, allow)
     except InputError as error:
@@ -192,8 +191,7 @@ def load(
 
 def load_epoch(run: Experiment, kept: Kept, name: str) -> int:
     """Loads the weights of a checkpoint into the model. Returns the number of epochs after which they were saved."""
-    tensors, state = files.load(kept.folder, name)
-    check_owner(state, kept.about.id, kept.folder)
+    tensors, state = load_own(kept.folder, name, kept.about.id)
     load_weights(run.model, tensors)
     with files.explained(f"The checkpoint {name} of {kept.folder} is damaged ({{}}).", KeyError, TypeError, ValueError):
         return Progress.restored(state["progress"], run.epochs).epoch
@@ -213,12 +211,3 @@ def absolute(data: str) -> str:
         if data not in ("", EMBEDDED) and path.exists():
             return str(path.absolute())
     return data
-
-
-def parameters_of(recipe: Recipe) -> set[str]:
-    """The names of a recipe's options."""
-    from eqprop.runs.parsing import Parser
-
-    parser = Parser(prog="eqprop train")
-    parser.add_recipe("", recipe)
-    return {action.dest for action in parser._actions} | set(inspect.signature(recipe).parameters)

@@ -8,7 +8,6 @@ Nothing in a file is executed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -131,7 +130,7 @@ class Pretrained(
             for name, value in tensors.items()
         }
         data = safetensors.torch.save(plain, {"format": "pt"})
-        code = hashlib.sha256(data).hexdigest()
+        code = files.sha256(data)
         strides = {
             name: list(value.stride())
             for name, value in tensors.items()
@@ -344,7 +343,7 @@ class Config:
             ):
                 if file.is_file() and file.stat().st_size == self.size:
                     data = file.read_bytes()
-                    if hashlib.sha256(data).hexdigest() == self.sha256:
+                    if files.sha256(data) == self.sha256:
                         return data
         return b""
 

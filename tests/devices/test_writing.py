@@ -28,7 +28,7 @@ from eqprop.devices import (
     pull,
     resting_weights,
 )
-from eqprop.devices.writing import Written
+from eqprop.devices.writing import METHODS, Written
 from eqprop.errors import DeadUpdatesWarning
 from eqprop.training.checkpoint import flatten_optimizer, restore_optimizer
 
@@ -41,14 +41,6 @@ EXACT = {
 }
 SOFT = SoftBounds(step=0.01, low=-1.0, high=1.0, **EXACT)
 FINE = Constant(step=1e-3, low=-10.0, high=10.0, **EXACT)
-ON_DEVICES = {
-    "pulses": Pulses,
-    "sign": SignOnly,
-    "mixed": MixedPrecision,
-    "tiki-taka": TikiTaka,
-    "chopped": ChoppedTransfer,
-    "agad": AGAD,
-}
 
 
 def weight(*shape, value=0.0):
@@ -373,13 +365,13 @@ def network():
 
 def trained(method, device, stops, steps=30):
     """The weights after training that is interrupted at ``stops``: all is then made anew from what a checkpoint has."""
-    make = {"columns": 2} if issubclass(ON_DEVICES.get(method, object), TikiTaka) else {}
+    make = {"columns": 2} if issubclass(METHODS.get(method, object), TikiTaka) else {}
 
     def build():
         net = network()
         if method == "flip":
             return net, BinaryFlip(net.named_parameters(), 0.1, gamma=0.1, threshold=0.01)
-        return net, ON_DEVICES[method](net.named_parameters(), device, 0.5, seed=4, **make)
+        return net, METHODS[method](net.named_parameters(), device, 0.5, seed=4, **make)
 
     net, optimizer = build()
     for step in range(steps):
@@ -400,7 +392,7 @@ def trained(method, device, stops, steps=30):
 
 
 @pytest.mark.parametrize("device", [ALL_AT_ONCE, devices.DEVICES["pcm"]], ids=["all at once", "pair"])
-@pytest.mark.parametrize("method", [*ON_DEVICES, "flip"])
+@pytest.mark.parametrize("method", [*METHODS, "flip"])
 def test_an_interrupted_training_ends_with_the_same_bits(method, device):
     whole, told = trained(method, device, ())
     assert any(not torch.equal(value, network().state_dict()[name]) for name, value in whole.items())

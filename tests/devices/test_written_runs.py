@@ -2,18 +2,16 @@
 
 import csv
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from interrupted import check_same_bits
 
 import eqprop as ep
 from eqprop.cli import main
 from eqprop.devices import METHODS, Table
-from eqprop.files import load
 from eqprop.recipes import mnist
-from eqprop.training.loop import Trainer
 
 OPTIONS = {"data": "digits", "batch_size": 50, "epochs": 2}
 
@@ -62,22 +60,7 @@ TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--preci
 )
 def test_an_interrupted_run_ends_with_the_same_bits(monkeypatch, write, to, at):
     command = [*TRAIN, "--write", write, "--write_to", to]
-    assert main([*command, "--out", "whole"]) == 0
-    step, done = Trainer._step, []
-
-    def interrupted(self, x, y):
-        step(self, x, y)
-        done.append(1)
-        if len(done) == at:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
-    assert main([*command, "--out", "cut"]) == 130
-    assert main(["resume", "cut"]) == 0
-    whole, cut = (load(Path(name), "last")[0] for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, cut[name]), name
+    check_same_bits(monkeypatch, command, at)
 
 
 def test_a_run_says_what_was_written():

@@ -1,15 +1,14 @@
 """Runs on a substrate: from the command line, resumed to the same bits, evaluated and checked on another."""
 
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from interrupted import check_same_bits
 
 from eqprop.cli import main
 from eqprop.files import load
 from eqprop.recipes import mnist
-from eqprop.training.loop import Trainer
 
 TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epochs", "2", "--width", "0.1"]
 TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--precision", "32"]
@@ -23,22 +22,7 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("substrate", "at"), [("noisy-weights", 3), ("noisy-reads", 8)])
 def test_an_interrupted_run_ends_with_the_same_bits(monkeypatch, substrate, at):
     command = [*TRAIN, "--substrate", substrate]
-    assert main([*command, "--out", "whole"]) == 0
-    step, done = Trainer._step, []
-
-    def interrupted(self, x, y):
-        step(self, x, y)
-        done.append(1)
-        if len(done) == at:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
-    assert main([*command, "--out", "cut"]) == 130
-    assert main(["resume", "cut"]) == 0
-    whole, cut = (load(Path(name), "last")[0] for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, cut[name]), name
+    check_same_bits(monkeypatch, command, at)
 
 
 def test_a_run_is_evaluated_and_checked_on_other_substrates(capsys):

@@ -73,9 +73,7 @@ class Terminal(Files):
     def sweep(self) -> None:
         """A solver has made one more sweep of the present step."""
         self.sweeps += 1
-        now = time.monotonic()
-        if now - self.shown > (REFRESH if not self.bar.disable else self.pause):
-            self._show(now)
+        self._show(time.monotonic())
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         now = time.monotonic()
@@ -84,11 +82,11 @@ class Terminal(Files):
         self.present, self.done, self.steps = epoch, done, steps
         self.sweeps_a_step, self.sweeps = self.sweeps, 0
         self.stepped = now
-        if now - self.shown > (REFRESH if not self.bar.disable else self.pause):
-            self._show(now)
+        self._show(now)
 
     def _show(self, now: float) -> None:
-        if self.quiet:
+        """Shows how far the epoch is, if it is time to."""
+        if self.quiet or now - self.shown <= (self.pause if self.bar.disable else REFRESH):
             return
         self.shown = now
         part = min(self.sweeps / self.sweeps_a_step, 1.0) if self.sweeps_a_step else 0.0

@@ -18,7 +18,7 @@ from eqprop import files
 from eqprop.cli.parsing import named, session_of
 from eqprop.cli.terminal import Terminal
 from eqprop.errors import InputError
-from eqprop.loading import Kept, absolute, build, parameters_of, spec_of_inputs
+from eqprop.loading import Kept, absolute, build, spec_of_inputs
 from eqprop.recipes import Recipe, find
 from eqprop.runs import folder as folders
 from eqprop.runs.folder import About, Session, quoted
@@ -29,8 +29,8 @@ from eqprop.tasks import ImageInputs
 from eqprop.training.loop import (
     Experiment,
     Trainer,
-    check_owner,
     evaluate,
+    load_own,
     load_weights,
     metrics_of_optimizer,
 )
@@ -59,7 +59,7 @@ def train(arguments: Sequence[str]) -> int:
     launch = launched()
     command = ["eqprop", "train", *arguments]
     if launch.restarts and (folder := _to_continue(session.out, launch.job, command)):
-        return _continue(Kept(folder, ours=True), [])
+        return _continue(Kept(folder, ours=True))
     if session.out:
         folders.refuse_taken(Path(session.out))
     if "data" in options:
@@ -105,7 +105,7 @@ def resume(arguments: Sequence[str]) -> int:
         if options["epochs"] < 1:
             raise InputError(f"--epochs {options['epochs']}: a run has at least one.")
         kept = _longer(kept, options["epochs"])
-    return _continue(kept, [], options["accept_new_data"])
+    return _continue(kept, options["accept_new_data"])
 
 
 def resume_parser() -> Parser:
@@ -125,7 +125,7 @@ def add_kept_options(parser: Parser) -> None:
 
 
 def _longer(kept: Kept, epochs: int) -> Kept:
-    if "epochs" not in parameters_of(kept.recipe):
+    if "epochs" not in kept.about.options:
         raise InputError(f"The recipe {kept.about.recipe!r} has no option 'epochs': it cannot be trained longer.")
     if epochs < kept.about.options["epochs"]:
         raise InputError(
@@ -146,11 +146,10 @@ def _to_continue(out: str, job: str, command: list[str]) -> Path | None:
     return None
 
 
-def _continue(kept: Kept, notes: list[str], accept: bool = False) -> int:
+def _continue(kept: Kept, accept: bool = False) -> int:
     """Trains a kept run to its end."""
-    about, notes = kept.about, list(notes)
-    run = kept.build()
-    notes += kept.compare(run, ["train", "test", "validation"], accept)
+    about, run = kept.about, kept.build()
+    notes = kept.compare(run, ["train", "test", "validation"], accept)
     if changed := folders.recipe_changed(about):
         notes.append(changed)
     if other := folders.differences(about):
@@ -168,8 +167,7 @@ def _start_from(run: Experiment, place: str) -> str:
     folder = Path(place)
     if (folder / folders.NAME).exists():
         about, _ = folders.read(folder)
-        tensors, state = files.load(folder, "best" if (folder / "best.json").exists() else "last")
-        check_owner(state, about.id, folder)
+        tensors, _ = load_own(folder, "best" if (folder / "best.json").exists() else "last", about.id)
     else:
         from eqprop.pretrained import read_weights
 
@@ -230,14 +228,13 @@ def _keep(folder: Path, about: About) -> None:
 def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
     """Tests the last and the best weights, and writes ``summary.json``."""
     run, fabric, metric = trainer.run, trainer.fabric, trainer.metric
-    last = evaluate(run.model, trainer.test, fabric)
-    tensors, state = files.load(folder, "best")
-    check_owner(state, trainer.run_id, folder)
+    last = evaluate(run.model, trainer.test, fabric, run.metrics())
+    tensors, state = load_own(folder, "best", trainer.run_id)
     best_epoch = state["progress"]["epoch"]
     best = last
     if best_epoch != trainer.progress.epoch:
         load_weights(run.model, tensors)
-        best = evaluate(run.model, trainer.test, fabric)
+        best = evaluate(run.model, trainer.test, fabric, run.metrics())
     if not fabric.is_global_zero:
         return
     names = [*run.metrics(), "loss"]

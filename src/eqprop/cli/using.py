@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -65,8 +66,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     session = replace(kept.about.session, processes=1, precision=options["precision"] or kept.about.session.precision)
     fabric, messages = start(session.device, 1)
     messages.sixteen_bits = session.precision == "bf16"
-    row = measure(run.model.to(fabric.device), run.test.to(fabric.device), fabric)
-    metrics = ", ".join(f"test {shown(name, row[name])}" for name in run.metrics()) + ", " * bool(run.metrics())
+    row = measure(run.model.to(fabric.device), run.test.to(fabric.device), fabric, run.metrics())
+    metrics = "".join(f"test {shown(name, row[name])}, " for name in run.metrics())
     console = plain_console()
     console.print(
         f"{options['checkpoint']} weights (epoch {epoch}): {metrics}"
@@ -112,8 +113,6 @@ def predict(arguments: Sequence[str]) -> int:
     header = ("example", *model.header)
     if options["out"]:
         with files.explained(f"Cannot write {options['out']!r} ({{}}): --out names another file.", OSError):
-            import io
-
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows([header, *rows])
             files.write_text_atomic(Path(options["out"]), text.getvalue())

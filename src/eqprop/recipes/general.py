@@ -18,7 +18,7 @@ from eqprop.learning import EquilibriumPropagation, symmetric
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.recipes.setting import Fraction, NudgeOptions, TaskRecipe
 from eqprop.settling import FixedSweeps, FromFeedforward
-from eqprop.tasks import Classes, SequenceSets, TableSets, load_sequences, load_table
+from eqprop.tasks import ArraySets, Classes, load_sequences, load_table
 from eqprop.tasks.tables import TableKind
 from eqprop.training.loop import Experiment
 
@@ -51,7 +51,7 @@ class DenseRecipe(NudgeOptions, TaskRecipe):
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=self.weight_decay)
         return optimizer, CosineAnnealingLR(optimizer, periods)
 
-    def learn(self, data: TableSets | SequenceSets) -> Experiment:
+    def learn(self, data: ArraySets) -> Experiment:
         """The run on these data: a cross-entropy for classes, else the squared error of linear outputs."""
         shape, layers = tuple(data.train.inputs.shape[1:]), [DenseLayer(self.hidden, tanh)] * self.layers
 

@@ -169,12 +169,13 @@ def make(about: About, stamp: str) -> tuple[Path, About]:
     sources = recipe_files.gather(Path(about.recipe.rpartition(":")[0])) if ":" in about.recipe else {}
     if sources:
         file = str(Path(about.recipe.rpartition(":")[0]).resolve())  # as the copies are named
-        source = Source(file, {n: recipe_files.sha256(c) for n, c in sources.items()})
+        source = Source(file, {n: files.sha256(c) for n, c in sources.items()})
         about = replace(about, source=source, recipe=f"{Path(source.path).name}:{about.name}")
     for attempt in range(1, 1000):
         folder = Path(out or f"runs/{about.name}-{stamp}{'' if attempt == 1 else f'-{attempt}'}")
-        refuse_taken(folder, given=bool(out))
-        if not out and folder.exists():
+        if out:
+            refuse_taken(folder)
+        elif folder.exists():
             continue
         chosen = replace(about, session=replace(about.session, out=str(folder)))
         cannot = f"Cannot make the folder {str(folder)!r} ({{}}): --out names another."
@@ -211,11 +212,11 @@ def remove_abandoned(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def refuse_taken(folder: Path, given: bool = True) -> None:
-    """Raises InputError if ``folder`` exists and is not an empty folder; ``given``: whether the user has named it."""
+def refuse_taken(folder: Path) -> None:
+    """Raises InputError if ``folder``, which the user has named, exists and is not an empty folder."""
     with files.explained(f"Cannot look at {str(folder)!r} ({{}}): --out names another folder.", OSError):
         taken = os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
-    if taken and given:
+    if taken:
         raise InputError(
             f"The folder {str(folder)!r} exists: `eqprop resume {quoted(folder)}` continues it if it is a run, --out "
             "names another."
@@ -246,7 +247,7 @@ def code_of(folder: Path, about: About, known: bool) -> Path | None:
         path = kept / name
         if not path.resolve().is_relative_to(inside):
             raise InputError(f"{folder / NAME} names a file outside of the run, {name!r}: it is damaged.")
-        if recipe_files.sha256(files.read_regular(path)) != wanted:
+        if files.sha256(files.read_regular(path)) != wanted:
             raise InputError(f"{path} is not the recipe that the run was started with: restore it, or train again.")
     known_files = {kept / name for name in about.source.files}
     for path in (file, *kept.rglob("*")):  # also what Python would rather import: compiled files, modules of a name
@@ -263,7 +264,7 @@ def recipe_changed(about: About) -> str:
     changed = []
     for name, wanted in about.source.files.items():
         with contextlib.suppress(OSError):  # gone: the copy serves
-            if recipe_files.sha256((path.parent / name).read_bytes()) != wanted:
+            if files.sha256((path.parent / name).read_bytes()) != wanted:
                 changed.append(str(path.parent / name))
     return f"{', '.join(changed)} has changed since the run was started: its kept copy is used." if changed else ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import sys
 import sysconfig
@@ -130,7 +129,3 @@ def gather(file: Path) -> dict[str, bytes]:
             used.add(path)
     with explained("Cannot read the recipe's files ({}).", OSError):
         return {str(path.relative_to(file.parent)): path.read_bytes() for path in sorted(used)}
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

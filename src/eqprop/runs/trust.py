@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from pathlib import Path
 
+from eqprop.files import sha256
 from eqprop.tasks.cache import cache_folder
 
 
@@ -14,21 +14,17 @@ def trust(content: bytes) -> None:
     if (folder := _folder()) is not None:
         with contextlib.suppress(OSError):  # it is then asked for
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / _name(content)).touch()
+            (folder / sha256(content)).touch()
 
 
 def trusted(content: bytes) -> bool:
     """Whether this user has made a file of this content."""
     folder = _folder()
     with contextlib.suppress(OSError):
-        return folder is not None and (folder / _name(content)).is_file()
+        return folder is not None and (folder / sha256(content)).is_file()
     return False
 
 
 def _folder() -> Path | None:
     cache = cache_folder()
     return None if cache is None else cache / "made-here"
-
-
-def _name(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from eqprop.errors import InputError
 from eqprop.tasks.batches import Draw, Examples, moved, rows_of
+from eqprop.tasks.formats import Inputs, Outputs
+from eqprop.tasks.manifest import Manifest
 from eqprop.tasks.task import Pair
 
 
@@ -61,6 +63,23 @@ class Arrays(Examples):
 
     def fingerprint(self) -> str:
         return hash_of((self.inputs, self.target))
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySets:
+    """Both sides of a data set, its inventory, and what its inputs and targets mean.
+
+    Attributes:
+        train, test: the examples of each side, prepared.
+        manifest: the inventory.
+        inputs, outputs: how files become inputs, and scores answers.
+    """
+
+    train: Arrays
+    test: Arrays
+    manifest: Manifest
+    inputs: Inputs
+    outputs: Outputs
 
 
 def as_tensors(value: Any, what: str, names: Sequence[object] | None = None) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 import tempfile
@@ -64,8 +63,8 @@ def _temporary() -> Path | None:
 
 def hash_of_file(path: Path) -> str:
     """SHA-256 of the content. Raises InputError if it cannot be read."""
-    with explained(f"The file {short(path)} cannot be read ({{}}).", OSError), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with explained(f"The file {short(path)} cannot be read ({{}}).", OSError):
+        return files.sha256_of(path)
 
 
 def stored(key: str) -> Entry | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import random
 import signal
@@ -33,6 +32,7 @@ from torch.utils.data import (
 
 from eqprop.draws import seed_of
 from eqprop.errors import InputError
+from eqprop.files import sha256
 from eqprop.tasks.arrays import Arrays, as_tensors, hash_of
 from eqprop.tasks.batches import Batches, Draw, Examples
 from eqprop.tasks.task import Pair, Task
@@ -158,7 +158,7 @@ class DatasetExamples(Examples):
         seen, again = ([hash_of(each) for each in self.read(draws)] for _ in range(2))
         if seen != again:
             seen = [hash_of(tree_map(torch.zeros_like, each)) for each in self.read(draws)]
-        return hashlib.sha256(f"{len(self)} {seen}".encode()).hexdigest()
+        return sha256(f"{len(self)} {seen}".encode())
 
 
 @dataclass(frozen=True)

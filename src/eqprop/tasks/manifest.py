@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
+from eqprop.checks import Natural, test_of
 from eqprop.errors import InputError
 from eqprop.tasks.text import few, plain, short
 
@@ -28,15 +29,15 @@ class Manifest:
     """
 
     kind: str
-    examples: Mapping[str, int]
+    examples: Mapping[str, Natural]
     fingerprints: Mapping[str, str]
     place: str = ""
     form: str = ""
     classes: Sequence[str] = ()
-    files: int = 0
+    files: Natural = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    more_skipped: int = 0
+    more_skipped: Natural = 0
 
     def line(self) -> str:
         """The inventory in one line of characters that can be printed."""
@@ -89,20 +90,9 @@ class Manifest:
         needed = {name for name, each in known.items() if each.default is each.default_factory is MISSING}
         if wrong := sorted(map(str, needed - set(record) | set(record) - set(known))):
             raise InputError(f"The inventory of the data lacks or should not have {few(wrong)}: it is damaged.")
+        kinds = get_type_hints(cls, include_extras=True)
         for name, value in record.items():
-            if not _is_of(str(known[name].type), value):
+            if not test_of(kinds[name])(value):
                 raise InputError(f"{name} of the inventory of the data is {short(repr(value))}: it is damaged.")
         values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in record.items()}
         return cls(**values)
-
-
-def _is_of(kind: str, value: object) -> bool:
-    """Whether a value is of this type of a field of ``Manifest``."""
-    if kind == "int":
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if kind.startswith("Mapping"):
-        inner = kind.removeprefix("Mapping[str, ").removesuffix("]")
-        return isinstance(value, Mapping) and all(isinstance(n, str) and _is_of(inner, v) for n, v in value.items())
-    if kind.startswith("Sequence"):
-        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
-    return isinstance(value, str)

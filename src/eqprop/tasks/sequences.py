@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from eqprop.errors import InputError
-from eqprop.tasks.arrays import Arrays
+from eqprop.tasks.arrays import Arrays, ArraySets
 from eqprop.tasks.formats import Classes, Inputs, Outputs, Values
 from eqprop.tasks.manifest import Manifest
 from eqprop.tasks.readers import ARRAY_FILES, files_to_read, find_sides, parts, plain_file, read_arrays, shown
@@ -131,23 +131,6 @@ class SequenceInputs(Inputs):
 
 
 @dataclass(frozen=True, eq=False)
-class SequenceSets:
-    """Both sides of a set of sequences, its inventory, and what its inputs and targets mean.
-
-    Attributes:
-        train, test: the examples of each side, prepared.
-        manifest: the inventory.
-        inputs, outputs: how files become inputs, and scores answers.
-    """
-
-    train: Arrays
-    test: Arrays
-    manifest: Manifest
-    inputs: SequenceInputs
-    outputs: Outputs
-
-
-@dataclass(frozen=True, eq=False)
 class Sequences:
     """What a file holds.
 
@@ -181,7 +164,7 @@ class Sequences:
 
 def load_sequences(
     source: str | Path, test: float = 0.2, seed: int = 0, standardise: bool = True, follow_links: bool = False
-) -> SequenceSets:
+) -> ArraySets:
     """Sequences of vectors for a classification or a regression.
 
     Sequences of unequal lengths have zeros at the end, after they are standardised, up to the longest of the training
@@ -198,7 +181,7 @@ def load_sequences(
         follow_links: also out of a folder.
 
     Returns:
-        ``SequenceSets``. The targets of a regression are standardised; ``outputs`` turns scores back.
+        ``ArraySets``. The targets of a regression are standardised; ``outputs`` turns scores back.
 
     Raises:
         InputError: a file is missing or damaged; arrays are missing, of other shapes or kinds, or not finite; a test
@@ -246,7 +229,7 @@ def load_sequences(
         skipped=skipped,
         notes=(shorter,) if len(lengths) > 1 else (),
     )
-    return SequenceSets(arrays["train"], arrays["test"], manifest, form, outputs)
+    return ArraySets(arrays["train"], arrays["test"], manifest, form, outputs)
 
 
 def read_sequences(path: Path, with_target: bool = True) -> Sequences:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from eqprop.errors import InputError
+from eqprop.files import sha256
 from eqprop.tasks import cache
 from eqprop.tasks.classes import numbered
 from eqprop.tasks.folders import find_images, open_folder
@@ -168,7 +168,7 @@ def _cached(found: Found) -> Loaded:
         return _decoded(found)
     hashes = _hashes(found)
     identity = json.dumps([FORMAT, found.kind, hashes])
-    key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    key = sha256(identity.encode("utf-8", "surrogateescape"))[:32]
     if entry := cache.stored(key):
         tensors, state = entry
         with suppress(KeyError, TypeError):
@@ -203,7 +203,7 @@ def _decoded(found: Found) -> Loaded:
     for name in SIDES:
         images = Images(tensors[f"{name}.pixels"], tensors[f"{name}.labels"], len(classes))
         content = json.dumps([images.fingerprint(), classes])
-        fingerprints[name] = hashlib.sha256(content.encode()).hexdigest()
+        fingerprints[name] = sha256(content.encode())
     return Loaded(tensors, classes, fingerprints, (*notes, *stack.notes()))
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from eqprop.errors import InputError
-from eqprop.tasks.arrays import Arrays
+from eqprop.tasks.arrays import Arrays, ArraySets
 from eqprop.tasks.formats import Classes, Inputs, Outputs, Values
 from eqprop.tasks.manifest import Manifest
 from eqprop.tasks.readers import files_to_read, find_sides, parts, plain_file, shown
@@ -121,23 +121,6 @@ class TableInputs(Inputs):
         return torch.from_numpy(np.concatenate(parts, 1)).to(torch.get_default_dtype())
 
 
-@dataclass(frozen=True, eq=False)
-class TableSets:
-    """Both sides of a table, its inventory, and what its inputs and targets mean.
-
-    Attributes:
-        train, test: the examples of each side, prepared.
-        manifest: the inventory.
-        inputs, outputs: how rows become inputs, and scores answers.
-    """
-
-    train: Arrays
-    test: Arrays
-    manifest: Manifest
-    inputs: TableInputs
-    outputs: Outputs
-
-
 def load_table(
     source: str | Path,
     target: str | Sequence[str],
@@ -146,7 +129,7 @@ def load_table(
     test: float = 0.2,
     seed: int = 0,
     follow_links: bool = False,
-) -> TableSets:
+) -> ArraySets:
     """A table for a classification or a regression.
 
     Numbers are standardised by the mean and the standard deviation of the training side. A column of texts has an input
@@ -164,7 +147,7 @@ def load_table(
         follow_links: also out of a folder.
 
     Returns:
-        ``TableSets``. The targets of a regression are standardised too; ``outputs`` turns scores back.
+        ``ArraySets``. The targets of a regression are standardised too; ``outputs`` turns scores back.
 
     Raises:
         InputError: the file is missing or damaged; a column is missing, or is of dates, lists or more than 100 texts; a
@@ -225,7 +208,7 @@ def load_table(
         skipped=skipped,
         notes=notes_on(sides, {name: kinds[name] for name in columns}, targets[0] if classify else None),
     )
-    return TableSets(held["train"], held["test"], manifest, form, outputs)
+    return ArraySets(held["train"], held["test"], manifest, form, outputs)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from eqprop.tasks import (
     Task,
     Values,
 )
+from eqprop.tasks.batches import rows_of
 from eqprop.tasks.datasets import as_task
-from eqprop.tasks.task import share_of
+from eqprop.tasks.task import Pair, share_of
 from eqprop.training import checkpoint
 from eqprop.training.constraints import Constrain
 from eqprop.training.metrics import EpochMetrics, Row
@@ -81,11 +82,12 @@ class Experiment:
     inputs: Inputs | None = None
     outputs: Outputs | None = None
     monitor: str = ""
+    looked_at: Pair = field(init=False, repr=False)  # two examples of ``train``
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Experiment, include_extras=True).items():
-            value = getattr(self, name)
-            if name not in ("train", "test", "validation") and not test_of(kind)(value):
+            value = getattr(self, name, None)
+            if name not in ("train", "test", "validation", "looked_at") and not test_of(kind)(value):
                 raise InputError(f"Experiment: {name} must be {described(value, kind)}.")
         if self.epochs < 1:
             raise InputError(f"epochs {self.epochs}: a run has at least one.")
@@ -99,9 +101,10 @@ class Experiment:
             if any(id(parameter) not in owned for parameter in group["params"]):
                 raise InputError("The optimizer has parameters of another model: build it over this model's.")
         self.first()  # raises if the shape of the inputs does not fit
-        for task in (self.train, self.test):
-            self.model.network.loss.check(task.sample(1)[1], 1)
-        self.inputs = self.inputs or inputs_of(self.train)
+        self.looked_at = self.train.sample(2)
+        for _, y in (self.looked_at, self.test.sample(1)):
+            self.model.network.loss.check(rows_of(y, slice(1)), 1)
+        self.inputs = self.inputs or self._inputs()
         self.outputs = self.outputs or self._outputs()
         if self.monitor and self.monitor not in ("loss", *self.metrics()):
             raise InputError(f"monitor {self.monitor!r} is none of this loss's metrics: {['loss', *self.metrics()]}.")
@@ -110,8 +113,16 @@ class Experiment:
         """The landscape of the first batch."""
         return self.model.network.landscape(self.train.sample(self.train.size(0))[0])
 
-    def _outputs(self) -> Outputs | None:
-        x, y = self.train.sample(1)
+    def _inputs(self) -> Inputs | None:
+        """How files are read as ``train``'s inputs: as images, as arrays, or ``None`` if it has several."""
+        task, (x, _) = self.train, self.looked_at
+        if isinstance(task, Batches) and isinstance(task.examples, Images) and isinstance(task.normalise, Normalise):
+            channels, height, width = task.examples.pixels.shape[1:]
+            return ImageInputs(channels, height, width, task.normalise.mean, task.normalise.std)
+        return ArrayInputs(tuple(x.shape[1:])) if isinstance(x, Tensor) else None
+
+    def _outputs(self) -> Outputs:
+        x, y = self.looked_at
         network = self.model.network
         landscape = network.landscape(x)
         scores = network.scores(landscape.masked(landscape.zeros()))
@@ -122,44 +133,29 @@ class Experiment:
 
     def metrics(self) -> dict[str, Any]:
         """New metrics for this experiment's targets."""
-        return metrics_for(self.model, self.train)
+        return metrics_for(self.model, self.looked_at[1])
 
     @property
     def chosen_by(self) -> Literal["validation", "test"]:
         """The side that chooses the best epoch."""
         return "test" if self.validation is None else "validation"
 
-    @property
-    def chosen_metric(self) -> str:
-        """The metric that chooses the best epoch."""
-        return self.monitor or next(iter(self.metrics()), "loss")
-
     def described(self) -> Manifest:
         """The inventory of the data."""
-        if self.manifest is not None:
-            return self.manifest
-        sides = {"train": self.train, "test": self.test}
-        sides |= {} if self.validation is None else {"validation": self.validation}
-        x, y = self.train.sample(1)
-        form = f"{shape_of(x)} to {shape_of(y)}"
-        counts = {side: len(task) for side, task in sides.items()}
-        prints = {side: task.fingerprint() for side, task in sides.items()}
-        return Manifest(type(self.train).__name__, counts, prints, form=form)
+        if self.manifest is None:  # kept, as it reads all examples
+            sides = {"train": self.train, "test": self.test}
+            sides |= {} if self.validation is None else {"validation": self.validation}
+            form = " to ".join(map(shape_of, self.looked_at))
+            counts = {side: len(task) for side, task in sides.items()}
+            prints = {side: task.fingerprint() for side, task in sides.items()}
+            self.manifest = Manifest(type(self.train).__name__, counts, prints, form=form)
+        return self.manifest
 
 
-def inputs_of(task: Task) -> Inputs | None:
-    """How files are read as this task's inputs: as images, as arrays, or ``None`` if it has several."""
-    if isinstance(task, Batches) and isinstance(task.examples, Images) and isinstance(task.normalise, Normalise):
-        channels, height, width = task.examples.pixels.shape[1:]
-        return ImageInputs(channels, height, width, task.normalise.mean, task.normalise.std)
-    x, _ = task.sample(1)
-    return ArrayInputs(tuple(x.shape[1:])) if isinstance(x, Tensor) else None
-
-
-def metrics_for(model: Equilibrium, task: Task) -> dict[str, Any]:
-    """New metrics of the model's loss, for targets as in the task."""
+def metrics_for(model: Equilibrium, target: Any) -> dict[str, Any]:
+    """New metrics of the model's loss, for targets like this one."""
     assert model.network.loss is not None
-    return model.network.loss.metrics(task.sample(2)[1])
+    return model.network.loss.metrics(target)
 
 
 def shape_of(value: Any) -> str:
@@ -225,9 +221,9 @@ class Trainer:
         self.progress = Progress()
         self.train, self.test = run.train.to(self.fabric.device), run.test.to(self.fabric.device)
         self.validation = None if run.validation is None else run.validation.to(self.fabric.device)
-        self.metric, self.sign = run.chosen_metric, 1.0 if run.chosen_metric != "loss" else -1.0
-        if self.metric != "loss" and not run.metrics()[self.metric].higher_is_better:
-            self.sign = -1.0
+        metrics = run.metrics()
+        self.metric = run.monitor or next(iter(metrics), "loss")
+        self.sign = 1.0 if self.metric != "loss" and metrics[self.metric].higher_is_better else -1.0
         self.totals = self._totals()
 
     def _totals(self) -> EpochMetrics:
@@ -328,7 +324,7 @@ class Trainer:
         self.totals.spread(self.fabric)
         train = self.totals.means()
         chosen = self.validation if self.validation is not None else self.test
-        held = evaluate(run.model, chosen, self.fabric)
+        held = evaluate(run.model, chosen, self.fabric, run.metrics())
         row = {"epoch": float(progress.epoch + 1), "seconds": progress.seconds}
         row["examples_per_second"] = self.totals.examples / max(progress.seconds, 1e-9)
         row |= {f"train_{name}": value for name, value in train.items()}
@@ -394,9 +390,8 @@ class Trainer:
         Raises:
             InputError: the checkpoint is damaged, another run's, or does not fit.
         """
-        tensors, state = files.load(self.folder, "last")
+        tensors, state = load_own(self.folder, "last", self.run_id)
         run = self.run
-        check_owner(state, self.run_id, self.folder)
         load_weights(run.model, tensors)
         damaged = f"The checkpoint last.json in {self.folder} does not fit this run ({{}}): use its own recipe."
         new = [dict(group) for group in run.optimizer.param_groups]
@@ -429,14 +424,17 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(model: Equilibrium, task: Task, fabric: Fabric) -> Row:
+def evaluate(model: Equilibrium, task: Task, fabric: Fabric, metrics: dict[str, Any] | None = None) -> Row:
     """Loss, metrics, residual and sweeps over a task, at the free equilibrium, without dropout.
 
-    Model and task are on the fabric's device; messages have its precision; processes share each batch.
+    Model and task are on the fabric's device; messages have its precision; processes share each batch. ``metrics`` are
+    new ones, as of ``Experiment.metrics``; default: those for the task's own targets.
     """
     training = model.training
     model.eval()
-    totals = EpochMetrics(metrics_for(model, task), fabric.device)
+    if metrics is None:
+        metrics = metrics_for(model, task.sample(2)[1])
+    totals = EpochMetrics(metrics, fabric.device)
     rank, world = fabric.global_rank, fabric.world_size
     for index, (x, y) in enumerate(task.epoch(0, 0, rank, world)):
         share = share_of(task.size(index), rank, world)
@@ -451,10 +449,12 @@ def evaluate(model: Equilibrium, task: Task, fabric: Fabric) -> Row:
     return totals.means()
 
 
-def check_owner(state: dict[str, Any], run_id: str, folder: Path) -> None:
-    """Raises InputError if a checkpoint's state is another run's."""
+def load_own(folder: Path, name: str, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the state of a run's own checkpoint. Raises InputError if it is damaged, or another run's."""
+    tensors, state = files.load(folder, name)
     if state.get("run") != run_id:
         raise InputError(f"A checkpoint in {folder} belongs to another run: restore the run's own.")
+    return tensors, state
 
 
 def load_weights(model: Equilibrium, tensors: dict[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ SIDES = ("train", "validation", "test")
 SOLVING = ("free_residual", "free_sweeps", "nudged_residual", "nudged_sweeps", "response_norm", "unstable")
 """What an epoch's row says of its phases, beside the worst residuals."""
 PATIENCE = 20
-"""Curves are drawn again when drawing has taken less than this part of the time since the last drawing."""
+"""Curves are drawn again after this many times the seconds that the last drawing has taken."""
 
 
 class Report:
