@@ -8,6 +8,7 @@ import eqprop
 
 ROOT = Path(eqprop.__file__).parent
 RANKS = (
+    "_version",
     "_start",
     "errors",
     "checks",

@@ -22,7 +22,7 @@ NAMESPACES = [
     *(f"eqprop.{n}" for n in ("energy", "settling", "learning", "models", "physics", "devices", "substrates")),
     *(f"eqprop.{n}" for n in ("diagnostics", "tasks", "testing", "errors")),
 ]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]
 
 SOURCES = {
@@ -240,12 +240,13 @@ def test_citations_have_their_source(path):
 # -- pages --
 
 EXTERNAL = {
-    *("torch", "nn", "parameter", "coupling", "network", "model", "Linear", "Dataset", "DataLoader"),
+    *("torch", "nn", "safetensors", "record", "backward", "parameter", "coupling", "network", "model"),
+    *("Linear", "Dataset", "DataLoader"),
     *("ClassLabel", "JournalFileBackend", "JournalFileOpenLock"),
 }
 """Roots of names on the pages that belong to other libraries or to the reader's program."""
 EXAMPLES = "".join(path.read_text() for path in sorted((ROOT / "examples").glob("*.py")))
-FILES = re.compile(r"\.(py|md|json|csv|png|txt|safetensors|parquet|toml|npz|journal)$")
+FILES = re.compile(r"\.(py|md|json|csv|png|txt|safetensors|parquet|toml|npz|journal|cff)$")
 
 
 @cache

@@ -16,6 +16,7 @@ from eqprop import (
     settling as settling,
     substrates as substrates,
 )
+from eqprop._version import __version__ as __version__
 from eqprop.checks import check_classes as _check_classes
 from eqprop.energy import (
     AveragePool,
@@ -58,8 +59,6 @@ from eqprop.settling import FixedSweeps, FromFeedforward, Solution, Solver, Unti
 
 if _typing.TYPE_CHECKING:
     from eqprop.pretrained import Pretrained, load
-
-__version__ = "0.1.0"
 
 _made_here = (energy.Landscape, learning.Phases)  # no user makes them
 _check_classes(energy, settling, learning, devices, substrates, models, physics, but=_made_here)

@@ -39,10 +39,10 @@ def begin() -> None:
     open_streams()
     words = sys.orig_argv[1:]
     if words and words[-1] == "--version":
-        from importlib.metadata import version
+        from eqprop._version import __version__
 
         with contextlib.suppress(OSError):
-            os.write(1, f"eqprop {version('eqprop')}\n".encode())
+            os.write(1, f"eqprop {__version__}\n".encode())
         os._exit(0)
 
     def quit_quietly(number: int, frame: FrameType | None) -> Any:

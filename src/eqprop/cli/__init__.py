@@ -101,9 +101,9 @@ def _run(command: str, arguments: list[str]) -> int:
         print(USAGE)
         return 0
     if command == "--version":
-        from importlib.metadata import version
+        from eqprop._version import __version__
 
-        print(f"eqprop {version('eqprop')}")
+        print(f"eqprop {__version__}")
         return 0
     if command not in COMMANDS:
         raise InputError(f"There is no command {command!r}: use one of {', '.join(COMMANDS)}.")
