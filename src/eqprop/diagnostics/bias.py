@@ -196,7 +196,7 @@ def suggest_beta(
             f"What {network.substrate} draws anew is the same in all phases of a step: its noise, {fixed / size:.2g} "
             "of the gradient, is the same at every beta; smaller steps average over it."
         )
-    return Suggestion(order, bias, small * by_beta / size)
+    return Suggestion(order, bias, big * by_beta / size)
 
 
 def best_beta(curve: BiasCurve, noise: float) -> Suggestion:
@@ -224,13 +224,13 @@ def spread(network: Network, x: Tensor, y: Target, estimator: EquilibriumPropaga
 
 
 def divided(errors: Mapping[float, float]) -> tuple[float, float]:
-    """The part of an error that falls as 1 / beta, at the smaller of two betas; and the one that is the same at both.
+    """The part of an error that falls as 1 / beta, at the larger of two betas; and the one that is the same at both.
 
-    error(beta)^2 = (first * smaller / beta)^2 + second^2; ``errors``: beta -> error.
+    error(beta)^2 = (first * larger / beta)^2 + second^2; ``errors``: beta -> error.
     """
     small, big = sorted(errors)
-    whole, less = errors[small] ** 2, errors[big] ** 2
-    first = min(max(whole - less, 0.0) / (1 - (small / big) ** 2), whole)
+    whole = errors[big] ** 2
+    first = min(max(errors[small] ** 2 - whole, 0.0) / ((big / small) ** 2 - 1), whole)
     return math.sqrt(first), math.sqrt(whole - first)
 
 
