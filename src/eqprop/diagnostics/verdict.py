@@ -105,7 +105,8 @@ def judged(errors: MachineErrors, suggestions: Mapping[str, Suggestion], betas: 
     if whole.by_beta > max(whole.fixed, SEEN) and suggestions:
         name, best = min(suggestions.items(), key=lambda item: item[1].error)
         said.append(
-            f"Best beta on this machine: {best.beta:.2g} ({name}), with an error of up to {best.error:.2g}."
+            f"Best beta on this machine: {best.beta:.2g} ({name}), with an error of up to "
+            f"{best.error + whole.fixed:.2g}, what is fixed included."
             if best.beta <= betas[1]
             else f"No beta from {betas[0]:g} to {betas[1]:g} outweighs it."
         )
