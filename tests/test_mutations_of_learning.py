@@ -82,6 +82,18 @@ BUGS = {
         "return exact_gradients(network, {n: 0 * s for n, s in settled.state.items()}, x, y)",
         "diagnostics/test_comparison.py::test_the_reference_is_taken_at_the_estimators_own_equilibrium",
     ),
+    "a machine told from itself": (
+        "diagnostics/machine.py",
+        "made = machine.as_made()",
+        "made = machine",
+        "diagnostics/test_machine.py::test_each_fault_is_told_by_its_law[ReadSpread]",
+    ),
+    "an error split as if it fell with the root of beta": (
+        "diagnostics/bias.py",
+        "((big / small) ** 2 - 1)",
+        "(big / small - 1)",
+        "diagnostics/test_machine.py::test_an_error_is_split_in_two",
+    ),
     "backpropagation's steps first to last": (
         "diagnostics/through_time.py",
         "for leaf in reversed(leaves)]",

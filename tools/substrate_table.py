@@ -6,12 +6,12 @@ python tools/substrate_table.py
 from __future__ import annotations
 
 import inspect
-import re
 from pathlib import Path
 
 from eqprop import substrates
 from eqprop.energy import Substrate
 from eqprop.substrates import Fault, Together
+from eqprop.substrates.laws import told
 
 PAGE = Path(__file__).parents[1] / "docs" / "hardware.md"
 BEGIN, END = "<!-- begin of the generated table -->", "<!-- end of the generated table -->"
@@ -23,21 +23,21 @@ def faults() -> list[type[Substrate]]:
     return sorted({*found} - {Fault, Together}, key=lambda each: (each.__module__, each.__name__))
 
 
-def part(text: str, title: str) -> str:
-    """What a docstring says under ``title:``, on one line."""
-    found = re.search(rf"^{title}: (.*?)(?=^\w+:|\Z)", text, re.M | re.S)
-    if found is None:
-        raise SystemExit(f"A docstring has no {title!r}:\n{text}")
-    return " ".join(found[1].split())
+def part(fault: type[Substrate], title: str) -> str:
+    """What the docstring of a class says under ``title:``."""
+    found = told(fault, title)
+    if not found:
+        raise SystemExit(f"The docstring of {fault.__name__} has no {title!r}.")
+    return found
 
 
 def table() -> str:
     """The table in Markdown."""
     rows = ["| class | fault | error that it adds | remedy | source |", "|---|---|---|---|---|"]
     for each in faults():
-        text = inspect.getdoc(each) or ""
-        cells = [text.splitlines()[0].rstrip("."), *(part(text, title) for title in ("Effect", "Remedy", "Source"))]
-        rows.append(f"| `{each.__name__}` | {' | '.join(cell.rstrip('.').replace('``', '`') for cell in cells)} |")
+        first = (inspect.getdoc(each) or "").splitlines()[0].rstrip(".").replace("``", "`")
+        cells = [first, *(part(each, title) for title in ("Effect", "Remedy", "Source"))]
+        rows.append(f"| `{each.__name__}` | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -452,6 +452,10 @@ def check_substrate(substrate: Substrate, batch: int = 3) -> None:
             close(found, weight, f"{what}: the gradient of what is read, which must go straight through, and of itself")
         with torch.no_grad():
             check_coupling(substrate.mounted(name, coupling, 0), shapes, batch)
+        ways = [dict(substrate.as_made().mounted(name, coupling, k).named_parameters()) for k in (0, 1)]
+        for key, first in ways[0].items():
+            same = torch.equal(first, ways[1][key])
+            assert same, f"{substrate}: {key} of {name!r}, on the machine `as_made`, differs between readings 0 and 1."
     state = {name: torch.rand(batch, *node.shape, dtype=torch.float64) for name, node in network.free.items()}
     for name, node in network.free.items():
         made = substrate.unit(name, node)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import eqprop as ep
-from eqprop import diagnostics
+from eqprop import diagnostics, substrates as s
 from eqprop.diagnostics.bias import noise_curve, power_law
 from eqprop.diagnostics.gradients import as_vector, estimate
 
@@ -100,12 +100,12 @@ def test_the_suggestion_follows_the_noise_at_its_power(name):
     network, x, y = small()
     stencil, order = FAMILIES[name]
     noises = (1e-5, 1e-4, 1e-3)
-    found = [diagnostics.suggest_beta(network, x, y, noise, 1, family(stencil)) for noise in noises]
+    found = [diagnostics.suggest_beta(network, x, y, family(stencil), noise) for noise in noises]
     slope = np.polyfit(np.log(noises), np.log([each.beta for each in found]), 1)[0]
     assert slope == pytest.approx(1 / (order + 1), abs=0.05)
     slope = np.polyfit(np.log(noises), np.log([each.error for each in found]), 1)[0]
     assert slope == pytest.approx(order / (order + 1), abs=0.05)
-    averaged = diagnostics.suggest_beta(network, x, y, 1e-3, 100, family(stencil))
+    averaged = diagnostics.suggest_beta(network, x, y, family(stencil), 1e-3, 100)
     assert averaged.beta == pytest.approx(found[1].beta, rel=0.05)
     assert found[0].error == pytest.approx(found[0].bias(found[0].beta) + found[0].noise(found[0].beta))
 
@@ -115,7 +115,7 @@ def test_the_suggestion_follows_the_noise_at_its_power(name):
 def test_the_suggested_beta_is_nearly_the_best_of_a_grid(name, read_noise):
     network, x, y = small()
     stencil, _ = FAMILIES[name]
-    suggestion = diagnostics.suggest_beta(network, x, y, read_noise, 1, family(stencil))
+    suggestion = diagnostics.suggest_beta(network, x, y, family(stencil), read_noise)
     betas = [suggestion.beta, *np.geomspace(5e-3, 0.6, 15)]
     exact = as_vector(estimate(network, ep.ImplicitDifferentiation(FAR), x, y).gradients)
     errors = []
@@ -130,7 +130,7 @@ def test_the_suggested_beta_is_nearly_the_best_of_a_grid(name, read_noise):
 
 def test_noise_is_measured_as_the_model_says():
     network, x, y = small()
-    suggestion = diagnostics.suggest_beta(network, x, y, 1e-4, 1, family(ep.symmetric))
+    suggestion = diagnostics.suggest_beta(network, x, y, family(ep.symmetric), 1e-4)
     for beta, noise in noise_curve(network, x, y, family(ep.symmetric), (0.02, 0.1), 1e-4, 1):
         assert noise == pytest.approx(suggestion.noise(beta), rel=0.1)
     exact = as_vector(estimate(network, ep.ImplicitDifferentiation(FAR), x, y).gradients)
@@ -141,10 +141,69 @@ def test_noise_is_measured_as_the_model_says():
 def test_what_cannot_be_suggested_is_refused():
     network, x, y = small()
     with pytest.raises(ep.InputError, match="without noise the smallest beta is best"):
-        diagnostics.suggest_beta(network, x, y, 0.0, 1, family(ep.symmetric))
+        diagnostics.suggest_beta(network, x, y, family(ep.symmetric), 0.0)
+    with pytest.raises(ep.InputError, match="must be finite and not negative"):
+        diagnostics.suggest_beta(network.on(s.ReadNoise(1e-3)), x, y, family(ep.symmetric), -1.0)
+    with pytest.raises(ep.InputError, match="is no function"):
+        diagnostics.suggest_beta(network, x, y, 1e-3, 1)
     with pytest.raises(ep.InputError, match="two different positive betas"):
-        diagnostics.suggest_beta(network, x, y, 1e-3, 1, family(ep.symmetric), probes=(0.1, 0.1))
+        diagnostics.suggest_beta(network, x, y, family(ep.symmetric), 1e-3, probes=(0.1, 0.1))
     with pytest.raises(ep.InputError, match="not an EquilibriumPropagation"):
-        diagnostics.suggest_beta(network, x, y, 1e-3, 1, lambda beta: ep.InfinitesimalNudge(FAR))
+        diagnostics.suggest_beta(network, x, y, lambda beta: ep.InfinitesimalNudge(FAR), 1e-3)
     with pytest.raises(ep.InputError, match="no bias to weigh"):
-        diagnostics.suggest_beta(network, x, y, 1e-3, 1, lambda beta: family(ep.symmetric)(0.1))
+        diagnostics.suggest_beta(network, x, y, lambda beta: family(ep.symmetric)(0.1), 1e-3)
+
+
+# -- on a machine, whose own noise is measured --
+
+
+@pytest.mark.parametrize("name", ["one-sided", "symmetric"])
+@pytest.mark.parametrize("noise", [s.ReadNoise, s.WeightNoise], ids=["reads", "weights"])
+def test_the_suggestion_for_a_machine_follows_its_noise_at_its_power(name, noise):
+    network, x, y = small()
+    stencil, order = FAMILIES[name]
+    sizes = (1e-5, 1e-3)
+    found = [diagnostics.suggest_beta(network.on(noise(size)), x, y, family(stencil)) for size in sizes]
+    for values, power in (([f.beta for f in found], 1), ([f.error for f in found], order)):
+        slope = np.polyfit(np.log(sizes), np.log(values), 1)[0]
+        assert slope == pytest.approx(power / (order + 1), abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["one-sided", "symmetric"])
+def test_a_machine_that_reads_with_noise_gives_what_the_number_gives(name):
+    network, x, y = small()
+    make = family(FAMILIES[name][0])
+    right = diagnostics.suggest_beta(network, x, y, make, 1e-3, 4)
+    own = diagnostics.suggest_beta(network.on(s.ReadNoise(1e-3, 4)), x, y, make)
+    assert own.noise_constant == pytest.approx(right.noise_constant, rel=0.1)
+    assert (own.order, own.bias_constant) == (right.order, right.bias_constant)
+    both = diagnostics.suggest_beta(network.on(s.ReadNoise(1e-3, 4)), x, y, make, 1e-3, 4)
+    assert both.noise_constant == pytest.approx(math.sqrt(2) * right.noise_constant, rel=0.1)
+
+
+def test_the_bias_is_that_against_the_gradient_of_the_machine():
+    """A fixed fault is none: on a spread machine beta is as good as on another network, and its noise is measured."""
+    network, x, y = small()
+    machine = s.Together(s.WeightSpread(0.3), s.ReadSpread(0.1, 0.1), s.ReadNoise(1e-4))
+    found = diagnostics.suggest_beta(network.on(machine), x, y, family(ep.symmetric))
+    spread = diagnostics.suggest_beta(network.on(s.WeightSpread(0.3)), x, y, family(ep.symmetric), 1e-4)
+    assert found.bias_constant == spread.bias_constant
+    assert found.noise_constant == pytest.approx(spread.noise_constant, rel=0.3), "the reader has gains of 10 %"
+
+
+def test_a_machine_without_noise_that_beta_divides_is_refused():
+    network, x, y = small()
+    for fault in (s.WeightSpread(0.1), s.Droop(0.01), s.TwoCircuits(s.ReadSpread(0.1), s.ReadSpread(0.1, seed=1))):
+        with pytest.raises(ep.InputError, match=r"draws nothing anew.*eqprop check --substrate"):
+            diagnostics.suggest_beta(network.on(fault), x, y, family(ep.symmetric))
+    with pytest.raises(ep.InputError, match="the same at every beta; smaller steps"):
+        diagnostics.suggest_beta(network.on(s.WriteNoise(0.01)), x, y, family(ep.symmetric))
+
+
+def test_it_changes_neither_the_machine_nor_its_draws():
+    network, x, y = small()
+    machine = s.ReadNoise(1e-3)
+    network, before = network.on(machine), machine.generator.get_state()
+    one, two = (diagnostics.suggest_beta(network, x, y, family(ep.symmetric)) for _ in range(2))
+    assert one == two
+    assert torch.equal(machine.generator.get_state(), before)

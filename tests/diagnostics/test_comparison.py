@@ -232,7 +232,7 @@ def test_no_trace_is_left():
     diagnostics.equilibria(net, x)
     diagnostics.through_time(net, x, y, 0.1, sweeps=3, free=10)
     diagnostics.bias_curve(net, x, y, lambda beta: nudging(ep.symmetric(beta)), (0.1, 0.2))
-    diagnostics.suggest_beta(net, x, y, 1e-3, 1, lambda beta: nudging(ep.symmetric(beta)))
+    diagnostics.suggest_beta(net, x, y, lambda beta: nudging(ep.symmetric(beta)), 1e-3)
     assert not any(row.problem for row in found.rows)
     assert all(p.grad is None and p.dtype == torch.float32 and p.requires_grad for p in net.parameters())
     for name, value in net.state_dict().items():

@@ -130,10 +130,11 @@ def check_parser(recipe: Recipe | None = None, name: str = "") -> Parser:
     parser.add_argument("--out", type=str, default="", help="default: RUN/check, or runs/check-RECIPE-TIME")
     if recipe is None:
         parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
-        parser.add_argument("--substrate", type=str, default="", help=MACHINE)
         add_kept_options(parser)
     else:
         parser.add_recipe(name, recipe)
+    if not parser.has("substrate"):
+        parser.add_argument("--substrate", dest="put_on", type=str, default="", help=MACHINE)
     return parser
 
 
@@ -150,14 +151,12 @@ def check(arguments: Sequence[str]) -> int:
     recipe = None if trained else find(name)
     options = check_parser(recipe, name).read(rest)
     how = {key: options.pop(key) for key in inspect.signature(compare).parameters if key not in SKIPPED}
-    out = options.pop("out")
+    out, substrate = options.pop("out"), options.pop("put_on", "")
     if recipe is None:
         kept = Kept(Path(name), options["trust_recipe"], options["data"])
         about, run = kept.about, kept.build()
         kept.compare(run, ["train"], options["accept_new_data"])
         epoch = load_epoch(run, kept, options["checkpoint"])
-        if options["substrate"]:
-            run.model.network = run.model.network.on(find_substrate(options["substrate"]))
         weights, folder = f"{options['checkpoint']} weights (epoch {epoch})", f"{name}/check"
     else:
         file, colon, _ = name.rpartition(":")
@@ -165,6 +164,8 @@ def check(arguments: Sequence[str]) -> int:
         about = About(recipe=name, options=options, session=Session())
         run = build(about, recipe, Path(file) if colon else None)
         weights, folder = "initial weights", f"runs/check-{about.name}-{time.strftime(STAMP)}"
+    if substrate:
+        run.model.network = run.model.network.on(find_substrate(substrate))
     with naming_options(how):
         compare(run, f"{about.name}, {weights}", Path(out or folder), plain_console().print, **how)
     return 0

@@ -7,15 +7,18 @@
 from eqprop.diagnostics.bias import BiasCurve, Suggestion, bias_curve, suggest_beta
 from eqprop.diagnostics.comparison import Comparison, Row, Settling, compare
 from eqprop.diagnostics.equilibria import Equilibria, equilibria
+from eqprop.diagnostics.machine import Added, MachineErrors, machine_errors
 from eqprop.diagnostics.references import FiniteDifferences, Reference, exact_gradients, implicit
 from eqprop.diagnostics.smoothing import smooth
 from eqprop.diagnostics.through_time import ThroughTime, through_time
 
 __all__ = [
+    "Added",
     "BiasCurve",
     "Comparison",
     "Equilibria",
     "FiniteDifferences",
+    "MachineErrors",
     "Reference",
     "Row",
     "Settling",
@@ -26,6 +29,7 @@ __all__ = [
     "equilibria",
     "exact_gradients",
     "implicit",
+    "machine_errors",
     "smooth",
     "suggest_beta",
     "through_time",

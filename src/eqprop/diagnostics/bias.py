@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from eqprop.diagnostics.references import exact_gradients
 from eqprop.energy import Network, State, Target
 from eqprop.errors import InputError
 from eqprop.learning import EquilibriumPropagation, Estimator, Noisy
+from eqprop.learning.estimators import in_turn
 
 WITHIN = (1e-9, 0.1)
 
@@ -131,9 +133,9 @@ def suggest_beta(
     network: Network,
     x: Tensor,
     y: Target,
-    read_noise: float,
-    reads: int,
     estimator: Family,
+    read_noise: float = 0.0,
+    reads: int = 1,
     probes: tuple[float, float] = (0.1, 0.05),
     draws: int = 8,
     seed: int = 0,
@@ -141,41 +143,60 @@ def suggest_beta(
     """The beta with the smallest sum of bias and noise, fitted to two probe runs in float64.
 
     The bias falls as beta^order, so the difference of the two probes' estimates gives its constant, and their
-    extrapolation the gradient (Richardson); no exact gradient is needed. The noise is that of noisy readings at the
-    larger probe. The result is proportional to (read_noise / sqrt(reads))^(1 / (order + 1)).
+    extrapolation the gradient (Richardson); no exact gradient is needed. It is that against the gradient of the machine
+    itself (``Substrate.as_made``). The noise is the deviation of repeated estimates from their mean: by what the
+    network's own substrate draws anew, and by ``read_noise``. The part of it that falls as 1 / beta counts. The result
+    is proportional to (size of the noise)^(1 / (order + 1)).
 
     Args:
-        network, x, y: as for ``compare``.
-        read_noise: standard deviation of one read of one unit's state.
-        reads: how many reads are averaged.
+        network, x, y: as for ``compare``; the network is on any substrate.
         estimator: beta -> estimator, e.g. ``lambda beta: EquilibriumPropagation(symmetric(beta), free, nudged)``.
+        read_noise: standard deviation of one read of one unit's state, besides what the substrate draws.
+        reads: how many reads are averaged.
         probes: two betas with a small bias, but above rounding and settling errors.
-        draws: the number of noisy readings.
-        seed: of the noise.
+        draws: the number of repeated estimates.
+        seed: of ``read_noise``, and of substrates that draw from torch's generator.
 
     Raises:
-        InputError: a number is out of range; or there is no noise, or no bias to balance it.
+        InputError: a number is out of range; nothing is drawn anew, or nothing that beta divides; or there is no bias.
     """
     big, small = max(probes), min(probes)
-    if not 0 < small < big or draws < 1:
-        raise InputError(f"probes {probes}, draws {draws}: give two different positive betas, and at least one draw.")
-    if not read_noise > 0:
-        raise InputError(f"read_noise {read_noise}: without noise the smallest beta is best; see InfinitesimalNudge.")
+    if not 0 < small < big or draws < 2:
+        raise InputError(f"probes {probes}, draws {draws}: give two different positive betas, and at least two draws.")
+    if not callable(estimator):
+        raise InputError(f"{estimator!r} is no function: give one from beta to an EquilibriumPropagation.")
+    if network.substrate.is_ideal and not read_noise > 0:
+        raise InputError(
+            f"read_noise {read_noise}, on the ideal substrate: without noise the smallest beta is best; see "
+            "InfinitesimalNudge. Give the noise, or a network on a substrate that has some."
+        )
     check_batch(network, x, y)
     twin, x = double(network), x.double()
+    made = twin.on(twin.substrate.as_made())
     at = estimator(big)
     if not isinstance(at, EquilibriumPropagation):
         raise InputError(f"{at!r} is not an EquilibriumPropagation: give a function from beta to one.")
     order = at.nudging.draw().order
     with undisturbed(x):
-        at_big, at_small = (as_vector(estimate(twin, estimator(beta), x, y).gradients) for beta in (big, small))
+        at_big, at_small = (as_vector(estimate(made, estimator(beta), x, y).gradients) for beta in (big, small))
     slope = (at_big - at_small) / (big**order - small**order)
     size = float((at_small - slope * small**order).norm())
     bias = float(slope.norm()) / size if size else 0.0
     if not bias > 0:
         raise InputError(f"The estimates at beta {big} and {small} are the same or 0: there is no bias to weigh.")
-    noise = noise_of(twin, x, y, read_noisily(at, read_noise, reads), at_big, draws, seed)
-    return Suggestion(order, bias, big * noise / size)
+    noises = [spread(twin, x, y, read_noisily(estimator(beta), read_noise, reads), draws, seed) for beta in probes]
+    if not max(noises) > 0:
+        raise InputError(
+            f"{network.substrate} draws nothing anew, so repeated estimates are equal and have no noise: give "
+            "read_noise; what a fixed fault adds is in `eqprop check --substrate`."
+        )
+    by_beta, fixed = divided(dict(zip(probes, noises, strict=True)))
+    if by_beta < fixed / 10:
+        raise InputError(
+            f"What {network.substrate} draws anew is the same in all phases of a step: its noise, {fixed / size:.2g} "
+            "of the gradient, is the same at every beta; smaller steps average over it."
+        )
+    return Suggestion(order, bias, big * by_beta / size)
 
 
 def best_beta(curve: BiasCurve, noise: float) -> Suggestion:
@@ -193,14 +214,24 @@ def best_beta(curve: BiasCurve, noise: float) -> Suggestion:
     return Suggestion(curve.order, curve.constant, noise)
 
 
-def noise_of(
-    network: Network, x: Tensor, y: Target, noisy: EquilibriumPropagation, quiet: Tensor, draws: int, seed: int
-) -> float:
-    """The root mean square, over ``draws``, of |noisy estimate - quiet|; quiet: (parameters,), the noiseless one."""
-    with undisturbed(x, [noisy]):
+def spread(network: Network, x: Tensor, y: Target, estimator: EquilibriumPropagation, draws: int, seed: int) -> float:
+    """The standard deviation of |estimate| over repeated ones, at least two; exactly 0 if nothing is drawn anew."""
+    network, estimator = copy.deepcopy(network), in_turn(estimator, network.substrate)
+    with undisturbed(x, [estimator]):
         torch.manual_seed(seed)
-        found = [as_vector(estimate(network, noisy, x, y).gradients) - quiet for _ in range(draws)]
-    return math.sqrt(sum(float(each.square().sum()) for each in found) / draws)
+        found = torch.stack([as_vector(estimate(network, estimator, x, y).gradients) for _ in range(draws)])
+    return math.sqrt(float((found - found[0]).var(0).sum()))
+
+
+def divided(errors: Mapping[float, float]) -> tuple[float, float]:
+    """The part of an error that falls as 1 / beta, at the larger of two betas; and the one that is the same at both.
+
+    error(beta)^2 = (first * larger / beta)^2 + second^2; ``errors``: beta -> error.
+    """
+    small, big = sorted(errors)
+    whole = errors[big] ** 2
+    first = min(max(errors[small] ** 2 - whole, 0.0) / ((big / small) ** 2 - 1), whole)
+    return math.sqrt(first), math.sqrt(whole - first)
 
 
 def read_noisily(estimator: EquilibriumPropagation, read_noise: float, reads: int) -> EquilibriumPropagation:
@@ -224,6 +255,6 @@ def noise_curve(
     for beta in betas:
         with undisturbed(x):
             quiet = as_vector(estimate(twin, estimator(beta), x, y).gradients)
-        noise = noise_of(twin, x, y, read_noisily(estimator(beta), read_noise, reads), quiet, draws, seed)
+        noise = spread(twin, x, y, read_noisily(estimator(beta), read_noise, reads), draws, seed)
         found.append((beta, noise / float(quiet.norm())))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,18 +16,20 @@ from torch import Tensor
 
 from eqprop.checks import Count, checked
 from eqprop.diagnostics import pictures
-from eqprop.diagnostics.bias import Family, best_beta, bias_curve, noise_curve
+from eqprop.diagnostics.bias import Family, Suggestion, best_beta, bias_curve, noise_curve
 from eqprop.diagnostics.comparison import compare, plain, short
 from eqprop.diagnostics.equilibria import equilibria
-from eqprop.diagnostics.gradients import double, loss_of, undisturbed
+from eqprop.diagnostics.gradients import double, loss_of, symmetric_terms, undisturbed
+from eqprop.diagnostics.machine import Bench, ExactOn, MachineErrors, machine_errors
 from eqprop.diagnostics.smoothing import is_smooth, smooth
 from eqprop.diagnostics.through_time import through_time
-from eqprop.diagnostics.verdict import verdict
+from eqprop.diagnostics.verdict import SEEN, machine_verdict, verdict
 from eqprop.energy import Landscape, Network, State
+from eqprop.energy.substrate import IDEAL
 from eqprop.errors import EqpropError, InputError
 from eqprop.files import make_folder, write_text_atomic
 from eqprop.learning import forms
-from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of
+from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, in_turn, nudge_of
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
@@ -54,6 +57,8 @@ FAR = UntilConverged(1e-12, 1000)
 SWEEPS = 20
 BETA = "beta (no unit)"
 OWN = "recipe's own"
+ITS_OWN, IDEALS = "the machine's own", "the ideal network's"
+"""The exact gradients that estimates on a machine are compared with."""
 AS_IT_IS, SMOOTH = "as it is", "smooth version (sigmoids, soft pooling)"
 
 
@@ -63,12 +68,14 @@ class Subject:
 
     Attributes:
         title: describes the network.
-        networks: the network itself; and its smooth version, if there is one and the network is not smooth.
+        networks: the network itself, on a machine as it was made; and its smooth version, if there is one and the
+            network is not smooth.
         x, y: the batch.
         own: the estimator of the run.
         beta: of the standard estimators.
         folder: for pictures.
         say: prints a text or a table.
+        machine: the network on a machine that adds an error that beta divides; ``None`` if it does not.
     """
 
     title: str
@@ -79,6 +86,7 @@ class Subject:
     beta: float
     folder: Path
     say: Say
+    machine: Network | None = None
 
     def picture(self, name: str, about: str, panels: Mapping[str, Any], draw: Callable[..., None], **how: Any) -> None:
         """Writes a picture to the folder; ``how``: options of ``write_figure``."""
@@ -94,7 +102,7 @@ class Subject:
         """The run's own rule; else one that gives a gradient for this network."""
         if isinstance(self.own, EquilibriumPropagation):
             return self.own.rule
-        return contrastive if symmetric_terms(self.network) else vector_field
+        return contrastive if symmetric_terms(self.network, self.x) else vector_field
 
     def few(self) -> Subject:
         """The same with the first few images, for phases that settle to high accuracy."""
@@ -126,6 +134,10 @@ def check(
 ) -> None:
     """Compare the gradient of a run or a recipe, and those of the standard estimators, with the exact one.
 
+    For a network on a machine: with the exact gradient of that machine as it was made, and with that of the ideal
+    network; then what each fault of the machine adds, which one dominates, and what to change. The other parts are on
+    the machine as it was made.
+
     Args:
         run: its model is checked.
         title: describes the network, for titles.
@@ -134,36 +146,63 @@ def check(
         images: how many of the training set, without augmentation; default: 20. The slow parts use the first eight.
         nudge: beta of the standard estimators; 0: the run's own, or 0.1 if it has none.
         pictures: whether to draw pictures, which takes most of the time.
-        read_noise: standard deviation of one read of a unit's state, for the beta that is suggested.
+        read_noise: standard deviation of one read of a unit's state, for the beta that is suggested; not used on a
+            machine that has errors of its own that beta divides.
         reads: how many reads are averaged.
     """
     Noisy(contrastive, read_noise, reads)  # raises before any work
     x, y = batch_of(run, min(20, len(run.train)) if images is None else images)
-    network, own = run.model.network, run.model.estimator
+    network = run.model.network
+    own, made = in_turn(run.model.estimator, network.substrate), network.on(network.substrate.as_made())
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)
-    comparison = compare(network, x, y, {OWN: own} | standard(network, x, own, beta))
-    says = verdict(comparison, OWN, "infinitesimal")
-    say(says)
-    say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient at its equilibrium"))
-    say(comparison.phases("The phases: the change in the last sweep, and its node"))
-    rests = equilibria(network, x)
-    say(f"Equilibria: {rests}")
+    estimators = {OWN: own} | standard(network, x, own, beta)
     found: dict[str, Any] = {"title": title, "images": len(x), "beta": beta}
-    found |= {"verdict": says, "comparison": comparison, "equilibria": rests}
+    errors: MachineErrors | None = None
+    if network.substrate.is_ideal:
+        comparison = compare(network, x, y, estimators)
+        found["verdict"] = verdict(comparison, OWN, "infinitesimal")
+        tables = {"the exact gradient at its equilibrium": comparison}
+    else:
+        references = {ITS_OWN: ExactOn(made.substrate), IDEALS: ExactOn(IDEAL)}
+        comparison = compare(network, x, y, estimators, references)
+        tables = {f"{ITS_OWN} exact gradient": comparison.against(ITS_OWN)}
+        tables |= {f"{IDEALS} exact gradient, all tensors together": comparison.against(IDEALS, whole=True)}
+        try:
+            errors = machine_errors(network, x[:FEW], y[:FEW], nudged_like(own, beta))
+        except EqpropError as error:
+            say(f"Left out, machine: {error}")
+        adds = errors is not None and errors.whole.error > errors.whole.own
+        why = f"the machine adds an error of {errors.whole.error:.2g}: see its verdict" if errors and adds else ""
+        found["verdict"] = verdict(comparison.against(ITS_OWN), OWN, "infinitesimal", why)
+    say(found["verdict"])
+    for against, each in tables.items():
+        say(each.table(f"{title}: {len(x)} images, beta {beta:g}; against {against}"))
+    say(comparison.phases("The phases: the change in the last sweep, and its node"))
+    rests = equilibria(made, x)
+    say(f"Equilibria: {rests}")
+    found |= {"comparison": comparison, "equilibria": rests, "machine": errors}
 
-    networks = {AS_IT_IS: network}
+    networks = {AS_IT_IS: made}
     try:
-        networks |= {} if is_smooth(network) else {SMOOTH: smooth(network)}
+        networks |= {} if is_smooth(made) else {SMOOTH: smooth(made)}
     except InputError as error:
         say(f"No smooth version: {error}")
-    subject = Subject(title, networks, x, y, own, beta, folder, say)
+    noisy = network if errors is not None and errors.whole.by_beta > SEEN else None
+    subject = Subject(title, networks, x, y, own, beta, folder, say, noisy)
     parts = {"suggestion": partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)}
     for name, part in (parts | PICTURED if pictures else parts).items():
         try:
             found[name] = part(subject)
         except EqpropError as error:
             say(f"Left out, {name}: {error}")
+    best: dict[str, Suggestion] = found.get("suggestion", {})
+    found["suggestion"] = {name: each.as_dict() for name, each in best.items()}
+    if errors is not None:
+        which = "the recipe's own estimate" if nudged_like(own, beta) is own else f"estimates of symmetric {beta:g}"
+        say(errors.table(f"What the machine adds to the error of {which}, {min(FEW, len(x))} images"))
+        found["machine_verdict"] = machine_verdict(errors, best, (BETAS[0], BETAS[-1]))
+        say(found["machine_verdict"])
     write_text_atomic(folder / "check.json", json.dumps(plain(found), indent=1))
     say(f"{'All numbers and pictures' if pictures else 'All numbers'}: {folder}")
 
@@ -196,13 +235,13 @@ def followed(network: Network, x: Tensor) -> dict[str, Callable[[float], Nudging
 
 def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[str, Estimator]:
     """The standard estimators, with the solvers of the run if it has them."""
-    free = getattr(own, "free", FixedSweeps(2 * SWEEPS))
-    nudged = FixedSweeps(SWEEPS)
-    base = own if isinstance(own, EquilibriumPropagation) else EquilibriumPropagation(symmetric(beta), free, nudged)
+    base = nudged_like(own, beta)
+    free = base.free
     found: dict[str, Estimator] = {
-        f"{name} {beta:g}": replace(base, nudging=make(beta)) for name, make in followed(network, x).items()
+        f"{name} {beta:g}": in_turn(replace(base, nudging=make(beta)), network.substrate)
+        for name, make in followed(network, x).items()
     }
-    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network) else FixedSweeps(2 * SWEEPS)
+    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network, x) else FixedSweeps(2 * SWEEPS)
     found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0)
     unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)
     last = min(unrolled.n, base.nudged.n if isinstance(base.nudged, FixedSweeps) else SWEEPS)
@@ -210,41 +249,60 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
     return found
 
 
-def symmetric_terms(network: Network) -> bool:
-    return all(term.symmetric for term in network.terms.values())
+def nudged_like(own: Estimator, beta: float) -> EquilibriumPropagation:
+    """The run's own estimator; or if it has no finite nudges, symmetric ones with its free phase."""
+    if isinstance(own, EquilibriumPropagation):
+        return own
+    return EquilibriumPropagation(symmetric(beta), getattr(own, "free", FixedSweeps(2 * SWEEPS)), FixedSweeps(SWEEPS))
 
 
 # -- the parts: each measures, draws, and returns its part of check.json --
 
 
-def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> Any:
-    """The best beta under read noise, by the bias that is measured on the network as it is."""
+def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> dict[str, Suggestion]:
+    """The best beta under read noise or the machine's own, by the bias that is measured on the network as it is."""
     subject = subject.few()
     network, x, y = subject.network, subject.x, subject.y
     families = {name: family for name, family in subject.families(AS_IT_IS).items() if name in READ_WITH_NOISE}
     curves = {name: bias_curve(network, x, y, family, BETAS) for name, family in families.items()}
     found, measured = {}, {}
     many = f"{reads} read{'s' * (reads > 1)}"
+    what = f"Read noise {read_noise:g}, {many}" if subject.machine is None else "This machine"
     for name, family in families.items():
-        noises = noise_curve(network, x, y, family, BETAS[::3], read_noise, reads, draws=4)
-        at, noise = noises[0]
+        if subject.machine is None:
+            noises = noise_curve(network, x, y, family, BETAS[::3], read_noise, reads, draws=4)
+            constant = math.prod(noises[0])
+        else:
+            noises, constant = noise_of_machine(subject.machine, subject, STENCILS[name])
         try:
-            found[name] = each = best_beta(curves[name], at * noise)
+            found[name] = each = best_beta(curves[name], constant)
         except InputError as error:
             subject.say(f"No best beta for {name}: {error}")
             continue
         subject.say(
-            f"Read noise {read_noise:g}, {many}, {len(x)} images: {name} is best at beta {each.beta:.2g}, with an "
+            f"{what}, {len(x)} images: {name} is best at beta {each.beta:.2g}, with an "
             f"error of up to {each.error:.2g} of the gradient; its bias grows as beta^{each.order:.2f} (measured at "
             f"beta {BETAS[0]:g} to {BETAS[-1]:g})."
         )
         measured[name] = each, curves[name], noises
     if drawn and measured:
-        about = f": bias of the estimate, and its noise (standard deviation of a read {read_noise:g}, {many})"
+        noise = "what the machine adds" if subject.machine else f"standard deviation of a read {read_noise:g}, {many}"
+        about = f": bias of the estimate, and its noise ({noise})"
         label = "error relative to the gradient (no unit)"
         options = {"share": True, "room": (1e-4, 1), "legend": "lower left"}
         subject.picture("noise", about, measured, pictures.draw_noise, x=BETA, y=label, **options)
-    return {name: suggestion.as_dict() for name, suggestion in found.items()}
+    return found
+
+
+def noise_of_machine(
+    network: Network, subject: Subject, stencil: Callable[[float], Nudging]
+) -> tuple[list[tuple[float, float]], float]:
+    """Pairs (beta, error that the machine adds), and the constant of its part that falls as 1 / beta."""
+    estimator = replace(nudged_like(subject.own, subject.beta), nudging=stencil(subject.beta))
+    added = Bench(network, subject.x, subject.y, estimator).added("", network.substrate)
+    betas = subject.beta / 2, subject.beta
+    pairs = [(beta, math.hypot(added.by_beta * subject.beta / beta, added.fixed)) for beta in betas]
+    return pairs, added.by_beta * subject.beta
 
 
 def bias(subject: Subject) -> Any:

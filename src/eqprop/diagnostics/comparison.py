@@ -104,6 +104,11 @@ class Comparison:
             self.of(str(estimator))  # which raises, with the names that exist
         return max(rows, key=lambda row: math.inf if math.isnan(row.error) else row.error)
 
+    def against(self, reference: str, whole: bool = False) -> Comparison:
+        """The comparison with one of the references alone; if ``whole``, only of all parameters together."""
+        rows = (row for row in self.rows if row.reference == reference)
+        return replace(self, rows=tuple(row for row in rows if not whole or row.parameter == ALL))
+
     def table(self, title: str = "") -> Table:
         """A table of all rows."""
         several = len({row.reference for row in self.rows}) > 1

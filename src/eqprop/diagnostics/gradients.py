@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eqprop.energy import Loss, Network, Target
 from eqprop.energy.network import Data
+from eqprop.energy.substrate import IDEAL
 from eqprop.errors import InputError
 from eqprop.learning.estimators import Cost, Estimator
 from eqprop.settling.solvers import Solution
@@ -62,7 +63,12 @@ def check_batch(network: Network, x: Data, y: Target) -> None:
     loss = loss_of(network)
     if not learning(network):
         raise InputError("No parameter of the network requires a gradient: there is nothing to estimate.")
-    loss.check(y, len(network.landscape(x).like))
+    loss.check(y, len(network.on(IDEAL).landscape(x).like))  # a machine would draw
+
+
+def symmetric_terms(network: Network, x: Data) -> bool:
+    """Whether all terms of the network, on its substrate, have equal feedforward and feedback."""
+    return all(term.symmetric for term in network.landscape(x).terms.values())
 
 
 def double(network: Network) -> Network:

@@ -10,6 +10,7 @@ parameters are read exactly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
@@ -55,6 +56,14 @@ class Substrate:
         """The state as it is measured, for rules and predictions."""
         return state
 
+    def as_made(self) -> Substrate:
+        """The machine without what differs between readings: the network on it is the one that learning in situ trains.
+
+        Weights and units are as they were built; nudges arrive as they are sent, and states are measured as they are. A
+        fault that is drawn anew, or that rounds the states, returns the ideal substrate here.
+        """
+        return self if self.is_ideal else AsMade(self)
+
     def once(self) -> Self:
         """The same for one batch: gates that draw anew return the same results for the same arguments from then on."""
         return self
@@ -73,6 +82,32 @@ class Substrate:
 
 
 IDEAL = Substrate()
+
+
+@dataclass(frozen=True)
+class AsMade(Substrate):
+    """The weights of another substrate's free phase, and its units.
+
+    Args:
+        of: the other one.
+    """
+
+    of: Substrate
+
+    def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
+        return self.of.mounted(name, coupling, 0)
+
+    def unit(self, name: str, node: Node) -> Node:
+        return self.of.unit(name, node)
+
+    def as_made(self) -> Substrate:
+        return self
+
+    def once(self) -> Self:
+        return type(self)(self.of.once())
+
+    def generators(self) -> Iterable[torch.Generator]:
+        return self.of.generators()
 
 
 def read_weights(coupling: C, read: Callable[[str, Tensor], Tensor]) -> C:

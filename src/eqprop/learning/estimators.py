@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from eqprop.learning.rules import Gradients, Rule, contrastive
 from eqprop.learning.stencils import Nudging, Stencil
 from eqprop.learning.teachers import Teacher, force
 from eqprop.settling.solvers import Solution, Solver, joined
+
+E = TypeVar("E", bound="Estimator")
 
 
 class Cost(NamedTuple):
@@ -280,6 +282,13 @@ class EquilibriumPropagation(PhaseEstimator):
         if settled is not None:
             settled = settled._replace(state={node: value[still * batch :] for node, value in state.items()})
         return GradientEstimate(gradients, settled)
+
+
+def in_turn(estimator: E, substrate: Substrate) -> E:
+    """The estimator, whose phases settle one after another if the ``substrate`` reads its weights anew in each."""
+    if substrate.per_phase and isinstance(estimator, EquilibriumPropagation):
+        return replace(estimator, stacked=False)
+    return estimator
 
 
 def check_one_reading(landscape: Landscape) -> None:

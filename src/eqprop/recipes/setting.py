@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from eqprop.checks import Count, Natural, NonNegative, Positive, checked
 from eqprop.devices import METHODS, find_device
 from eqprop.energy.network import Network
-from eqprop.learning import Equilibrium, EquilibriumPropagation, Estimator, InfinitesimalNudge
+from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
+from eqprop.learning.estimators import in_turn
 from eqprop.models.builders import ConvLayer, DenseLayer, Layer
 from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
 from eqprop.substrates import find_substrate
@@ -94,13 +95,12 @@ class TaskRecipe(Options, ABC):
         network, substrate = build(), find_substrate(self.substrate)
         if not substrate.is_ideal:
             network = network.on(substrate)
-        if substrate.per_phase and isinstance(estimator, EquilibriumPropagation):
-            estimator = replace(estimator, stacked=False)
         batches = Batches(train, self.batch_size, normalise, self.augment, self.seed, keep_last=self.keep_last)
         periods = self.epochs * batches.steps if self.schedule_by_batch else self.epochs
         optimizer, scheduler = self.optimise(network, periods)
         return Experiment(
-            model=Equilibrium(network, estimator, on_unsettled="ignore"),  # the report has residuals, the loop a limit
+            # The report has residuals, the loop a limit.
+            model=Equilibrium(network, in_turn(estimator, substrate), on_unsettled="ignore"),
             optimizer=optimizer,
             scheduler=scheduler,
             schedule_by_batch=self.schedule_by_batch,

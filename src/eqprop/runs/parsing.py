@@ -46,6 +46,10 @@ class Parser(ArgumentParser):
             for kind in more:
                 self.add_class_arguments(kind)
 
+    def has(self, name: str) -> bool:
+        """Whether there is such an option."""
+        return f"--{name}" in self._option_string_actions
+
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
         """The options that were given, with defaults.
 

@@ -44,7 +44,8 @@ class ReadConverter(Anew):
     """A converter reads states in steps within a range: the nearest step, or one of the two at random.
 
     Effect: step / beta.
-    Remedy: round to the nearest: two readings that differ by less than a step round alike, so random rounding is worse.
+    Remedy: a smaller step, a larger beta; round to the nearest, as two readings that differ by less than a step then
+        round alike, which random ones do not.
     Source: 4-bit readings suffice an oscillator machine (arXiv 2505.02103).
 
     Args:

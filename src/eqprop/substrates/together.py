@@ -16,7 +16,7 @@ from eqprop.draws import Generator, generator_for
 from eqprop.energy.couplings import Coupling
 from eqprop.energy.losses import Nudge, SquaredError
 from eqprop.energy.nodes import Node, State
-from eqprop.energy.substrate import Substrate
+from eqprop.energy.substrate import IDEAL, Substrate
 from eqprop.energy.terms import Term
 from eqprop.energy.units import Identity
 from eqprop.errors import InputError
@@ -46,6 +46,9 @@ class Anew(Fault):
 
     def __post_init__(self) -> None:
         self.generator.manual_seed(self.seed)
+
+    def as_made(self) -> Substrate:
+        return IDEAL
 
     def once(self) -> Self:
         twin = copy.copy(self)
@@ -122,6 +125,15 @@ class Together(Substrate):
             state = part.measured(state, reading)
         return state
 
+    def as_made(self) -> Substrate:
+        made = [part.as_made() for part in self.parts]
+        return Together(*made) if not all(each.is_ideal for each in made) else IDEAL
+
+    def faults(self) -> tuple[Substrate, ...]:
+        """The parts, and in place of a ``Together`` its own parts; ideal ones are left out."""
+        found = [part.faults() if isinstance(part, Together) else (part,) for part in self.parts]
+        return tuple(each for some in found for each in some if not each.is_ideal)
+
     def once(self) -> Self:
         twin = copy.copy(self)
         twin.parts = tuple(part.once() for part in self.parts)
@@ -179,6 +191,9 @@ class TwoCircuits(Substrate):
 
     def measured(self, state: State, reading: int) -> State:
         return self.of(reading).measured(state, reading)
+
+    def as_made(self) -> Substrate:
+        return self.first.as_made()
 
     def once(self) -> Self:
         return type(self)(self.first.once(), self.second.once())

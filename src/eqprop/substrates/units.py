@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eqprop.checks import NonNegative
 from eqprop.energy.nodes import Node
+from eqprop.energy.substrate import IDEAL, Substrate
 from eqprop.energy.units import Stiffness, Unit, is_zero
 from eqprop.errors import InputError
 from eqprop.substrates.together import Anew, Fault
@@ -80,6 +81,9 @@ class LoopConverter(Fault):
         if not self.step or node.unit is None:
             return node
         return replace(node, unit=Rounded(checked_unit(self, name, node.unit), self.step))
+
+    def as_made(self) -> Substrate:
+        return IDEAL
 
 
 def checked_unit(fault: Fault, name: str, unit: Unit) -> Unit:
