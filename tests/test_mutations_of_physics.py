@@ -176,11 +176,23 @@ BUGS = {
         "table.voltage",
         f"{COST}::test_the_example_of_a_resistive_network",
     ),
-    "nudges of a step that add to those of the last": (
+    "a step that is counted on the model itself": (
         "physics/cost.py",
-        "self._read, self._nudges = {}, 0",
-        "self._read = {}",
-        f"{COST}::test_a_step_is_counted_by_itself",
+        "copy.deepcopy(model).train()",
+        "model.train()",
+        f"{COST}::test_a_step_is_counted_on_its_machine_and_nothing_changes",
+    ),
+    "sweeps of nudged phases left out of a run": (
+        "training/cost.py",
+        'row["train_free_sweeps"] + nudged * row["train_nudged_sweeps"]',
+        'row["train_free_sweeps"]',
+        "training/test_cost_of_runs.py::test_from_python_with_a_table_of_ones_own",
+    ),
+    "conversions of a state that count as one": (
+        "physics/cost.py",
+        "sum(units for _, units in self._read.values())",
+        "sum(rows for rows, _ in self._read.values())",
+        f"{COST}::test_it_counts_what_happens",
     ),
 }
 

@@ -16,12 +16,14 @@ import torch
 
 from eqprop import files, pretrained
 from eqprop.checks import naming_options
+from eqprop.devices.writing import Written
 from eqprop.energy.spec import to_spec
 from eqprop.errors import InputError
 from eqprop.pretrained import Pretrained
 from eqprop.recipes import RECIPES, Recipe, find
 from eqprop.runs import recipe_files
 from eqprop.runs.folder import NAME, About, code_of, quoted, read
+from eqprop.training.checkpoint import restore_optimizer
 from eqprop.training.loop import Experiment, Progress, load_own, load_weights
 
 EMBEDDED = "digits"
@@ -195,6 +197,13 @@ def load_epoch(run: Experiment, kept: Kept, name: str) -> int:
     load_weights(run.model, tensors)
     with files.explained(f"The checkpoint {name} of {kept.folder} is damaged ({{}}).", KeyError, TypeError, ValueError):
         return Progress.restored(state["progress"], run.epochs).epoch
+
+
+def load_written(run: Experiment, kept: Kept, name: str) -> None:
+    """Gives an optimiser that writes into devices the state of a checkpoint: what it has written until then."""
+    if isinstance(run.optimizer, Written):
+        tensors, state = load_own(kept.folder, name, kept.about.id)
+        restore_optimizer(run.optimizer, tensors, state["optimizer"])
 
 
 def spec_of_inputs(run: Experiment) -> Any:

@@ -432,3 +432,59 @@ def test_every_device_pair_is_usable():
         optimizer.step()
         assert w.isfinite().all()
         assert float(w.detach().mean()) > 0
+
+
+# -- what is written, by hand --
+
+TENTHS = Constant(step=0.1, low=-10.0, high=10.0, **EXACT)
+
+
+def stepped(optimizer, gradients, times=1):
+    for _ in range(times):
+        for parameter, gradient in gradients.items():
+            parameter.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+    return optimizer.operations()
+
+
+def test_pulses_and_slots_are_those_of_the_updates():
+    first, second, bias = weight(2, 2), weight(1, 2), weight(2)
+    optimizer = MixedPrecision([("a", first), ("b", second), ("c", bias)], TENTHS, lr=1.0)
+    gradients = {first: [[0.36, -0.16], [0.06, 0.16]], second: [[-0.56, 0.06]], bias: [1.0, 1.0]}
+    assert optimizer.operations() == {"pulses": 0, "pulse_slots": 0}
+    # Pulses of the first step: 3, 1, 0, 1, then 5, 0; of the next, with what was left of it: 4, 2, 1, 2, then 6, 1.
+    assert stepped(optimizer, gradients) == {"pulses": 10, "pulse_slots": 3 + 5}
+    assert stepped(optimizer, gradients) == {"pulses": 10 + 16, "pulse_slots": 8 + 4 + 6}
+
+
+def test_signs_take_one_slot_and_no_update_takes_none():
+    w = weight(2, 2)
+    optimizer = SignOnly([("a", w)], TENTHS, lr=1.0)
+    assert stepped(optimizer, {w: [[4.0, 0.1], [-4.0, 0.1]]}, 3) == {"pulses": 6, "pulse_slots": 3}
+    assert stepped(optimizer, {w: [[0.0, 0.0], [0.0, 0.0]]}) == {"pulses": 6, "pulse_slots": 3}
+
+
+def test_reads_of_a_fast_array_are_counted():
+    w = weight(4, 5)
+    optimizer = TikiTaka([("a", w)], TENTHS, lr=1.0, every=2, columns=3)
+    found = stepped(optimizer, {w: [[0.1] * 5] * 4}, 5)
+    assert (found["readings"], found["conversions"]) == (2 * 3, 2 * 3 * 4)
+    metrics = optimizer.metrics()
+    assert found["pulses"] == round(20 * (metrics["pulses_per_weight"] + metrics["fast_pulses_per_weight"]))
+    assert found["pulses"] >= 5 * 20
+    whole = TikiTaka([("a", weight(4, 5))], TENTHS, lr=1.0, columns=0)
+    (parameter,) = whole.param_groups[0]["params"]
+    assert stepped(whole, {parameter: [[0.1] * 5] * 4}, 2)["readings"] == 2 * 5
+
+
+def test_a_flip_is_a_pulse():
+    w = torch.nn.Parameter(torch.tensor([[1.0, 1.0, -1.0]], dtype=torch.float64))
+    optimizer = BinaryFlip([("a", w)], 0.1, gamma=1.0, threshold=0.5)
+    assert stepped(optimizer, {w: [[1.0, 0.1, -1.0]]}) == {"pulses": 2, "pulse_slots": 1}
+    assert stepped(optimizer, {w: [[0.1, 0.1, 0.1]]}) == {"pulses": 2, "pulse_slots": 1}
+
+
+def test_small_pulses_without_a_granularity_are_counted_as_pulses_of_the_device():
+    w = weight(1, 2)
+    optimizer = Pulses([("a", w)], TENTHS, lr=1.0, granularity=0)
+    assert stepped(optimizer, {w: [[0.4, -0.2]]}) == {"pulses": 6, "pulse_slots": 4}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import eqprop as ep
-from eqprop import learning, physics, testing
+from eqprop import learning, physics, substrates, testing
 from eqprop.physics import CostTable, Counter, Tally, modelled_cost
 
 BATCH, HIDDEN, OUT = 5, 7, 3
@@ -116,3 +116,81 @@ def test_the_text_says_modelled_and_what_is_left_out():
     with pytest.raises(ep.InputError, match="cells"):
         Tally(cells=-1)
     assert physics.ModelledCost(0.0, 0.0, 0.0, 0.0, 0.0).energy == 0
+
+
+def of(nudge, **more):
+    return {"nudging": nudge, "free": ep.FixedSweeps(6), "nudged": ep.FixedSweeps(4), **more}
+
+
+NUDGE = ep.symmetric(0.1)
+READ_NOTHING = {
+    "infinitesimal": ep.InfinitesimalNudge(ep.FixedSweeps(6)),
+    "through time": learning.BackpropagationThroughTime(ep.FixedSweeps(6), 3),
+    "backpropagation": learning.Backpropagation(),
+    "implicit": learning.ImplicitDifferentiation(ep.UntilConverged(1e-10, 500)),
+}
+RECORD_A_PART = {
+    "lock-in": learning.LockIn(0.1, 4, ep.FixedSweeps(6), ep.FixedSweeps(2)),
+    "continual": learning.ContinualEP(**of(NUDGE, rate=0.01)),
+    "agnostic": learning.AgnosticEP(**of(NUDGE, epsilon=0.01)),
+    "dual": learning.DualPropagation(0.1),
+    "predictive": learning.PredictiveLearning(ep.FixedSweeps(8), ep.FixedSweeps(4), 2, 2, learning.FreeStateBaseline()),
+}
+
+
+@pytest.mark.parametrize("name", [*READ_NOTHING, *RECORD_A_PART])
+def test_estimators_that_are_not_counted_say_so(name):
+    words = "No nudged state was read" if name in READ_NOTHING else "does not hold all"
+    torch.manual_seed(0)
+    x, y = torch.randn(BATCH, 4, dtype=torch.float64), torch.arange(BATCH) % OUT
+    with pytest.raises(ep.InputError, match=words):
+        physics.tally_of_step(ep.Equilibrium(network(), {**READ_NOTHING, **RECORD_A_PART}[name], "ignore"), x, y)
+
+
+def test_a_penalty_is_not_taken_for_the_estimator():
+    x, y = torch.randn(BATCH, 4, dtype=torch.float64), torch.arange(BATCH) % OUT
+    plain = ep.EquilibriumPropagation(**of(NUDGE))
+    tallies = [
+        physics.tally_of_step(ep.Equilibrium(network(), each, "ignore"), x, y)
+        for each in (plain, learning.RayleighPenalty(plain, 0.1))
+    ]
+    assert tallies[0] == tallies[1]
+
+
+@pytest.mark.parametrize("machine", [substrates.ReadNoise(1e-3), substrates.WeightNoise(0.01), substrates.UnitSpread()])
+def test_a_step_is_counted_on_its_machine_and_nothing_changes(machine):
+    layers = [ep.DenseLayer(HIDDEN, ep.tanh, dropout=0.3), ep.DenseLayer(OUT, ep.tanh)]
+    net = ep.chain((4,), layers, ep.SquaredError).double().on(machine)
+    model = ep.Equilibrium(net, ep.EquilibriumPropagation(**of(learning.RandomSign(0.1), stacked=False)))
+    x, y = torch.randn(BATCH, 4, dtype=torch.float64), torch.arange(BATCH) % OUT
+
+    def states():
+        return [torch.get_rng_state(), *(generator.get_state() for generator in model.generators()), *net.parameters()]
+
+    before = [state.clone() for state in states()]
+    tally = physics.tally_of_step(model.eval(), x, y)
+    assert tally == Tally(
+        cells=CELLS,
+        phases=2 * BATCH,
+        cell_operations=CELLS * BATCH * (6 + 4),
+        readings=2 * BATCH,
+        conversions=2 * BATCH * (HIDDEN + OUT),
+        nudge_conversions=BATCH * OUT,
+    )
+    assert all(torch.equal(old, new) for old, new in zip(before, states(), strict=True))
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert not model.training
+    assert net.substrate is machine
+
+
+def test_a_report_names_each_number_as_modelled():
+    tally = Tally(cells=10, phases=3, readings=4, conversions=80, pulses=7)
+    table = CostTable(analogue_to_digital=1e-12)
+    report = physics.cost_report(tally, table)
+    assert all(name.startswith("modelled_") for name in report)
+    assert report["modelled_pulses"] == 7
+    cost = modelled_cost(tally, table)
+    assert (report["modelled_energy_joules"], report["modelled_time_seconds"]) == (cost.energy, cost.time)
+    assert str(cost) in report["modelled_cost"]
+    for word in ("4 readings", "80 conversions", "7 pulses"):
+        assert word in report["modelled_cost"]

@@ -19,6 +19,7 @@ from eqprop.cli.parsing import named, session_of
 from eqprop.cli.terminal import Terminal
 from eqprop.errors import InputError
 from eqprop.loading import Kept, absolute, build, spec_of_inputs
+from eqprop.physics import cost_report
 from eqprop.recipes import Recipe, find
 from eqprop.runs import folder as folders
 from eqprop.runs.folder import About, Session, quoted
@@ -26,6 +27,7 @@ from eqprop.runs.launch import by_first, launched, start, started_here
 from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
 from eqprop.tasks import ImageInputs
+from eqprop.training.cost import names_a_machine, tally_of_run
 from eqprop.training.loop import (
     Experiment,
     Trainer,
@@ -245,7 +247,7 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
         "best_chosen_by": f"{run.chosen_by} {metric}",
         "seconds": sum(row["seconds"] for row in trainer.progress.history),
     }
-    summary |= metrics_of_optimizer(run.optimizer)
+    summary |= metrics_of_optimizer(run.optimizer) | cost_on_machine(trainer)
     text = json.dumps(summary, indent=1)
     with files.explained(f"Cannot write {folder / 'summary.json'} ({{}}): make room.", OSError):
         files.write_text_atomic(folder / "summary.json", text)
@@ -255,6 +257,19 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
         f"took {terminal.seconds():.0f} s. "
         f"Curves: {folder / 'curves.png'}"
     )
+    if cost := summary.get("modelled_cost"):
+        terminal.say(f"All training steps on the machine: {cost}")
+
+
+def cost_on_machine(trainer: Trainer) -> dict[str, Any]:
+    """What the run's training would cost on its machine, modelled, or why that is not known; nothing without one."""
+    run = trainer.run
+    if not names_a_machine(run):
+        return {}
+    try:
+        return cost_report(tally_of_run(run, trainer.progress.history, trainer.fabric.world_size))
+    except Exception as error:  # of a model that cannot be copied, say: a run has its summary all the same
+        return {"modelled_cost": f"not modelled: {files.one_line(error)}"}
 
 
 def shown(metric: str, value: float) -> str:

@@ -21,7 +21,7 @@ from eqprop.cli.terminal import plain_console
 from eqprop.cli.training import STAMP, add_kept_options, resume_parser, shown
 from eqprop.errors import InputError
 from eqprop.learning.infinitesimal import InfinitesimalNudge
-from eqprop.loading import Kept, absolute, build, load, load_epoch
+from eqprop.loading import Kept, absolute, build, load, load_epoch, load_written
 from eqprop.recipes import RECIPES, Recipe, find
 from eqprop.runs.folder import About, Session
 from eqprop.runs.launch import start
@@ -138,7 +138,7 @@ def check_parser(recipe: Recipe | None = None, name: str = "") -> Parser:
     return parser
 
 
-SKIPPED: set[str | int] = {"run", "title", "folder", "say"}
+SKIPPED: set[str | int] = {"run", "title", "folder", "say", "table"}
 """Parameters of ``check`` that are no options."""
 
 
@@ -157,6 +157,7 @@ def check(arguments: Sequence[str]) -> int:
         about, run = kept.about, kept.build()
         kept.compare(run, ["train"], options["accept_new_data"])
         epoch = load_epoch(run, kept, options["checkpoint"])
+        load_written(run, kept, options["checkpoint"])
         weights, folder = f"{options['checkpoint']} weights (epoch {epoch})", f"{name}/check"
     else:
         file, colon, _ = name.rpartition(":")

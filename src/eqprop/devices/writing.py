@@ -70,6 +70,25 @@ class Written(Optimizer, ABC):
         written = [(p, self.state[p]) for group in self.param_groups for p in group["params"] if self.state.get(p)]
         return self._shares(written) if written else {}
 
+    def operations(self) -> dict[str, int]:
+        """What was done so far to write, by the names of ``eqprop.physics.Tally``.
+
+        The arrays of different parameters are written one after the other; all cells of an array can get a pulse in the
+        same slot. What programs the first weights, and digital memory, are left out.
+
+        Returns:
+            ``pulses``, ``pulse_slots``, and, where arrays are read in order to write, ``readings`` and ``conversions``.
+        """
+        total: dict[str, float] = {"pulses": 0, "pulse_slots": 0}
+        for parameter, state in self.state.items():
+            for name, value in self._operations(parameter, state).items():
+                total[name] = total.get(name, 0) + value
+        return {name: round(value) for name, value in total.items()}
+
+    def _operations(self, parameter: Tensor, state: dict[str, Any]) -> dict[str, float]:
+        """The same of one parameter, from its state."""
+        return {"pulses": state["pulses"], "pulse_slots": state["slots"]}
+
     def _shares(self, written: list[tuple[Tensor, dict[str, Any]]]) -> dict[str, float]:
         weights = sum(parameter.numel() for parameter, _ in written)
         return {"pulses_per_weight": sum(state["pulses"] for _, state in written) / weights}
@@ -114,12 +133,13 @@ class Array:
     Args:
         device: of each weight.
         cells: these devices.
-        state: of the parameter; holds the values, and the errors of writing.
+        state: of the parameter; holds the values, the errors of writing, and the number of slots for pulses.
         key: of the array in it.
     """
 
     def __init__(self, device: Device | Pair, cells: Cells, state: dict[str, Any], key: str):
         self.device, self.cells, self.state, self.key, self.error = device, cells, state, key, f"{key}_error"
+        state.setdefault("slots", 0.0)
 
     def read(self) -> Tensor:
         """The weights as they are read."""
@@ -136,7 +156,9 @@ class Array:
         """Sends pulses, and returns their number."""
         self.state[self.key] = self.cells.pulsed(self.state[self.key], counts, draw)
         self._err(counts != 0, counts, draw)
-        return int(counts.abs().sum())
+        sizes = counts.abs()
+        self.state["slots"] += int(sizes.max()) if counts.numel() else 0
+        return int(sizes.sum())
 
     def rest(self, draw: torch.Generator) -> None:
         """Lets the time of one update pass."""
@@ -298,7 +320,9 @@ class Pulses(Writing):
         if self.granularity:
             return super()._change(array, name, parameter, wanted, draw)
         array.state[array.key] = array.cells.flowed(array.state[array.key], wanted)
-        return float(wanted.abs().sum()) / self.device.granularity
+        sizes = wanted.abs()
+        array.state["slots"] += float(sizes.max()) / self.device.granularity if wanted.numel() else 0.0
+        return float(sizes.sum()) / self.device.granularity
 
     def _counts(self, name: str, parameter: Tensor, wanted: Tensor, draw: torch.Generator) -> Tensor:
         return rounded_at_random(wanted / self.granularity, draw)
@@ -424,6 +448,16 @@ class TikiTaka(Writing):
         """What reads of the fast array add to the buffer, and whether the columns' weights may be written."""
         return read, 1.0
 
+    def _operations(self, parameter: Tensor, state: dict[str, Any]) -> dict[str, float]:
+        rows, total = as_matrix(parameter).shape
+        reads = state["step"] // self.every * min(self.columns or total, total)
+        found = super()._operations(parameter, state)
+        return found | {
+            "pulses": found["pulses"] + state["fast_pulses"],
+            "readings": reads,
+            "conversions": rows * reads,
+        }
+
     def _shares(self, written: list[tuple[Tensor, dict[str, Any]]]) -> dict[str, float]:
         weights, fast = sum(p.numel() for p, _ in written), sum(state["fast_pulses"] for _, state in written)
         return {**super()._shares(written), "fast_pulses_per_weight": fast / weights}
@@ -539,13 +573,16 @@ class BinaryFlip(Written):
         state = self.state[parameter]
         if not state:
             size = round(float(parameter.abs().mean()), 4)
-            state |= {"size": size, "momentum": torch.zeros_like(parameter), "pulses": 0}
+            state |= {"size": size, "momentum": torch.zeros_like(parameter), "pulses": 0, "slots": 0, "step": 0}
             parameter.copy_(torch.full_like(parameter, size).copysign(parameter))
         assert parameter.grad is not None
         momentum = (1 - group["gamma"]) * state["momentum"] - group["gamma"] * parameter.grad
         flips = parameter.sign() * momentum < -group["threshold"]
         state["momentum"] = momentum
-        state["pulses"] += int(flips.sum())
+        flipped = int(flips.sum())
+        state["pulses"] += flipped
+        state["slots"] += flipped > 0
+        state["step"] += 1
         parameter.copy_(torch.where(flips, -parameter, parameter))
 
 

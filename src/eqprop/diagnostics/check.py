@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from eqprop.checks import Count, checked
+from eqprop.devices.writing import Written
 from eqprop.diagnostics import pictures
 from eqprop.diagnostics.bias import Family, Suggestion, best_beta, bias_curve, noise_curve
 from eqprop.diagnostics.comparison import compare, plain, short
@@ -35,7 +36,9 @@ from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import NUDGE
+from eqprop.physics import CostTable, cost_report
 from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
+from eqprop.training.cost import steps_written, tally_of_mean_step
 from eqprop.training.loop import Experiment
 from eqprop.training.report import write_figure
 
@@ -131,6 +134,7 @@ def check(
     pictures: bool = True,
     read_noise: float = 1e-3,
     reads: int = 1,
+    table: CostTable | None = None,
 ) -> None:
     """Compare the gradient of a run or a recipe, and those of the standard estimators, with the exact one.
 
@@ -149,6 +153,7 @@ def check(
         read_noise: standard deviation of one read of a unit's state, for the beta that is suggested; not used on a
             machine that has errors of its own that beta divides.
         reads: how many reads are averaged.
+        table: the constants of the modelled cost of a training step; default: ``CostTable()``.
     """
     Noisy(contrastive, read_noise, reads)  # raises before any work
     x, y = batch_of(run, min(20, len(run.train)) if images is None else images)
@@ -190,7 +195,8 @@ def check(
         say(f"No smooth version: {error}")
     noisy = network if errors is not None and errors.whole.by_beta > SEEN else None
     subject = Subject(title, networks, x, y, own, beta, folder, say, noisy)
-    parts = {"suggestion": partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)}
+    parts: dict[str, Callable[[Subject], Any]] = {"modelled_cost": partial(cost_of_a_step, run=run, table=table)}
+    parts["suggestion"] = partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)
     for name, part in (parts | PICTURED if pictures else parts).items():
         try:
             found[name] = part(subject)
@@ -257,6 +263,15 @@ def nudged_like(own: Estimator, beta: float) -> EquilibriumPropagation:
 
 
 # -- the parts: each measures, draws, and returns its part of check.json --
+
+
+def cost_of_a_step(subject: Subject, run: Experiment, table: CostTable | None) -> Any:
+    """What a training step of the run would cost on a machine, by a table of constants."""
+    found, made, pulses = cost_report(tally_of_mean_step(run), table), steps_written(run), ""
+    if isinstance(run.optimizer, Written):
+        pulses = f" (the mean of {made:,} steps)" if made else " (none is known: check a trained run)"
+    subject.say(f"A training step of {run.train.size(0)} examples on a machine: {found['modelled_cost']}{pulses}")
+    return found
 
 
 def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> dict[str, Suggestion]:

@@ -5,7 +5,9 @@ from eqprop.physics.cost import (
     Counter as Counter,
     ModelledCost as ModelledCost,
     Tally as Tally,
+    cost_report as cost_report,
     modelled_cost as modelled_cost,
+    tally_of_step as tally_of_step,
 )
 from eqprop.physics.diodes import (
     DiodeLayer as DiodeLayer,

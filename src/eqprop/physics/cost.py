@@ -10,18 +10,22 @@ constants of the literature and no measurement: every report of it says "modelle
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor
 
 from eqprop.checks import Natural, NonNegative, Positive, checked
 from eqprop.energy.couplings import Coupling
-from eqprop.energy.losses import Nudge
+from eqprop.energy.losses import Nudge, Target
+from eqprop.energy.network import Data
 from eqprop.energy.nodes import Node, State
 from eqprop.energy.substrate import Substrate
 from eqprop.energy.terms import Term
 from eqprop.errors import InputError
-from eqprop.learning.equilibrium import Record
+from eqprop.learning.equilibrium import Equilibrium, Record
+from eqprop.substrates.together import Together
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,11 @@ class Tally:
         cells: devices that hold a weight.
         phases: settled phases of single examples.
         cell_operations: cells times sweeps, over all of these phases.
-        readings: measurements of the state of a single example.
-        conversions: units that these measure.
+        readings: measurements of the state of a single example, or of a column of a fast array (``TikiTaka``).
+        conversions: units or weights that these measure.
         nudge_conversions: units that a nudge drives, over all nudged phases of single examples.
         pulses: single pulses that write weights.
-        pulse_slots: moments at which pulses are sent; all cells can get one in the same slot.
+        pulse_slots: moments at which pulses are sent; all cells of an array can get one in the same slot.
 
     Raises:
         InputError: a number is negative.
@@ -51,6 +55,13 @@ class Tally:
     pulses: Natural = 0
     pulse_slots: Natural = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.phases:,} phases of single examples, {self.cell_operations:.3g} cell operations, "
+            f"{self.readings:,} readings with {self.conversions:,} conversions, {self.nudge_conversions:,} conversions "
+            f"of nudges, {self.pulses:,} pulses"
+        )
+
 
 class Counter(Substrate):
     """A substrate that changes nothing and counts what passes its gates in a step: a prediction begins a new one.
@@ -61,15 +72,19 @@ class Counter(Substrate):
     >>> print(modelled_cost(counter.tally(record)))
 
     The free state is read once, for the prediction and the rule, and so is each nudged state, however often the program
-    asks. Gradients are those of the ideal substrate to rounding, as readings of two phases are subtracted. Estimators
-    of infinitesimal nudges do not read, and so are not counted.
+    asks. Gradients are those of the ideal substrate to rounding, as readings of two phases are subtracted.
+
+    Some estimators are not counted, and ``tally`` says so: those that do not read nudged states (infinitesimal nudges,
+    reference gradients), and those whose ``Record`` does not hold all nudged phases (``OscillatingNudge``, ``LockIn``,
+    ``ContinualEP``, ``AgnosticEP``, ``DualPropagation``, ``PredictiveLearning``).
     """
 
     def __init__(self) -> None:
         self._cells: dict[str, int] = {}
         self._units: dict[str, int] = {}
         self._read: dict[int, tuple[int, int]] = {}
-        self._nudges = 0
+        self._driven: dict[str, int] = {}
+        self._nudges = self._batch = 0
 
     def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
         self._cells[name] = sum(parameter.numel() for parameter in coupling.parameters())
@@ -87,17 +102,20 @@ class Counter(Substrate):
         """
         if not isinstance(nudge, Nudge):
             raise InputError(f"Counter counts a Nudge, not a {type(nudge).__name__}: put it before other substrates.")
-        self._nudges += len(nudge.scale) * sum(self._units[node] for node in nudge.nodes)
+        driven = {node: self._units[node] for node in nudge.nodes}
+        self._driven |= driven
+        self._nudges += len(nudge.scale) * sum(driven.values())
         return nudge
 
     def aimed(self, node: str, gap: Tensor) -> Tensor:
+        self._driven[node] = self._units[node]
         self._nudges += gap.numel()
         return gap
 
     def measured(self, state: State, reading: int) -> State:
-        if reading < 0:
-            self._read, self._nudges = {}, 0
         rows = len(next(iter(state.values())))
+        if reading < 0:
+            self._read, self._driven, self._nudges, self._batch = {}, {}, 0, rows
         self._read[max(reading, 0)] = rows, sum(value.numel() for value in state.values())
         return state
 
@@ -110,13 +128,22 @@ class Counter(Substrate):
             pulses, pulse_slots: see ``Tally``; what a method of ``eqprop.devices`` has written.
 
         Raises:
-            InputError: the record is empty or of another step; or pulses are negative.
+            InputError: the record is empty or of another step; the estimator is one that is not counted, see above; or
+                pulses are negative.
         """
         if record.free is None:
             raise InputError("The record is empty: pass it to the model's loss first.")
-        settled = [record.free] + ([record.nudged] if record.nudged is not None else [])
-        if self._read.get(0, (0, 0))[0] != len(record.free.sweeps):
+        if self._batch != len(record.free.sweeps):
             raise InputError("The record is not of the last step on this counter: pass that of its loss.")
+        if record.nudged is None or max(self._read) < 1:
+            raise InputError(
+                "No nudged state was read in this step: the cost is modelled for estimators that read them."
+            )
+        settled = [record.free, record.nudged]
+        if (self._nudges, self._read[0][0]) != (len(record.nudged.sweeps) * sum(self._driven.values()), self._batch):
+            raise InputError(
+                "The cost is modelled from a record of all phases, and this estimator's does not hold all."
+            )
         cells = sum(self._cells.values())
         return Tally(
             cells=cells,
@@ -222,3 +249,43 @@ def modelled_cost(tally: Tally, table: CostTable | None = None) -> ModelledCost:
         time=tally.phases * table.settling + rounds * table.reading + tally.pulse_slots * table.pulse_time,
         left_out=tuple(name for name, constant in constants.items() if constant is None),
     )
+
+
+def tally_of_step(model: Equilibrium, x: Data, y: Target) -> Tally:
+    """What one training step of a model on a batch does, counted on a copy: the model and all draws stay as they are.
+
+    Args:
+        model: on its substrate.
+        x: (batch, *input shape), as for ``Equilibrium.loss``.
+        y: (batch,), or what the network's loss takes.
+
+    Returns:
+        The counts, without pulses.
+
+    Raises:
+        InputError: the estimator is one that ``Counter`` does not count, or the data do not fit.
+    """
+    twin, counter, record = copy.deepcopy(model).train(), Counter(), Record()
+    twin.on_unsettled = "ignore"
+    twin.network = twin.network.on(Together(counter, twin.network.substrate))
+    like = x if isinstance(x, Tensor) else next(iter(x.values()))
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []), torch.enable_grad():
+        twin.loss(x, y, record=record).backward()
+    return counter.tally(record)
+
+
+def cost_report(tally: Tally, table: CostTable | None = None) -> dict[str, float | str]:
+    """Counts and their modelled cost as plain data, for a file; each name says that it is modelled.
+
+    Args:
+        tally: what is counted.
+        table: the machine's constants; default: ``CostTable()``.
+
+    Returns:
+        ``modelled_`` and a field of ``Tally`` -> the count; ``modelled_energy_joules``; ``modelled_time_seconds``; and
+        ``modelled_cost``, all in words.
+    """
+    cost = modelled_cost(tally, table)
+    found: dict[str, float | str] = {f"modelled_{name}": value for name, value in asdict(tally).items()}
+    found |= {"modelled_energy_joules": cost.energy, "modelled_time_seconds": cost.time}
+    return found | {"modelled_cost": f"{cost}; {tally}"}
