@@ -153,6 +153,7 @@ CASES = [
     Case("dual", lambda: ep.learning.DualPropagation(0.3), EVERY),
     Case("infinitesimal-conjugate-gradients", lambda: ep.InfinitesimalNudge(FREE), IMAGES),
     Case("infinitesimal-sweeps", lambda: ep.InfinitesimalNudge(FREE, NUDGED), FEEDBACK),
+    Case("infinitesimal-corrected", lambda: ep.InfinitesimalNudge(FREE, NUDGED, corrected=True), FEEDBACK),
     Case("implicit", lambda: ep.ImplicitDifferentiation(FREE, 1e-12), EVERY),
     Case("through-time", lambda: ep.BackpropagationThroughTime(FREE, 6), EVERY),
     Case("backpropagation", lambda: ep.Backpropagation(), EVERY),

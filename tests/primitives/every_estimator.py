@@ -79,6 +79,7 @@ WAYS: dict[str, Way] = {
         lambda _: ep.InfinitesimalNudge(REST, ep.settling.ConjugateGradients(300, 1e-12))
     ),
     "infinitesimal, sweeps": Way(lambda _: ep.InfinitesimalNudge(REST, REST)),
+    "infinitesimal, corrected": Way(lambda _: ep.InfinitesimalNudge(REST, REST, corrected=True)),
     "implicit": Way(lambda _: EXACT),
     "through time": Way(lambda _: ep.BackpropagationThroughTime(SWEEPS, SWEEPS.n)),
     "jacobian penalty": Way(lambda _: learning.JacobianPenalty(EXACT, learning.jacobian_norm, 0.0)),

@@ -26,12 +26,13 @@ from eqprop.energy import Landscape, Network, State
 from eqprop.errors import EqpropError, InputError
 from eqprop.files import make_folder, write_text_atomic
 from eqprop.learning import forms
+from eqprop.learning.dyadic import DyadicEP
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
-from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
+from eqprop.learning.rules import Noisy, Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
-from eqprop.learning.teachers import NUDGE
+from eqprop.learning.teachers import NUDGE, Corrected, Teacher, corrected, force
 from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
 from eqprop.training.loop import Experiment
 from eqprop.training.report import write_figure
@@ -54,6 +55,7 @@ FAR = UntilConverged(1e-12, 1000)
 SWEEPS = 20
 BETA = "beta (no unit)"
 OWN = "recipe's own"
+ASYMMETRIC = "asymmetric EP"
 AS_IT_IS, SMOOTH = "as it is", "smooth version (sigmoids, soft pooling)"
 
 
@@ -96,6 +98,12 @@ class Subject:
             return self.own.rule
         return contrastive if symmetric_terms(self.network) else vector_field
 
+    @property
+    def teacher(self) -> Teacher:
+        """A force, corrected if the run's own teacher is."""
+        own = self.own.teacher if isinstance(self.own, EquilibriumPropagation) else force
+        return corrected if own.corrects else force
+
     def few(self) -> Subject:
         """The same with the first few images, for phases that settle to high accuracy."""
         return replace(self, x=self.x[:FEW], y=self.y[:FEW])
@@ -107,7 +115,7 @@ class Subject:
             free = FromState(FAR(landscape, landscape.zeros()).state, FAR)
 
         def family(stencil: Callable[[float], Nudging]) -> Family:
-            return lambda beta: EquilibriumPropagation(stencil(beta), free, FAR, self.rule)
+            return lambda beta: EquilibriumPropagation(stencil(beta), free, FAR, self.rule, teacher=self.teacher)
 
         return {name: family(make) for name, make in followed(self.networks[which], self.x).items()}
 
@@ -143,7 +151,7 @@ def check(
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)
     comparison = compare(network, x, y, {OWN: own} | standard(network, x, own, beta))
-    says = verdict(comparison, OWN, "infinitesimal")
+    says = verdict(comparison, OWN, "infinitesimal", "" if symmetric_terms(network) else f"{ASYMMETRIC} {beta:g}")
     say(says)
     say(comparison.table(f"{title}: {len(x)} images, beta {beta:g}; against the exact gradient at its equilibrium"))
     say(comparison.phases("The phases: the change in the last sweep, and its node"))
@@ -202,12 +210,29 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
     found: dict[str, Estimator] = {
         f"{name} {beta:g}": replace(base, nudging=make(beta)) for name, make in followed(network, x).items()
     }
+    if not symmetric_terms(network):
+        found |= without_energy(base, beta)
     response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network) else FixedSweeps(2 * SWEEPS)
-    found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0)
+    found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0, base.teacher.corrects)
     unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)
     last = min(unrolled.n, base.nudged.n if isinstance(base.nudged, FixedSweeps) else SWEEPS)
     found[f"truncated BPTT {last}"] = BackpropagationThroughTime(unrolled, last)
     return found
+
+
+def without_energy(base: EquilibriumPropagation, beta: float) -> dict[str, Estimator]:
+    """The rules for feedback that is not the transpose, with the solvers of ``base``; symmetric nudges."""
+    plain = base.teacher.teacher if isinstance(base.teacher, Corrected) else base.teacher
+    rules: dict[str, tuple[Rule, Teacher]] = {
+        "vector field": (vector_field, plain),
+        "Kolen-Pollack": (kolen_pollack, plain),
+        ASYMMETRIC: (vector_field, Corrected(plain)),
+    }
+    nudged = replace(base, nudging=symmetric(beta))
+    found: dict[str, Estimator] = {
+        f"{name} {beta:g}": replace(nudged, rule=rule, teacher=teacher) for name, (rule, teacher) in rules.items()
+    }
+    return found | {f"dyadic EP {beta:g}": DyadicEP(beta, base.free, base.nudged, base.form)}
 
 
 def symmetric_terms(network: Network) -> bool:
@@ -266,7 +291,9 @@ def bias(subject: Subject) -> Any:
 def against_backpropagation(subject: Subject) -> Any:
     subject = subject.few()
     found = {
-        which: through_time(network, subject.x, subject.y, subject.beta, SWEEPS, rule=subject.rule)
+        which: through_time(
+            network, subject.x, subject.y, subject.beta, SWEEPS, rule=subject.rule, teacher=subject.teacher
+        )
         for which, network in subject.networks.items()
     }
     names = list(next(iter(found.values())).exact)

@@ -42,7 +42,7 @@ class DyadicEP(Estimator):
     read-out's own gradient at the copies, with an error of order beta^2 on smooth networks: that of
     ``EquilibriumPropagation(symmetric(beta), ...)`` with the teacher ``corrected``, whose two phases each use the
     Jacobian at a stored free state (Scurria et al. 2026, arXiv 2602.03670). Without feedback it is
-    ``DualPropagation(beta, 1/2)`` settled to its fixed point (Høier et al. 2023, arXiv 2302.01228).
+    ``DualPropagation(2 * beta, 1/2)`` at its fixed point (Høier et al. 2023, arXiv 2302.01228).
 
     ``Record.nudged`` holds the two copies, stacked along the batch.
 

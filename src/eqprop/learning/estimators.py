@@ -327,7 +327,7 @@ def compare(
         weight,
         teacher.holds,
         form.linearized,
-        teacher.corrects,
+        teacher.corrects and not all(term.symmetric for term in landscape.terms.values()),
     )
 
 

@@ -37,8 +37,8 @@ class Phases:
         weight: (phases * batch,): stencil weight * example weight / batch size; complex if the nudges are.
         held: whether the teacher held the nodes of ``nudge``, instead of adding it to the energy.
         linearized: whether pooling's winners are those of the free state, as in the form ``displacements``.
-        corrected: whether displacements are adjoints, as the teacher ``corrected`` makes them: the drives' own
-            derivatives then give the gradient, without amplification; contrasts do not, if feedback is not symmetric.
+        corrected: whether feedback is not symmetric and displacements are adjoints, as the teacher ``corrected`` makes
+            them: the derivatives of drives at the free state then give the gradient, without amplification.
     """
 
     landscape: Landscape
@@ -59,7 +59,7 @@ class Phases:
         """(phases * batch,): what contrastive rules compare, up to a constant that all phases share.
 
         Raises:
-            InputError: displacements are ``corrected``, and a term's feedback is not the transpose.
+            InputError: displacements are ``corrected``.
         """
         for name, term in self.landscape.terms.items() if self.corrected else ():
             if not term.symmetric:
