@@ -5,6 +5,7 @@ import pytest
 GRADIENTS = "learning/test_gradients.py"
 HOLOMORPHIC = "learning/test_holomorphic.py"
 HEBBIAN = "learning/test_contrastive_hebbian.py"
+ASYMMETRIC = "learning/test_asymmetric.py"
 EQUILIBRIUM = "learning/test_equilibrium.py"
 PREDICTIVE = "learning/test_predictive.py"
 
@@ -45,6 +46,31 @@ BUGS = {
         "found[id(up)] = found[id(down)] = (found[id(up)] + found[id(down)]) / 2",
         "found[id(down)] = (found[id(up)] + found[id(down)]) / 2",
         f"{GRADIENTS}::test_kolen_pollack_gives_both_weights_the_mean_of_their_estimates",
+    ),
+    "a correction of the other sign": (
+        "settling/displacement.py",
+        "(self.back.drive(node, *moves) - self.forth.drive(node, *moves))",
+        "(self.forth.drive(node, *moves) - self.back.drive(node, *moves))",
+        f"{ASYMMETRIC}::test_it_is_exact_at_any_asymmetry_and_the_error_falls_as_beta_squared"
+        "[turned-asymmetric states-60]",
+    ),
+    "a transpose that forgets the feedback gain": (
+        "energy/terms.py",
+        "self.down.scaled(self.feedback_gain)",
+        "self.down",
+        f"{ASYMMETRIC}::test_feedback_gains_need_no_amplification[asymmetric displacements-0.1]",
+    ),
+    "adjoints are amplified": (
+        "learning/forms.py",
+        "if self.corrected:\n            return dict",
+        "if False:\n            return dict",
+        f"{ASYMMETRIC}::test_feedback_gains_need_no_amplification[asymmetric displacements-2.0]",
+    ),
+    "both copies of a dyad descend": (
+        "learning/dyadic.py",
+        "return -1 if node.startswith(TWIN) else 1",
+        "return 1",
+        f"{ASYMMETRIC}::test_it_is_exact_at_any_asymmetry_and_the_error_falls_as_beta_squared[turned-dyadic states-0]",
     ),
     "nudged phases start from rest": (
         "learning/estimators.py",

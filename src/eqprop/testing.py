@@ -248,6 +248,7 @@ def check_coupling(coupling: Term, shapes: Mapping[str, tuple[int, ...]], batch:
             modules = coupling.modules() if isinstance(coupling, nn.Module) else ()
             if not any(isinstance(m, Map) and getattr(m, "pool", None) for m in modules):
                 close(coupling.drive(node, *at), coupling.drive(node, *states), f"{coupling}: bilinear, at {node!r}")
+    _check_transposed(coupling, tangent, steps)
     _check_stiffness(coupling, states)
     if coupling.holomorphic:
         check_holomorphic(coupling.contrast, *states, what=f"{coupling}: contrast")
@@ -267,6 +268,14 @@ def check_coupling(coupling: Term, shapes: Mapping[str, tuple[int, ...]], batch:
             close(held.drive(other, *others), expected, f"{coupling}: with {node!r} clamped")
             taken = held.select(some).drive(other, *(s[some] for s in others))
             close(taken, expected[some], f"{coupling}: with {node!r} clamped, selected examples")
+
+
+def _check_transposed(coupling: Term, tangent: Term, steps: Sequence[Tensor]) -> None:
+    """<A d, v> = <d, A^T v>, where a coupling that says it is symmetric is its own transpose."""
+    others, back = [torch.randn_like(step) for step in steps], tangent.transposed()
+    there = sum(sum_per_example(tangent.drive(n, *steps) * v) for n, v in zip(coupling.nodes, others, strict=True))
+    here = sum(sum_per_example(back.drive(n, *others) * d) for n, d in zip(coupling.nodes, steps, strict=True))
+    close(here, there, f"{coupling}: `symmetric` is {coupling.symmetric}; the tangent and its transpose")  # type: ignore[arg-type]
 
 
 def _check_stiffness(coupling: Term, states: Sequence[Tensor]) -> None:

@@ -109,6 +109,14 @@ CASES = [
         for name, teacher in TEACHERS.items()
         for form in FORMS
     ),
+    *(
+        Case(
+            f"ep-corrected-{form}",
+            nudging(STENCILS["symmetric"], ep.vector_field, FORMS[form], teacher=ep.learning.corrected),
+            EVERY,
+        )
+        for form in FORMS
+    ),
     Case("ep-in-turn", nudging(STENCILS["symmetric"], stacked=False), DENSE),
     Case("ep-until-converged", lambda: ep.EquilibriumPropagation(ep.symmetric(0.3), SETTLE, SETTLE), DENSE),
     Case("ep-holomorphic-displacements", nudging(CIRCLE), IMAGES),
@@ -141,9 +149,11 @@ CASES = [
         local=False,
         everyone=False,
     ),
+    *(Case(f"dyadic-{form}", partial(ep.learning.DyadicEP, 0.3, FREE, NUDGED, FORMS[form]), EVERY) for form in FORMS),
     Case("dual", lambda: ep.learning.DualPropagation(0.3), EVERY),
     Case("infinitesimal-conjugate-gradients", lambda: ep.InfinitesimalNudge(FREE), IMAGES),
     Case("infinitesimal-sweeps", lambda: ep.InfinitesimalNudge(FREE, NUDGED), FEEDBACK),
+    Case("infinitesimal-corrected", lambda: ep.InfinitesimalNudge(FREE, NUDGED, corrected=True), FEEDBACK),
     Case("implicit", lambda: ep.ImplicitDifferentiation(FREE, 1e-12), EVERY),
     Case("through-time", lambda: ep.BackpropagationThroughTime(FREE, 6), EVERY),
     Case("backpropagation", lambda: ep.Backpropagation(), EVERY),

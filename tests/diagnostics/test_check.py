@@ -109,6 +109,29 @@ def test_a_trained_run_is_checked_where_it_lies(recipe, capsys):
     assert {path.stem for path in Path("run/check").glob("*.png")} == PICTURES | {"angles"}
 
 
+def test_without_energy_it_has_the_rules_for_separate_feedback(recipe, capsys):
+    arguments = ["check", recipe, "--separate", "true", "--images", "4", "--beta", "0.01"]
+    assert main([*arguments, "--out", "out", "--pictures", "false"]) == 0
+    by_name = rows("out")[1]
+    for name in ("asymmetric EP 0.01", "dyadic EP 0.01"):
+        assert by_name[name]["cosine"] > 0.999
+        assert by_name[name]["cosine"] > by_name["vector field 0.01"]["cosine"]
+    assert by_name["Kolen-Pollack 0.01"]["problem"] == ""
+    assert by_name["infinitesimal"]["error"] == pytest.approx(by_name["vector field 0.01"]["error"], abs=0.02)
+    assert "take the teacher corrected" in " ".join(capsys.readouterr().out.split())
+
+
+def test_of_a_corrected_run_each_row_is_corrected(recipe):
+    source = Path("mine.py").read_text().replace("sweeps, rule,", "sweeps, ep.vector_field,")
+    Path("mine.py").write_text(source.replace("forms.states)", "forms.states, ep.learning.corrected)"))
+    arguments = ["check", recipe, "--separate", "true", "--images", "3", "--beta", "0.05"]
+    assert main([*arguments, "--out", "out", "--pictures", "false"]) == 0
+    by_name = rows("out")[1]
+    assert by_name["infinitesimal"]["error"] < 1e-3
+    assert by_name["symmetric 0.05"] | {"estimator": ""} == by_name["asymmetric EP 0.05"] | {"estimator": ""}
+    assert by_name["vector field 0.05"]["cosine"] < by_name["symmetric 0.05"]["cosine"]
+
+
 def test_without_an_argument_it_is_the_digits(recipe, capsys):
     assert main(["check", "--images", "2", "--pictures", "false"]) == 0
     assert "digits, initial weights" in capsys.readouterr().out

@@ -66,6 +66,8 @@ WAYS: dict[str, Way] = {
     **either("holomorphic", partial(stencil, partial(learning.holomorphic, points=4), 4, 1e-3)),
     **either("vector field", partial(stencil, ep.symmetric, 2, rule=ep.vector_field)),
     **either("kolen-pollack", partial(stencil, ep.symmetric, 2, rule=learning.kolen_pollack)),
+    **either("corrected", partial(stencil, ep.symmetric, 2, rule=ep.vector_field, teacher=learning.corrected)),
+    **either("dyadic", lambda form: Way(lambda beta: learning.DyadicEP(beta, REST, REST, form), 2)),
     **either("soft clamp", partial(stencil, ep.symmetric, 2, teacher=learning.soft_clamp)),
     "in turn": stencil(ep.symmetric, 2, stacked=False),
     "noisy": stencil(ep.symmetric, 2, rule=learning.Noisy(ep.contrastive, 0.0)),
@@ -77,6 +79,7 @@ WAYS: dict[str, Way] = {
         lambda _: ep.InfinitesimalNudge(REST, ep.settling.ConjugateGradients(300, 1e-12))
     ),
     "infinitesimal, sweeps": Way(lambda _: ep.InfinitesimalNudge(REST, REST)),
+    "infinitesimal, corrected": Way(lambda _: ep.InfinitesimalNudge(REST, REST, corrected=True)),
     "implicit": Way(lambda _: EXACT),
     "through time": Way(lambda _: ep.BackpropagationThroughTime(SWEEPS, SWEEPS.n)),
     "jacobian penalty": Way(lambda _: learning.JacobianPenalty(EXACT, learning.jacobian_norm, 0.0)),

@@ -30,12 +30,13 @@ from eqprop.energy.substrate import IDEAL
 from eqprop.errors import EqpropError, InputError
 from eqprop.files import make_folder, write_text_atomic
 from eqprop.learning import forms
+from eqprop.learning.dyadic import DyadicEP
 from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, in_turn, nudge_of
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
-from eqprop.learning.rules import Noisy, Rule, contrastive, vector_field
+from eqprop.learning.rules import Noisy, Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
-from eqprop.learning.teachers import NUDGE
+from eqprop.learning.teachers import NUDGE, Corrected, Teacher, corrected, force
 from eqprop.physics import CostTable, cost_report
 from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
 from eqprop.training.cost import steps_written, tally_of_mean_step
@@ -62,6 +63,7 @@ BETA = "beta (no unit)"
 OWN = "recipe's own"
 ITS_OWN, IDEALS = "the machine's own", "the ideal network's"
 """The exact gradients that estimates on a machine are compared with."""
+ASYMMETRIC = "asymmetric EP"
 AS_IT_IS, SMOOTH = "as it is", "smooth version (sigmoids, soft pooling)"
 
 
@@ -107,6 +109,12 @@ class Subject:
             return self.own.rule
         return contrastive if symmetric_terms(self.network, self.x) else vector_field
 
+    @property
+    def teacher(self) -> Teacher:
+        """A force, corrected if the run's own teacher is."""
+        own = self.own.teacher if isinstance(self.own, EquilibriumPropagation) else force
+        return corrected if own.corrects else force
+
     def few(self) -> Subject:
         """The same with the first few images, for phases that settle to high accuracy."""
         return replace(self, x=self.x[:FEW], y=self.y[:FEW])
@@ -118,7 +126,7 @@ class Subject:
             free = FromState(FAR(landscape, landscape.zeros()).state, FAR)
 
         def family(stencil: Callable[[float], Nudging]) -> Family:
-            return lambda beta: EquilibriumPropagation(stencil(beta), free, FAR, self.rule)
+            return lambda beta: EquilibriumPropagation(stencil(beta), free, FAR, self.rule, teacher=self.teacher)
 
         return {name: family(make) for name, make in followed(self.networks[which], self.x).items()}
 
@@ -162,11 +170,12 @@ def check(
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)
     estimators = {OWN: own} | standard(network, x, own, beta)
+    corrects = "" if symmetric_terms(network, x) else f"{ASYMMETRIC} {beta:g}"
     found: dict[str, Any] = {"title": title, "images": len(x), "beta": beta}
     errors: MachineErrors | None = None
     if network.substrate.is_ideal:
         comparison = compare(network, x, y, estimators)
-        found["verdict"] = verdict(comparison, OWN, "infinitesimal")
+        found["verdict"] = verdict(comparison, OWN, "infinitesimal", corrects)
         tables = {"the exact gradient at its equilibrium": comparison}
     else:
         references = {ITS_OWN: ExactOn(made.substrate), IDEALS: ExactOn(IDEAL)}
@@ -179,7 +188,7 @@ def check(
             say(f"Left out, machine: {error}")
         adds = errors is not None and errors.whole.error > errors.whole.own
         why = f"the machine adds an error of {errors.whole.error:.2g}: see its verdict" if errors and adds else ""
-        found["verdict"] = verdict(comparison.against(ITS_OWN), OWN, "infinitesimal", why)
+        found["verdict"] = verdict(comparison.against(ITS_OWN), OWN, "infinitesimal", corrects, why)
     say(found["verdict"])
     for against, each in tables.items():
         say(each.table(f"{title}: {len(x)} images, beta {beta:g}; against {against}"))
@@ -247,8 +256,11 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
         f"{name} {beta:g}": in_turn(replace(base, nudging=make(beta)), network.substrate)
         for name, make in followed(network, x).items()
     }
-    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network, x) else FixedSweeps(2 * SWEEPS)
-    found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0)
+    symmetric_feedback = symmetric_terms(network, x)
+    if not symmetric_feedback:
+        found |= {name: in_turn(each, network.substrate) for name, each in without_energy(base, beta).items()}
+    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_feedback else FixedSweeps(2 * SWEEPS)
+    found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0, base.teacher.corrects)
     unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)
     last = min(unrolled.n, base.nudged.n if isinstance(base.nudged, FixedSweeps) else SWEEPS)
     found[f"truncated BPTT {last}"] = BackpropagationThroughTime(unrolled, last)
@@ -260,6 +272,21 @@ def nudged_like(own: Estimator, beta: float) -> EquilibriumPropagation:
     if isinstance(own, EquilibriumPropagation):
         return own
     return EquilibriumPropagation(symmetric(beta), getattr(own, "free", FixedSweeps(2 * SWEEPS)), FixedSweeps(SWEEPS))
+
+
+def without_energy(base: EquilibriumPropagation, beta: float) -> dict[str, Estimator]:
+    """The rules for feedback that is not the transpose, with the solvers of ``base``; symmetric nudges."""
+    plain = base.teacher.teacher if isinstance(base.teacher, Corrected) else base.teacher
+    rules: dict[str, tuple[Rule, Teacher]] = {
+        "vector field": (vector_field, plain),
+        "Kolen-Pollack": (kolen_pollack, plain),
+        ASYMMETRIC: (vector_field, Corrected(plain)),
+    }
+    nudged = replace(base, nudging=symmetric(beta))
+    found: dict[str, Estimator] = {
+        f"{name} {beta:g}": replace(nudged, rule=rule, teacher=teacher) for name, (rule, teacher) in rules.items()
+    }
+    return found | {f"dyadic EP {beta:g}": DyadicEP(beta, base.free, base.nudged, base.form)}
 
 
 # -- the parts: each measures, draws, and returns its part of check.json --
@@ -339,7 +366,9 @@ def bias(subject: Subject) -> Any:
 def against_backpropagation(subject: Subject) -> Any:
     subject = subject.few()
     found = {
-        which: through_time(network, subject.x, subject.y, subject.beta, SWEEPS, rule=subject.rule)
+        which: through_time(
+            network, subject.x, subject.y, subject.beta, SWEEPS, rule=subject.rule, teacher=subject.teacher
+        )
         for which, network in subject.networks.items()
     }
     names = list(next(iter(found.values())).exact)

@@ -20,7 +20,7 @@ from eqprop.energy import Landscape, Network, State, Target
 from eqprop.errors import InputError
 from eqprop.learning import Cost, Rule, contrastive, forms
 from eqprop.learning.estimators import Phase, compare, nudge_of
-from eqprop.learning.teachers import NUDGE
+from eqprop.learning.teachers import Teacher, force
 from eqprop.settling import FixedSweeps, synchronous
 
 Sums = dict[str, Tensor]
@@ -78,7 +78,14 @@ class ThroughTime:
 
 
 def through_time(
-    network: Network, x: Tensor, y: Target, beta: float, sweeps: int = 30, free: int = 200, rule: Rule = contrastive
+    network: Network,
+    x: Tensor,
+    y: Target,
+    beta: float,
+    sweeps: int = 30,
+    free: int = 200,
+    rule: Rule = contrastive,
+    teacher: Teacher = force,
 ) -> ThroughTime:
     """The partial sums of the estimates at ±beta, and of backpropagation through the last sweeps.
 
@@ -91,6 +98,7 @@ def through_time(
         sweeps: nudged sweeps of each sign, and sweeps to go back through.
         free: free sweeps before.
         rule: how phases become gradients; ``vector_field`` for networks without energy.
+        teacher: how the nudge acts; with ``corrected`` the property holds without energy too.
 
     Raises:
         InputError: a number is out of range, or x and y do not fit the network.
@@ -109,7 +117,10 @@ def through_time(
         if free > sweeps:
             before = FixedSweeps(free - sweeps, synchronous)(landscape, before).state
         settled = FixedSweeps(sweeps, synchronous)(landscape, before)
-    plus, minus = (nudged_sums(landscape, settled.state, cost, b, sweeps, rule, parameters) for b in (beta, -beta))
+    teacher.check(landscape)
+    plus, minus = (
+        nudged_sums(landscape, settled.state, cost, b, sweeps, rule, teacher, parameters) for b in (beta, -beta)
+    )
     exact = backpropagated_sums(twin, x, before, cost, sweeps, list(parameters))
     return ThroughTime(beta, plus, minus, exact, float(settled.residual.max()))
 
@@ -121,14 +132,15 @@ def nudged_sums(
     beta: float,
     sweeps: int,
     rule: Rule,
+    teacher: Teacher,
     parameters: Mapping[str, Tensor],
 ) -> Sums:
     """R(K) = (rule after K nudged sweeps - rule at the free state) / beta."""
-    nudged = landscape.with_term(NUDGE, nudge_of(cost, [beta])[0])
+    nudged = teacher(forms.states, landscape, free, nudge_of(cost, [beta])[0])
 
     def read(state: State) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            phases = compare(forms.states, landscape.rebuilt(), cost, [Phase(beta, 1 / beta)], free, state)
+            phases = compare(forms.states, landscape.rebuilt(), cost, [Phase(beta, 1 / beta)], free, state, teacher)
             return rule(phases, list(parameters.values()))
 
     start, state, sums = read(free), free, []

@@ -24,13 +24,15 @@ SEEN = 1e-3
 """A relative error of the gradient above which what beta divides on a machine counts as its noise."""
 
 
-def verdict(comparison: Comparison, name: str, exact: str = "", why: str = "") -> str:
+def verdict(comparison: Comparison, name: str, exact: str = "", corrected: str = "", why: str = "") -> str:
     """A sentence on an estimator: good, usable or poor, why, and what to change.
 
     Args:
         comparison: of the estimator with the exact gradient.
         name: of the estimator in it.
         exact: of one in it that has the same phases but no nudge of finite size; it tells bias from settling.
+        corrected: of one in it that has the same phases with the teacher ``corrected``; it tells the bias of feedback
+            that is not symmetric.
         why: the reason, if it is known already.
 
     Raises:
@@ -54,7 +56,9 @@ def verdict(comparison: Comparison, name: str, exact: str = "", why: str = "") -
         why = f"the free phase has not settled ({most(settling.free_residual)}): take more free sweeps"
     elif nudged > AT_REST:
         why = f"a nudged phase has not settled ({most(settling.nudged_residual)}): take more nudged sweeps"
-    elif exact and not comparison.of(exact).problem and comparison.worst(exact).cosine >= GOOD:
+    elif good(comparison, corrected):
+        why = "feedback is not the transpose of feedforward: take the teacher corrected and the rule vector_field"
+    elif good(comparison, exact):
         why = "the nudge is too large for this network: take a smaller beta, or a stencil of a higher order"
     else:
         why = "the response has not crossed the network: take more nudged sweeps, or check the units' slopes"
@@ -126,3 +130,8 @@ def remedied(part: Added, name: str) -> str:
     else:
         kind, own = "it is the same at every beta", "a machine with less of it"
     return f"{added(part, name)}; {kind}. Remedy: {part.remedy or own}."
+
+
+def good(comparison: Comparison, name: str) -> bool:
+    """Whether there is a name, and its estimator is good in every tensor."""
+    return bool(name) and not comparison.of(name).problem and comparison.worst(name).cosine >= GOOD

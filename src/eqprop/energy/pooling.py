@@ -43,6 +43,17 @@ class Linearization(NamedTuple):
     select: Callable[[Tensor], Linearization]
     bilinear_derivative: BilinearDerivative | None = None
 
+    def scaled(self, factor: float) -> Linearization:
+        """The linearisation of ``factor`` times the map."""
+        if factor == 1:
+            return self
+        return Linearization(
+            factor * self.value,
+            lambda change: factor * self.jvp(change),
+            lambda post: factor * self.vjp(post),
+            lambda examples: self.select(examples).scaled(factor),
+        )
+
     @staticmethod
     def everywhere(
         value: Tensor, jvp: Transform, vjp: Transform, bilinear_derivative: BilinearDerivative | None = None

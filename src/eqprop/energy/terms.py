@@ -112,6 +112,13 @@ class Term(ABC):
         """
         return Tangent(self, states)
 
+    def transposed(self) -> Term:
+        """The transpose of a term whose drives are linear, as those of a ``tangent`` are; itself if it is symmetric.
+
+        With v the states of all nodes, <drives(d), v> = <d, transposed drives(v)> for all d and v.
+        """
+        return self if self.symmetric else Transposed(self)
+
 
 class Clamped(Term):
     """A term with some of its nodes clamped at data."""
@@ -120,6 +127,7 @@ class Clamped(Term):
         self.term, self.holomorphic, self.quadratic = term, term.holomorphic, term.quadratic
         self.data = {node: data[node] for node in term.nodes if node in data}
         self.nodes = tuple(node for node in term.nodes if node not in data)
+        self.symmetric = term.symmetric or len(self.nodes) < 2
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.term.energy(*self._all(states))
@@ -191,6 +199,39 @@ class Tangent(Term):
         return found if own is None else found + own * states[self.nodes.index(node)]
 
 
+class Transposed(Term):
+    """The transpose of a term with linear drives, by automatic differentiation."""
+
+    symmetric = False
+
+    def __init__(self, term: Term):
+        self.term, self.nodes, self.bilinear = term, term.nodes, term.bilinear
+
+    def select(self, examples: Tensor) -> Term:
+        return Transposed(self.term.select(examples))
+
+    def energy(self, *states: Tensor) -> Tensor:
+        raise InputError(f"The transpose between {self.nodes} has no energy: its drives are no gradient.")
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        i = self.nodes.index(node)
+
+        def transposed(*by: Tensor) -> Tensor:
+            rest = [torch.zeros_like(each) for each in by]
+
+            def work(own: Tensor) -> Tensor:
+                at = [*rest[:i], own, *rest[i + 1 :]]
+                pairs = zip(self.nodes, by, strict=True)
+                return torch.stack([(self.term.drive(other, *at) * each).sum() for other, each in pairs]).sum()
+
+            return gradient(work, rest[i])
+
+        return linearly(transposed, *states)
+
+    def transposed(self) -> Term:
+        return self.term
+
+
 class LinearTerm(Term):
     """Linear drives between two nodes: up.jvp(pre) on the last, gain * down.vjp(post) on the first."""
 
@@ -203,6 +244,12 @@ class LinearTerm(Term):
     def select(self, examples: Tensor) -> Term:
         up, down = self.up.select(examples), self.down.select(examples)
         return LinearTerm(self.nodes, up, down, self.feedback_gain, self.symmetric)
+
+    def tangent(self, *states: Tensor) -> Term:
+        return self
+
+    def transposed(self) -> Term:
+        return LinearTerm(self.nodes, self.down.scaled(self.feedback_gain), self.up, 1.0, self.symmetric)
 
     def energy(self, *states: Tensor) -> Tensor:
         if not self.symmetric:

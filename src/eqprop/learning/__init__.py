@@ -4,6 +4,7 @@ from eqprop.learning import forms as forms
 from eqprop.learning.agnostic import AgnosticEP as AgnosticEP
 from eqprop.learning.continual import ContinualEP as ContinualEP
 from eqprop.learning.dual import DualPropagation as DualPropagation
+from eqprop.learning.dyadic import DyadicEP as DyadicEP
 from eqprop.learning.equilibrium import Equilibrium as Equilibrium, Record as Record
 from eqprop.learning.estimators import (
     Cost as Cost,
@@ -60,4 +61,11 @@ from eqprop.learning.stencils import (
     positive as positive,
     symmetric as symmetric,
 )
-from eqprop.learning.teachers import Teacher as Teacher, clamp as clamp, force as force, soft_clamp as soft_clamp
+from eqprop.learning.teachers import (
+    Corrected as Corrected,
+    Teacher as Teacher,
+    clamp as clamp,
+    corrected as corrected,
+    force as force,
+    soft_clamp as soft_clamp,
+)

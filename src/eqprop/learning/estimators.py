@@ -142,10 +142,11 @@ class PhaseEstimator(Estimator):
         rule: how the phases become gradients.
         form: the variable in which the nudged phases settle: ``displacements`` if the network allows it, else
             ``states``; or always ``states``, exactly as in the papers.
-        teacher: how a nudge acts: ``force``, or ``clamp`` and ``soft_clamp``, which hold the output.
+        teacher: how a nudge acts: ``force``, or ``clamp`` and ``soft_clamp``, which hold the output; ``corrected`` also
+            corrects the nudged dynamics where feedback is not symmetric.
 
     Raises:
-        InputError: a nudge is complex and the network is not holomorphic.
+        InputError: a nudge is complex and the network is not holomorphic; or the teacher does not suit the network.
     """
 
     free: Solver
@@ -157,6 +158,7 @@ class PhaseEstimator(Estimator):
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         if self.is_complex:
             self._form(landscape).check_holomorphic(landscape)
+        self.teacher.check(landscape)
         with torch.no_grad():
             free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free)
@@ -205,7 +207,7 @@ class PhaseEstimator(Estimator):
         """The share of these phases in the estimate, and their states; ``settled``: the result of each phase."""
         with torch.enable_grad():
             form, rebuilt = self._form(landscape), landscape.rebuilt()
-            compared = compare(form, rebuilt, cost, phases, free, settled, self.teacher.holds)
+            compared = compare(form, rebuilt, cost, phases, free, settled, self.teacher)
             return self.rule(compared, parameters), compared.state
 
 
@@ -215,7 +217,8 @@ class EquilibriumPropagation(PhaseEstimator):
 
     Scellier & Bengio 2017, doi 10.3389/fncom.2017.00024; Laborieux et al. 2021, doi 10.3389/fnins.2021.633674.
     Contrastive Hebbian learning is ``one_sided(1.0)`` with ``clamp``, on a network of small ``feedback_gain``; other
-    stencils with ``clamp`` are coupled learning.
+    stencils with ``clamp`` are coupled learning. Asymmetric EP, for networks without energy, is any stencil with
+    the rule ``vector_field`` and the teacher ``corrected``.
 
     Attributes:
         nudging: the stencil over nudges, e.g. ``symmetric(0.5)``. A phase at beta 0 is the free phase.
@@ -307,7 +310,7 @@ def compare(
     phases: Sequence[Phase],
     free: State,
     settled: State,
-    held: bool = False,
+    teacher: Teacher = force,
 ) -> Phases:
     """The ``Phases`` that a rule reads: the free state and each phase's displacement, as the substrate measures them.
 
@@ -315,7 +318,7 @@ def compare(
         landscape: built within ``enable_grad``, with the parameters in its graph.
         free: (batch, ...), before nudging.
         settled: (phases * batch, ...), in the form's variable.
-        held: whether the teacher held the loss's nodes.
+        teacher: how the nudge acted.
     """
     batch = len(cost.weight)
     nudge, examples = nudge_of(cost, [phase.beta for phase in phases])
@@ -325,7 +328,16 @@ def compare(
     if not landscape.substrate.is_ideal:
         before, displacement = measured(landscape.substrate, free, displacement, phases)
     weight = shares * cost.weight[examples] / batch
-    return Phases(landscape.select(examples), nudge, before, displacement, weight, held, form.linearized)
+    return Phases(
+        landscape.select(examples),
+        nudge,
+        before,
+        displacement,
+        weight,
+        teacher.holds,
+        form.linearized,
+        teacher.corrects and not all(term.symmetric for term in landscape.terms.values()),
+    )
 
 
 def measured(substrate: Substrate, free: State, displacement: State, phases: Sequence[Phase]) -> tuple[State, State]:

@@ -37,6 +37,8 @@ class Phases:
         weight: (phases * batch,): stencil weight * example weight / batch size; complex if the nudges are.
         held: whether the teacher held the nodes of ``nudge``, instead of adding it to the energy.
         linearized: whether pooling's winners are those of the free state, as in the form ``displacements``.
+        corrected: whether feedback is not symmetric and displacements are adjoints, as the teacher ``corrected`` makes
+            them: the derivatives of drives at the free state then give the gradient, without amplification.
     """
 
     landscape: Landscape
@@ -46,6 +48,7 @@ class Phases:
     weight: Tensor
     held: bool
     linearized: bool
+    corrected: bool = False
 
     @property
     def state(self) -> State:
@@ -53,14 +56,24 @@ class Phases:
         return {node: value + self.displacement[node] for node, value in self.free.items()}
 
     def contrast(self) -> Tensor:
-        """(phases * batch,): what contrastive rules compare, up to a constant that all phases share."""
+        """(phases * batch,): what contrastive rules compare, up to a constant that all phases share.
+
+        Raises:
+            InputError: displacements are ``corrected``.
+        """
+        for name, term in self.landscape.terms.items() if self.corrected else ():
+            if not term.symmetric:
+                raise InputError(
+                    f"The feedback of {name!r} is not the transpose of its feedforward path, so no contrast of the "
+                    "phases of the teacher `corrected` is a gradient: take the rule vector_field."
+                )
         if self.linearized:
             return contrast_difference(self.landscape, self.free, self.displacement, self.amplification)
         return contrast(self.landscape, self.state, self.amplification)
 
     def vector_field_objective(self) -> Tensor:
         """(phases * batch,): the sum of each node's potential with that node nudged and its neighbours free."""
-        if self.linearized:
+        if self.linearized or self.corrected:
             return -drive_dot(self.landscape, self.free, self.displacement, self.amplification)
         free, moved = self.landscape.masked(self.free), self.landscape.masked(self.state)
         parts = [
@@ -87,7 +100,9 @@ class Phases:
 
     @cached_property
     def amplification(self) -> dict[str, float]:
-        """Node -> the factor that cancels the feedback gains between it and the teacher."""
+        """Node -> the factor that cancels the feedback gains between it and the teacher; 1 for adjoints."""
+        if self.corrected:
+            return dict.fromkeys(self.landscape.nodes, 1.0)
         return amplification_from(self.landscape, self.nudge.nodes)
 
     def cost(self) -> Tensor:

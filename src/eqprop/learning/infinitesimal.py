@@ -15,7 +15,7 @@ from eqprop.learning.contrasts import amplification_from, at, drive_dot
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.displacement import tangent
+from eqprop.settling.displacement import corrected, tangent
 from eqprop.settling.solvers import Solution, Solver
 
 
@@ -25,19 +25,22 @@ class InfinitesimalNudge(Estimator):
 
     The estimate is -<d drive/d theta at the free state, d>. For a network with an energy it is the limit of every
     stencil, and the exact gradient of the loss at the equilibrium. It needs the network's forward and transposed
-    messages only. With separate feedback weights it is the limit of the vector-field rule. It is for simulations:
-    devices have read noise and need finite nudges.
+    messages only. With separate feedback weights it is the limit of the vector-field rule, and of asymmetric EP if
+    ``corrected``. It is for simulations: devices have read noise and need finite nudges.
 
     Attributes:
         free: solver of the free phase, from zero.
         response: solver of the linear phase; ``FixedSweeps`` or ``UntilConverged`` if feedback weights are separate.
         damping: leak of the linear phase, relative to each unit's own curvature; 0 is the exact limit. Near
             instability the exact gradient explodes and training with it fails: recipes use 0.25.
+        corrected: send the response through the transposes of all messages, so that the limit is the exact gradient for
+            feedback weights of any kind (Scurria et al. 2026, arXiv 2602.03670).
     """
 
     free: Solver
     response: Solver = ConjugateGradients(6)  # noqa: RUF009 - frozen
     damping: NonNegative = 0.0
+    corrected: bool = False
 
     def sixteen_bits(self, landscape: Landscape) -> bool:
         return True
@@ -53,10 +56,12 @@ class InfinitesimalNudge(Estimator):
         seen = at(cost.loss, landscape.masked(free.state))
         with torch.no_grad():
             force = {node: cost.loss.force(node, cost.target, *seen) for node in cost.loss.nodes}
-            moved = tangent(landscape, free.state, force, self.damping)
+            field = corrected(landscape, free.state) if self.corrected else landscape
+            moved = tangent(field, free.state, force, self.damping)
             response = self.response(moved, moved.zeros())
         with torch.enable_grad():
             rebuilt = landscape.rebuilt().remembering(landscape)
-            work = drive_dot(rebuilt, free.state, response.state, amplification_from(rebuilt, cost.loss.nodes))
+            amplification = {} if self.corrected else amplification_from(rebuilt, cost.loss.nodes)
+            work = drive_dot(rebuilt, free.state, response.state, amplification)
             objective = cost.mean(cost.values(rebuilt, free.state) - work)
             return GradientEstimate(differentiate(objective, parameters), response)

@@ -147,6 +147,7 @@ class PredictiveLearning(Estimator):
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         check_one_reading(landscape)
+        self.teacher.check(landscape)
         with torch.no_grad():
             free, passed = settled_through(self.free, landscape, {self.onset, *self.predictor.samples})
         return free, partial(self._learn, landscape, free, passed)
@@ -174,7 +175,7 @@ class PredictiveLearning(Estimator):
         moved = {node: torch.cat([value, settled.state[node]]) for node, value in expected.items()}
         with torch.enable_grad():
             again = landscape.select(every).rebuilt()
-            compared = compare(forms.states, again, cost, phases, expected, moved, self.teacher.holds)
+            compared = compare(forms.states, again, cost, phases, expected, moved, self.teacher)
             return GradientEstimate(self.rule(compared, parameters), settled)
 
 

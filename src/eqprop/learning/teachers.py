@@ -1,7 +1,8 @@
 """Teachers: how a nudge of size beta enters the second phase.
 
 A force adds beta times the loss to the energy. A clamp holds the nodes that the loss reads at their targets, or moves
-them towards their targets; it is no part of the energy that a rule compares.
+them towards their targets; it is no part of the energy that a rule compares. Each can act on the network itself, or on
+the network with corrected feedback.
 """
 
 from __future__ import annotations
@@ -19,16 +20,23 @@ from eqprop.energy.shapes import expand_like
 from eqprop.energy.units import Stiffness, Unit, is_zero
 from eqprop.errors import InputError
 from eqprop.learning.forms import Form
+from eqprop.settling.displacement import corrected as corrected_field
 
 NUDGE = ".nudge"
 """The name of the nudge among the terms: no coupling's name has a dot."""
 
 
 class Teacher(ABC):
-    """How a nudge acts on a network: ``force``, ``clamp`` or ``soft_clamp``."""
+    """How a nudge acts on a network: ``force``, ``clamp``, ``soft_clamp``, or one of them ``Corrected``."""
 
     holds: bool
     """Whether it holds nodes, instead of adding the nudge to the energy."""
+
+    corrects: bool = False
+    """Whether nodes move by the adjoint of the nudge, also where feedback is not symmetric."""
+
+    def check(self, landscape: Landscape) -> None:
+        """Raises InputError if it does not suit the network. Called before the free phase."""
 
     @abstractmethod
     def __call__(self, form: Form, landscape: Landscape, free: State, nudge: Nudge) -> Landscape:
@@ -120,6 +128,43 @@ class SoftClamp(Clamp):
         return 1 / (1 + scale), scale / (1 + scale)
 
 
+@dataclass(frozen=True)
+class Corrected(Teacher):
+    """Another teacher on the vector field plus (J^T - J)(s - s*), J its Jacobian at the free state s*: asymmetric EP.
+
+    The free state stays at rest, and to first order a nudge moves it by the adjoint -beta J^-T dC/ds. So the rule
+    ``vector_field``, -<d drive/d theta at s*, displacement>, is the exact gradient in the limit for feedback weights of
+    any kind, with the stencil's order of error (Scurria et al. 2026, arXiv 2602.03670). The vector field is the force
+    drive - dG/ds on each unit, so with symmetric feedback there is nothing to correct. In the form ``displacements`` it
+    costs no more than the other teacher: messages go through the transposes. In ``states`` it takes three times as
+    many messages. The correction is computed exactly: a device needs a second path for it.
+
+    Attributes:
+        teacher: how the nudge itself acts.
+
+    Raises:
+        InputError: on use, the substrate reads its weights anew in each phase; or the rule compares contrasts.
+    """
+
+    teacher: Teacher = Force()
+
+    corrects = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "holds", self.teacher.holds)
+
+    def check(self, landscape: Landscape) -> None:
+        if landscape.substrate.per_phase:
+            raise InputError(
+                f"{landscape.substrate} reads its weights anew in each phase, so the Jacobian of the free phase is not "
+                "that of the next: take a substrate without such reads, or the teacher force."
+            )
+        self.teacher.check(landscape)
+
+    def __call__(self, form: Form, landscape: Landscape, free: State, nudge: Nudge) -> Landscape:
+        return self.teacher(form, corrected_field(landscape, free), free, nudge)
+
+
 @dataclass(frozen=True, eq=False)
 class Towards(Unit):
     """s = keep * r(a) + aim: a part of another unit's response plus a given state.
@@ -158,5 +203,7 @@ force = Force()
 """The nudge is added to the energy: F = E + beta * loss."""
 clamp = Clamp()
 """The output is held at (1 - beta) * free + beta * target."""
+corrected = Corrected()
+"""A force on the network with corrected feedback: asymmetric EP, with the rule ``vector_field``."""
 soft_clamp = SoftClamp()
 """The output responds by (r(a) + beta * target) / (1 + beta)."""

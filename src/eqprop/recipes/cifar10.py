@@ -3,12 +3,14 @@
 Doi 10.3389/fnins.2021.633674. One network (convolutions of 128, 256, 512 and 512 channels, 3x3, each with 2x2 max
 pooling; 512-10 dense), one optimiser, one augmentation; the runs differ in loss, estimator and feedback. As in the
 paper, the test set chooses the best epoch; ``--choose_by_test false`` holds out a part of the training set instead.
+``cifar10_separate_asymmetric`` adds the rule of Scurria et al. (2026, arXiv 2602.03670) to the paper's table.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +25,7 @@ from eqprop.learning.penalties import RayleighPenalty
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Rule, contrastive, kolen_pollack, vector_field
 from eqprop.learning.stencils import Nudging, RandomSign, one_sided, symmetric
+from eqprop.learning.teachers import corrected
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions, Sized
 from eqprop.settling import FixedSweeps, synchronous
@@ -179,6 +182,14 @@ def cifar10_separate_vector_field(**options: Any) -> Experiment:
 def cifar10_separate_kolen_pollack(**options: Any) -> Experiment:
     """Separate feedback weights, one update shared by both (the paper's "same update")."""
     return SeparateNudge(**options).by(symmetric, kolen_pollack, separate_feedback=True)
+
+
+def cifar10_separate_asymmetric(**options: Any) -> Experiment:
+    """Separate feedback weights, asymmetric EP: corrected nudged phases, in the form ``displacements``."""
+    paper = SeparateNudge(**options)
+    taught_by = ep(symmetric(paper.beta), paper.free_sweeps, paper.nudged_sweeps, vector_field)
+    taught_by = replace(taught_by, form=forms.displacements, teacher=corrected)
+    return paper.run(partial(paper_network, separate_feedback=True), taught_by)
 
 
 def cifar10_separate_bptt(**options: Any) -> Experiment:

@@ -4,14 +4,15 @@ The runs differ in the rule and in the feedback that it needs; the optimiser, th
 Sources: Xie & Seung 2003, doi 10.1162/089976603762552988; Detorakis et al. 2019, arXiv 1806.07406; Ernoult et al. 2020,
 arXiv 2005.04168; Laborieux et al. 2021, doi 10.3389/fnins.2021.633674; Stern et al. 2021, doi
 10.1103/PhysRevX.11.021045; Laborieux & Zenke 2022, arXiv 2209.00530; Scellier et al. 2022, arXiv 2205.15021; Høier et
-al. 2023, arXiv 2302.01228.
+al. 2023, arXiv 2302.01228; Scurria et al. 2026, arXiv 2602.03670.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -21,10 +22,12 @@ from eqprop.energy import Network, SeparateFeedback, SquaredError, identity, tan
 from eqprop.learning.agnostic import AgnosticEP
 from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
-from eqprop.learning.estimators import EquilibriumPropagation
+from eqprop.learning.dyadic import DyadicEP
+from eqprop.learning.estimators import EquilibriumPropagation, Estimator
 from eqprop.learning.references import Backpropagation
+from eqprop.learning.rules import Rule, kolen_pollack, vector_field
 from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
-from eqprop.learning.teachers import Teacher, clamp, force
+from eqprop.learning.teachers import Teacher, clamp, corrected, force
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.recipes.setting import PLAIN, ImageRecipe, NudgeOptions, Sized, WritingOptions
 from eqprop.settling import FixedSweeps, FromFeedforward, Solver
@@ -50,6 +53,24 @@ def random_feedback(
     for coupling in taught.terms.values():
         if isinstance(coupling, SeparateFeedback):
             coupling.feedback.requires_grad_(False)
+    return taught
+
+
+def turned_feedback(
+    shape: tuple[int, int, int], classes: int, sized: Sized = list, *, angle: float, learn_feedback: bool
+) -> Network:
+    """The network with separate feedback weights, at first at an ``angle`` in degrees to the feedforward weights.
+
+    They have the size of the feedforward weights; what is not parallel to these is random.
+    """
+    taught = network(shape, classes, sized, separate_feedback=True)
+    turn = math.radians(angle)
+    for coupling in taught.terms.values():
+        for _, up, down in coupling.pairs() if isinstance(coupling, SeparateFeedback) else ():
+            down.requires_grad_(learn_feedback)
+            with torch.no_grad():
+                apart = down - up * ((up * down).sum() / up.square().sum())
+                down.copy_(math.cos(turn) * up + math.sin(turn) * apart * (up.norm() / apart.norm()))
     return taught
 
 
@@ -103,6 +124,24 @@ class WeakFeedbackClamp(FeedbackNudge):
     nudged_sweeps: Count = 4
 
 
+class SeparateNudge(MnistNudge):
+    """With separate feedback weights.
+
+    Args:
+        angle: between feedforward and feedback weights at first, in degrees.
+        learn_feedback: whether feedback weights learn too.
+    """
+
+    angle: Annotated[float, ">= 0", "<= 180"] = 90.0
+    learn_feedback: bool = True
+
+    def apart(self, estimator: Estimator) -> Experiment:
+        return self.run(partial(turned_feedback, angle=self.angle, learn_feedback=self.learn_feedback), estimator)
+
+    def by(self, rule: Rule, teacher: Teacher = force) -> Experiment:
+        return self.apart(EquilibriumPropagation(symmetric(self.beta), *self.solvers, rule, teacher=teacher))
+
+
 def mnist_ep(**options: Any) -> Experiment:
     """Equilibrium propagation: a force on the output, both signs of beta (Laborieux et al. 2021)."""
     nudge = FeedbackNudge(**options)
@@ -125,6 +164,27 @@ def mnist_random_feedback(**options: Any) -> Experiment:
     """Contrastive Hebbian learning through fixed random feedback weights (Detorakis et al. 2019)."""
     nudge = WeakFeedbackClamp(**options)
     return nudge.contrast(one_sided(nudge.beta), clamp, random_feedback)
+
+
+def mnist_vector_field(**options: Any) -> Experiment:
+    """Separate feedback weights, each with its own update: biased (Laborieux et al. 2021, "different updates")."""
+    return SeparateNudge(**options).by(vector_field)
+
+
+def mnist_kolen_pollack(**options: Any) -> Experiment:
+    """Separate feedback weights, one update shared by both (Laborieux et al. 2021, "same update")."""
+    return SeparateNudge(**options).by(kolen_pollack)
+
+
+def mnist_asymmetric(**options: Any) -> Experiment:
+    """Separate feedback weights, asymmetric EP: unbiased by corrected nudged phases (Scurria et al. 2026)."""
+    return SeparateNudge(**options).by(vector_field, corrected)
+
+
+def mnist_dyadic(**options: Any) -> Experiment:
+    """Separate feedback weights, dyadic EP: two copies of the network settle together (Scurria et al. 2026)."""
+    nudge = SeparateNudge(**options)
+    return nudge.apart(DyadicEP(nudge.beta, *nudge.solvers))
 
 
 def mnist_holomorphic(beta: float = 0.4, points: int = 4, **options: Any) -> Experiment:

@@ -12,7 +12,7 @@ applies. In 16 bits d has its full relative precision, however small it is; a di
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,6 +74,57 @@ def tangents(landscape: Landscape, state: State) -> dict[str, Term]:
         for name, term in landscape.terms.items()
         if not isinstance(term, Field)
     }
+
+
+class CorrectedTerm(Term):
+    """drive + (A^T - A) (states - ``at``): a term whose Jacobian A at the states ``at`` is replaced by its transpose.
+
+    At ``at`` its drives are those of the term. If the term is bilinear, its tangent is A^T, at the pooling winners of
+    ``at``.
+    """
+
+    symmetric = False
+
+    def __init__(self, term: Term, at: Sequence[Tensor], tangent: Term):
+        self.term, self.nodes, self.at = term, term.nodes, tuple(at)
+        self.forth, self.back = tangent, tangent.transposed()
+        self.bilinear, self.quadratic, self.holomorphic = term.bilinear, term.quadratic, term.holomorphic
+
+    def select(self, examples: Tensor) -> Term:
+        at = [state[examples] for state in self.at]
+        return CorrectedTerm(self.term.select(examples), at, self.forth.select(examples))
+
+    def energy(self, *states: Tensor) -> Tensor:
+        return self.term.energy(*states)  # which raises, as its feedback is not the transpose
+
+    def drive(self, node: str, *states: Tensor) -> Tensor:
+        moves = [state - at for state, at in zip(states, self.at, strict=True)]
+        return self.term.drive(node, *states) + (self.back.drive(node, *moves) - self.forth.drive(node, *moves))
+
+    def stiffness(self, node: str, *states: Tensor) -> Tensor | None:
+        return self.term.stiffness(node, *states)
+
+    def tangent(self, *states: Tensor) -> Term:
+        return self.back if self.bilinear else super().tangent(*states)
+
+
+def corrected(landscape: Landscape, state: State) -> Landscape:
+    """The vector field of ``landscape`` plus (J^T - J)(s - state), where J is its Jacobian at ``state``.
+
+    ``state`` stays at rest, and the Jacobian there becomes J^T, which is as stable as J. So a small force moves the
+    state by the adjoint of the force, to first order (Scurria et al. 2026, arXiv 2602.03670). Symmetric terms are left
+    as they are: a network with an energy does not change.
+
+    Args:
+        landscape: in which ``state`` is at rest.
+        state: the free state.
+    """
+    masked, terms = landscape.masked(state), dict(landscape.terms)
+    for name, term in terms.items():
+        if not term.symmetric:
+            at = [masked[node] for node in term.nodes]
+            terms[name] = CorrectedTerm(term, at, term.tangent(*at))
+    return landscape.only(terms)
 
 
 class LinearUnit(Unit):
