@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from eqprop import files
+from eqprop.cli.machines import add_machine_options, machine
 from eqprop.cli.parsing import named, session_of
 from eqprop.cli.terminal import Terminal
+from eqprop.energy.substrate import IDEAL
 from eqprop.errors import InputError
 from eqprop.loading import Kept, absolute, build, spec_of_inputs
 from eqprop.recipes import Recipe, find
@@ -25,6 +27,7 @@ from eqprop.runs.folder import About, Session, quoted
 from eqprop.runs.launch import by_first, launched, start, started_here
 from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
+from eqprop.substrates import Aged, age_weights
 from eqprop.tasks import ImageInputs
 from eqprop.training.loop import (
     Experiment,
@@ -42,10 +45,15 @@ if TYPE_CHECKING:
 STAMP = "%Y%m%d-%H%M%S"
 
 
+FROM = "from_"
+"""Begins the options of the memory in which the weights of ``--from`` were."""
+
+
 def train_parser(name: str, recipe: Recipe) -> Parser:
     """The options of ``eqprop train NAME``."""
     parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
     parser.add_argument("--from", type=str, default="", help="start with the weights of this run or saved model")
+    add_machine_options(parser, "none, the weights as they are", FROM)
     parser.add_recipe(name, recipe, Session)
     return parser
 
@@ -56,6 +64,7 @@ def train(arguments: Sequence[str]) -> int:
     recipe = find(name)
     options = train_parser(name, recipe).read(rest)
     weights, session = options.pop("from"), session_of(options)
+    memory = memory_of({name: options.pop(name) for name in [*options] if name.startswith(FROM)}, weights)
     launch = launched()
     command = ["eqprop", "train", *arguments]
     if launch.restarts and (folder := _to_continue(session.out, launch.job, command)):
@@ -74,7 +83,7 @@ def train(arguments: Sequence[str]) -> int:
         options=measured(options, run),
         manifest=run.described(),
         inputs=spec_of_inputs(run),
-        start=_start_from(run, weights) if weights else "",
+        start=_start_from(run, weights, memory) if weights else "",
     )
     session = replace(session, threads=session.threads or torch.get_num_threads())
     if session.precision == "auto":
@@ -162,8 +171,30 @@ def _continue(kept: Kept, accept: bool = False) -> int:
     return train_on(kept.folder, run, fabric, replace(about, manifest=run.described()), notes)
 
 
-def _start_from(run: Experiment, place: str) -> str:
-    """Loads the weights of a run's best checkpoint, or of a saved model, into the experiment's network."""
+def memory_of(options: dict[str, Any], weights: str) -> Aged | None:
+    """The memory from which the initial weights are read, and its age; ``None``: they are taken as they are.
+
+    Raises:
+        InputError: there are no such weights, or the substrate is not memory that ages alone.
+    """
+    if not any(options.values()):
+        return None
+    if not weights:
+        raise InputError(f"--{next(filter(options.get, options))} is of weights that --from names: give it a run.")
+    memory = machine(options, IDEAL, FROM)
+    if not isinstance(memory, Aged):
+        raise InputError(
+            f"--from_substrate {options['from_substrate'] or 'ideal'}: weights can be read from memory that ages, as "
+            "pcm, and from nothing else: --substrate has the other faults."
+        )
+    return memory
+
+
+def _start_from(run: Experiment, place: str, memory: Aged | None) -> str:
+    """Loads the weights of a run's best checkpoint, or of a saved model, into the experiment's network.
+
+    They are programmed into ``memory``, if there is some, and read from it.
+    """
     folder = Path(place)
     if (folder / folders.NAME).exists():
         about, _ = folders.read(folder)
@@ -173,6 +204,8 @@ def _start_from(run: Experiment, place: str) -> str:
 
         tensors = {f"model.{name}": value for name, value in read_weights(folder).items()}
     load_weights(run.model, tensors)
+    if memory is not None:
+        age_weights(run.model.network, memory)
     return str(folder.absolute())
 
 
@@ -259,4 +292,9 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
 
 def shown(metric: str, value: float) -> str:
     """A metric and its value, for people."""
-    return f"{metric} {100 * value:.2f} %" if metric.endswith("accuracy") else f"{metric} {value:.4g}"
+    return f"{metric} {amount(metric, value)}"
+
+
+def amount(metric: str, value: float) -> str:
+    """The value of a metric, for people."""
+    return f"{100 * value:.2f} %" if metric.endswith("accuracy") else f"{value:.4g}"
