@@ -95,7 +95,7 @@ def train(arguments: Sequence[str]) -> int:
     messages.sixteen_bits = about.session.precision == "bf16"
     stamp = time.strftime(STAMP)
     path, about = by_first(fabric, lambda: folders.make(about, stamp))
-    return train_on(path, run, fabric, about)
+    return train_on(path, run, fabric, about, new=True)
 
 
 def measured(options: dict[str, Any], run: Experiment) -> dict[str, Any]:
@@ -209,8 +209,10 @@ def _start_from(run: Experiment, place: str, memory: Aged | None) -> str:
     return str(folder.absolute())
 
 
-def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes: Sequence[str] = ()) -> int:
-    """Trains, from the last checkpoint if there is one."""
+def train_on(
+    folder: Path, run: Experiment, fabric: Fabric, about: About, notes: Sequence[str] = (), new: bool = False
+) -> int:
+    """Trains, from the last checkpoint if there is one; ``new``: with the weights that the experiment has."""
     session, first = about.session, fabric.is_global_zero
     terminal = Terminal(folder, quiet=not first)
     with contextlib.ExitStack() as stack:
@@ -220,6 +222,13 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes:
         began = by_first(fabric, lambda: any(os.path.lexists(folder / name) for name in ("last.json", "metrics.csv")))
         if began:
             trainer.restore()
+        elif about.start and new:
+            trainer.save("last")  # as nothing else in the folder has these weights
+        elif about.start:
+            raise InputError(
+                f"The run {str(folder)!r} ended before it kept the weights of {about.start!r} that it began with: "
+                "train again, with another --out."
+            )
         by_first(fabric, lambda: _keep(folder, about))
         parameters = sum(p.numel() for p in run.model.parameters())
         terminal.say(
