@@ -34,6 +34,7 @@ from eqprop.devices.writing import METHODS
 from eqprop.draws import generator_for
 from eqprop.files import write_text_atomic
 from eqprop.tasks import load_images
+from eqprop.training.constraints import Constrain
 
 DEVICES: dict[str, Device] = {
     "idealised": IDEALISED,
@@ -62,24 +63,57 @@ def optimizer_of(cell: str, network: ep.Network, seed: int, lr: float = 0.1) -> 
     return METHODS[method](network.named_parameters(), device, lr, seed=seed)
 
 
-def trained(cell: str, seed: int, epochs: int, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Row:
-    """One run."""
+def ep_of(seed: int) -> ep.Equilibrium:
+    """The model with its initial weights."""
     torch.manual_seed(seed)
     layers = [ep.DenseLayer(128, ep.hard_sigmoid), ep.DenseLayer(10, ep.identity)]
     network = ep.chain((1, 28, 28), layers, ep.SquaredError)
     sweeps = ep.FixedSweeps(8)
     estimator = ep.EquilibriumPropagation(ep.symmetric(0.3), sweeps, sweeps, form=ep.learning.forms.states)
-    model, begin = ep.Equilibrium(network, estimator, on_unsettled="ignore"), time.perf_counter()
-    optimizer = optimizer_of(cell, network, seed)
+    return ep.Equilibrium(network, estimator, on_unsettled="ignore")
+
+
+def images(data: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The training and the test set: pixels in [0, 1], and labels."""
+    found = load_images(data)
+    train, test = ((part.pixels.float() / 255, part.labels) for part in (found.train, found.test))
+    return train, test
+
+
+def train_epoch(
+    model: ep.Equilibrium,
+    optimizer: torch.optim.Optimizer,
+    train: tuple[Tensor, Tensor],
+    seed: int,
+    epoch: int,
+    constrain: Constrain | None = None,
+    steps: int | None = None,
+) -> None:
+    """Steps of 50 images in the order of an epoch: all of it, or its first steps."""
+    order = torch.randperm(len(train[0]), generator=generator_for("order", seed, epoch)).split(50)
+    for batch in order[:steps]:
+        optimizer.zero_grad()
+        model.loss(train[0][batch], train[1][batch]).backward()
+        optimizer.step()
+        if constrain is not None:
+            constrain(model.network)
+
+
+@torch.no_grad()
+def test_accuracy(model: ep.Equilibrium, test: tuple[Tensor, Tensor]) -> float:
+    """The share of the test images whose class is right."""
+    right = torch.cat([model(x).argmax(1) for x in test[0].split(5000)]) == test[1]
+    return float(right.double().mean())
+
+
+def trained(cell: str, seed: int, epochs: int, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Row:
+    """One run."""
+    model, begin = ep_of(seed), time.perf_counter()
+    optimizer = optimizer_of(cell, model.network, seed)
     for epoch in range(epochs):
-        for batch in torch.randperm(len(train[0]), generator=generator_for("order", seed, epoch)).split(50):
-            optimizer.zero_grad()
-            model.loss(train[0][batch], train[1][batch]).backward()
-            optimizer.step()
-    with torch.no_grad():
-        right = torch.cat([model(x).argmax(1) for x in test[0].split(500)]) == test[1]
+        train_epoch(model, optimizer, train, seed, epoch)
     told: Any = getattr(optimizer, "metrics", dict)()
-    return {"accuracy": float(right.double().mean()), "seconds": time.perf_counter() - begin, **told}
+    return {"accuracy": test_accuracy(model, test), "seconds": time.perf_counter() - begin, **told}
 
 
 def summary(found: dict[str, Row]) -> list[Row]:
@@ -107,8 +141,7 @@ def main() -> None:
     made.add_argument("--only", nargs="*", default=[], help="parts of the names of runs")
     asked = made.parse_args()
     torch.set_num_threads(asked.threads)
-    data = load_images(asked.data)
-    train, test = ((part.pixels.float() / 255, part.labels) for part in (data.train, data.test))
+    train, test = images(asked.data)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(asked.out.read_text()) if asked.out.exists() else {"machine": machine(), "runs": {}}
     for seed in range(asked.seeds):

@@ -55,6 +55,12 @@ BUGS = {
         "self.of.potential(state) - offset",
         f"{FAULTS}::test_the_shipped_check_takes_every_fault[UnitSpread]",
     ),
+    "a second circuit that is not drawn anew": (
+        "substrates/together.py",
+        "second=with_parts(substrate.second, change)",
+        "second=substrate.second",
+        "substrates/test_ages.py::test_other_machines_differ_in_every_draw",
+    ),
     "wires read at their first row": (
         "substrates/wires.py",
         "down[0] = wire",

@@ -17,6 +17,7 @@ from eqprop.cli import main
 from eqprop.files import load
 from eqprop.runs import folder as folders
 from eqprop.runs.lock import locked
+from eqprop.training.loop import Trainer
 from runs import kills
 
 TINY = ["digits", "--epochs", "1", "--width", "0.1", "--threads", "1", "--precision", "32"]
@@ -160,6 +161,23 @@ def test_weights_to_start_from(capsys):
     model = ep.load("first")
     model.save_pretrained("saved")
     said(capsys, "train", *TINY, "--from", "saved", "--out", "fourth")
+
+
+def test_a_run_from_weights_that_is_killed_in_its_first_epoch_goes_on_from_them(capsys, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt  # without a checkpoint, as a kill
+
+    said(capsys, "train", *TINY, "--out", "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", killed)
+        said(capsys, "train", *TINY, "--lr", "1e-12", "--from", "first", "--out", "second", status=130)
+    said(capsys, "resume", "second")
+    first, second = (load(Path(name), "best")[0] for name in ("first", "second"))
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first if name.startswith("model."))
+    for path in Path("second").glob("last*"):
+        path.unlink()
+    (Path("second") / "metrics.csv").unlink()
+    assert "ended before it kept the weights of" in said(capsys, "resume", "second", status=2)
 
 
 def test_other_versions_machines_and_threads(trained, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Signs hold after every step, whatever the optimiser, and come back when a run resumes."""
+"""Constraints hold after every step, whatever the optimiser, and come back when a run resumes."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from lightning_fabric import Fabric
 import eqprop as ep
 from eqprop.files import load
 from eqprop.recipes import RECIPES
-from eqprop.training.constraints import Signs, dale
+from eqprop.substrates import WriteNoise
+from eqprop.training.constraints import Clipped, Signs, dale
 from eqprop.training.loop import Trainer
 from eqprop.training.report import Report
 
@@ -45,6 +46,34 @@ def test_only_what_has_the_wrong_sign_moves():
 def test_signs_that_do_not_fit_are_named(of, says):
     with pytest.raises(ep.InputError, match=says):
         Signs(of)(network())
+
+
+def test_weights_are_clipped_at_a_multiple_of_their_root_mean_square():
+    taught = network()
+    frozen = "couplings.input_layer1.map.weight"
+    taught.get_parameter(frozen).requires_grad_(False)
+    before = {name: value.detach().clone() for name, value in taught.named_parameters()}
+    limit = 1.2 * float(before[WEIGHT].square().mean().sqrt())
+    assert float(before[WEIGHT].abs().max()) > limit
+    Clipped(1.2)(taught)
+    for name, value in taught.named_parameters():
+        expected = before[name].clamp(-limit, limit) if name == WEIGHT else before[name]
+        torch.testing.assert_close(value.detach(), expected, rtol=0, atol=1e-6 if name == WEIGHT else 0)
+
+
+def test_hardware_aware_training_by_options_of_recipes():
+    """Noise on the weights in each step, and a clip beside the recipe's own constraint."""
+    clipped = RECIPES["mnist-ep"](data="digits", epochs=1, substrate="noisy-writes", weight_clip=2.5)
+    assert clipped.model.network.substrate == WriteNoise(0.05)
+    assert RECIPES["mnist-ep"](data="digits", epochs=1).constrain is None
+    both = RECIPES["mnist-predictive-dale"](data="digits", epochs=1, weight_clip=0.5)
+    weight = both.model.network.get_parameter(WEIGHT)
+    limit = 0.5 * float(weight.detach().square().mean().sqrt())
+    with torch.no_grad():
+        weight.neg_()
+    both.constrain(both.model.network)
+    assert 0 < float(weight.detach().abs().max()) <= limit * (1 + 1e-6)
+    assert (weight == 0).any()
 
 
 def test_dales_signs_depend_on_the_seed_alone():

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from eqprop import files
+from eqprop.cli.machines import add_machine_options, machine
 from eqprop.cli.parsing import named, session_of
 from eqprop.cli.terminal import Terminal
+from eqprop.energy.substrate import IDEAL
 from eqprop.errors import InputError
 from eqprop.loading import Kept, absolute, build, spec_of_inputs
 from eqprop.physics import cost_report
@@ -26,6 +28,7 @@ from eqprop.runs.folder import About, Session, quoted
 from eqprop.runs.launch import by_first, launched, start, started_here
 from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
+from eqprop.substrates import Aged, age_weights
 from eqprop.tasks import ImageInputs
 from eqprop.training.cost import names_a_machine, tally_of_run
 from eqprop.training.loop import (
@@ -44,10 +47,15 @@ if TYPE_CHECKING:
 STAMP = "%Y%m%d-%H%M%S"
 
 
+FROM = "from_"
+"""Begins the options of the memory in which the weights of ``--from`` were."""
+
+
 def train_parser(name: str, recipe: Recipe) -> Parser:
     """The options of ``eqprop train NAME``."""
     parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
     parser.add_argument("--from", type=str, default="", help="start with the weights of this run or saved model")
+    add_machine_options(parser, "none, the weights as they are", FROM)
     parser.add_recipe(name, recipe, Session)
     return parser
 
@@ -58,6 +66,7 @@ def train(arguments: Sequence[str]) -> int:
     recipe = find(name)
     options = train_parser(name, recipe).read(rest)
     weights, session = options.pop("from"), session_of(options)
+    memory = memory_of({name: options.pop(name) for name in [*options] if name.startswith(FROM)}, weights)
     launch = launched()
     command = ["eqprop", "train", *arguments]
     if launch.restarts and (folder := _to_continue(session.out, launch.job, command)):
@@ -76,7 +85,7 @@ def train(arguments: Sequence[str]) -> int:
         options=measured(options, run),
         manifest=run.described(),
         inputs=spec_of_inputs(run),
-        start=_start_from(run, weights) if weights else "",
+        start=_start_from(run, weights, memory) if weights else "",
     )
     session = replace(session, threads=session.threads or torch.get_num_threads())
     if session.precision == "auto":
@@ -88,7 +97,7 @@ def train(arguments: Sequence[str]) -> int:
     messages.sixteen_bits = about.session.precision == "bf16"
     stamp = time.strftime(STAMP)
     path, about = by_first(fabric, lambda: folders.make(about, stamp))
-    return train_on(path, run, fabric, about)
+    return train_on(path, run, fabric, about, new=True)
 
 
 def measured(options: dict[str, Any], run: Experiment) -> dict[str, Any]:
@@ -164,8 +173,30 @@ def _continue(kept: Kept, accept: bool = False) -> int:
     return train_on(kept.folder, run, fabric, replace(about, manifest=run.described()), notes)
 
 
-def _start_from(run: Experiment, place: str) -> str:
-    """Loads the weights of a run's best checkpoint, or of a saved model, into the experiment's network."""
+def memory_of(options: dict[str, Any], weights: str) -> Aged | None:
+    """The memory from which the initial weights are read, and its age; ``None``: they are taken as they are.
+
+    Raises:
+        InputError: there are no such weights, or the substrate is not memory that ages alone.
+    """
+    if not any(options.values()):
+        return None
+    if not weights:
+        raise InputError(f"--{next(filter(options.get, options))} is of weights that --from names: give it a run.")
+    memory = machine(options, IDEAL, FROM)
+    if not isinstance(memory, Aged):
+        raise InputError(
+            f"--from_substrate {options['from_substrate'] or 'ideal'}: weights can be read from memory that ages, as "
+            "pcm, and from nothing else: --substrate has the other faults."
+        )
+    return memory
+
+
+def _start_from(run: Experiment, place: str, memory: Aged | None) -> str:
+    """Loads the weights of a run's best checkpoint, or of a saved model, into the experiment's network.
+
+    They are programmed into ``memory``, if there is some, and read from it.
+    """
     folder = Path(place)
     if (folder / folders.NAME).exists():
         about, _ = folders.read(folder)
@@ -175,11 +206,15 @@ def _start_from(run: Experiment, place: str) -> str:
 
         tensors = {f"model.{name}": value for name, value in read_weights(folder).items()}
     load_weights(run.model, tensors)
+    if memory is not None:
+        age_weights(run.model.network, memory)
     return str(folder.absolute())
 
 
-def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes: Sequence[str] = ()) -> int:
-    """Trains, from the last checkpoint if there is one."""
+def train_on(
+    folder: Path, run: Experiment, fabric: Fabric, about: About, notes: Sequence[str] = (), new: bool = False
+) -> int:
+    """Trains, from the last checkpoint if there is one; ``new``: with the weights that the experiment has."""
     session, first = about.session, fabric.is_global_zero
     terminal = Terminal(folder, quiet=not first)
     with contextlib.ExitStack() as stack:
@@ -189,6 +224,13 @@ def train_on(folder: Path, run: Experiment, fabric: Fabric, about: About, notes:
         began = by_first(fabric, lambda: any(os.path.lexists(folder / name) for name in ("last.json", "metrics.csv")))
         if began:
             trainer.restore()
+        elif about.start and new:
+            trainer.save("last")  # as nothing else in the folder has these weights
+        elif about.start:
+            raise InputError(
+                f"The run {str(folder)!r} ended before it kept the weights of {about.start!r} that it began with: "
+                "train again, with another --out."
+            )
         by_first(fabric, lambda: _keep(folder, about))
         parameters = sum(p.numel() for p in run.model.parameters())
         terminal.say(
@@ -274,4 +316,9 @@ def cost_on_machine(trainer: Trainer) -> dict[str, Any]:
 
 def shown(metric: str, value: float) -> str:
     """A metric and its value, for people."""
-    return f"{metric} {100 * value:.2f} %" if metric.endswith("accuracy") else f"{metric} {value:.4g}"
+    return f"{metric} {amount(metric, value)}"
+
+
+def amount(metric: str, value: float) -> str:
+    """The value of a metric, for people."""
+    return f"{100 * value:.2f} %" if metric.endswith("accuracy") else f"{value:.4g}"

@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from rich.table import Table
 
 from eqprop import files
 from eqprop.checks import naming_options
+from eqprop.cli.machines import MACHINE_OPTIONS, add_machine_options, machine
 from eqprop.cli.parsing import named
 from eqprop.cli.terminal import plain_console
-from eqprop.cli.training import STAMP, add_kept_options, resume_parser, shown
+from eqprop.cli.training import STAMP, add_kept_options, amount, resume_parser, shown
 from eqprop.errors import InputError
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.loading import Kept, absolute, build, load, load_epoch, load_written
@@ -27,14 +29,12 @@ from eqprop.runs.folder import About, Session
 from eqprop.runs.launch import start
 from eqprop.runs.parsing import Parser
 from eqprop.settling import FromFeedforward, UntilConverged
-from eqprop.substrates import find_substrate
+from eqprop.substrates import redrawn
 from eqprop.training.loop import evaluate as measure
 
 LONG = 5000
 SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
-
-
-MACHINE = "the model of the machine: a name, as pcm, or module.name of your own; default: as in training"
+TRAINED = "the training's"
 
 
 def evaluate_parser() -> Parser:
@@ -43,7 +43,8 @@ def evaluate_parser() -> Parser:
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
     parser.add_argument("--precision", choices=("32", "64", "bf16"), help="default: the training's")
-    parser.add_argument("--substrate", type=str, default="", help=MACHINE)
+    add_machine_options(parser, TRAINED)
+    parser.add_argument("--draws", type=int, default=1, help="evaluate on so many machines that differ by their seeds")
     parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
     add_kept_options(parser)
     return parser
@@ -54,6 +55,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     options = evaluate_parser().read(arguments)
     if options["settled"] < 0:
         raise InputError(f"--settled {options['settled']}: a change of units is 0 or more.")
+    if options["draws"] < 1:
+        raise InputError(f"--draws {options['draws']}: give 1 or more.")
     kept = Kept(Path(options["run"]), options["trust_recipe"], options["data"])
     run = kept.build()
     differs = kept.compare(run, ["test"], options["accept_new_data"])
@@ -61,22 +64,37 @@ def evaluate(arguments: Sequence[str]) -> int:
         # Nothing learns here, so that the free phase of this estimator serves for all.
         run.model.estimator = InfinitesimalNudge(FromFeedforward(UntilConverged(options["settled"], LONG)))
     epoch = load_epoch(run, kept, options["checkpoint"])
-    if options["substrate"]:
-        run.model.network = run.model.network.on(find_substrate(options["substrate"]))
+    network = run.model.network
+    substrate = machine(options, network.substrate)
+    machines = [substrate, *(redrawn(substrate, number) for number in range(1, options["draws"]))]
     session = replace(kept.about.session, processes=1, precision=options["precision"] or kept.about.session.precision)
     fabric, messages = start(session.device, 1)
     messages.sixteen_bits = session.precision == "bf16"
-    row = measure(run.model.to(fabric.device), run.test.to(fabric.device), fabric, run.metrics())
-    metrics = "".join(f"test {shown(name, row[name])}, " for name in run.metrics())
+    rows, test = [], run.test.to(fabric.device)
+    for built in machines:
+        run.model.network = network.on(built)
+        rows.append(measure(run.model.to(fabric.device), test, fabric, run.metrics()))
+    metrics = "".join(f"test {over_draws(name, [row[name] for row in rows])}, " for name in run.metrics())
+    loss, residual, sweeps = (mean(row[name] for row in rows) for name in ("loss", "free_residual", "free_sweeps"))
+    draws = f", {len(rows)} draws of the machine" if len(rows) > 1 else ""
     console = plain_console()
     console.print(
-        f"{options['checkpoint']} weights (epoch {epoch}): {metrics}"
-        f"loss {row['loss']:.4f}, residual {row['free_residual']:.1e} after {row['free_sweeps']:.0f} sweeps",
+        f"{options['checkpoint']} weights (epoch {epoch}){draws}: {metrics}"
+        f"loss {loss:.4f}, residual {residual:.1e} after {sweeps:.0f} sweeps",
         soft_wrap=True,
     )
     for each in differs:
         console.print(f"Accepted: {each}.", soft_wrap=True)
     return 0
+
+
+def over_draws(metric: str, values: Sequence[float]) -> str:
+    """A metric and its value; of several the mean, the standard deviation and the range."""
+    text = shown(metric, mean(values))
+    if len(values) == 1:
+        return text
+    deviation, low, high = (amount(metric, each) for each in (stdev(values), min(values), max(values)))
+    return f"{text} (standard deviation {deviation}, from {low} to {high})"
 
 
 def predict_parser() -> Parser:
@@ -86,6 +104,7 @@ def predict_parser() -> Parser:
     parser.add_argument("paths", type=str, nargs="*", help="files or folders; default: the run's test set")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
     parser.add_argument("--out", type=str, default="", help="the CSV file; default: the terminal")
+    add_machine_options(parser, TRAINED)
     add_kept_options(parser)
     return parser
 
@@ -103,6 +122,7 @@ def predict(arguments: Sequence[str]) -> int:
         raise InputError(f"There is no folder {str(folder)!r}: name the folder of a run, such as runs/digits-...")
     rows: list[tuple[Any, ...]] = []
     model = load(folder, options["checkpoint"], trust_recipe=options["trust_recipe"])
+    model.model.network = model.model.network.on(machine(options, model.model.network.substrate))
     if paths:
         predict_files(model, paths, rows.append)
     else:
@@ -133,8 +153,8 @@ def check_parser(recipe: Recipe | None = None, name: str = "") -> Parser:
         add_kept_options(parser)
     else:
         parser.add_recipe(name, recipe)
-    if not parser.has("substrate"):
-        parser.add_argument("--substrate", dest="put_on", type=str, default="", help=MACHINE)
+    if not any(parser.has(name) for name in MACHINE_OPTIONS):  # of the recipe's own
+        add_machine_options(parser, TRAINED)
     return parser
 
 
@@ -149,9 +169,11 @@ def check(arguments: Sequence[str]) -> int:
     name, rest = named(arguments)
     trained = name not in RECIPES and Path(name).is_dir()
     recipe = None if trained else find(name)
-    options = check_parser(recipe, name).read(rest)
+    parser = check_parser(recipe, name)
+    options = parser.read(rest)
+    chosen = {key: options.pop(key) for key in MACHINE_OPTIONS} if parser.has("compensate") else {}
     how = {key: options.pop(key) for key in inspect.signature(compare).parameters if key not in SKIPPED}
-    out, substrate = options.pop("out"), options.pop("put_on", "")
+    out = options.pop("out")
     if recipe is None:
         kept = Kept(Path(name), options["trust_recipe"], options["data"])
         about, run = kept.about, kept.build()
@@ -165,8 +187,8 @@ def check(arguments: Sequence[str]) -> int:
         about = About(recipe=name, options=options, session=Session())
         run = build(about, recipe, Path(file) if colon else None)
         weights, folder = "initial weights", f"runs/check-{about.name}-{time.strftime(STAMP)}"
-    if substrate:
-        run.model.network = run.model.network.on(find_substrate(substrate))
+    if chosen:
+        run.model.network = run.model.network.on(machine(chosen, run.model.network.substrate))
     with naming_options(how):
         compare(run, f"{about.name}, {weights}", Path(out or folder), plain_console().print, **how)
     return 0

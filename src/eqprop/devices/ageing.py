@@ -27,6 +27,8 @@ class Ageing(ABC):
 
     largest: float
     """The largest conductance, in microsiemens."""
+    earliest: float = 0.0
+    """The first age at which cells can be read, in seconds."""
 
     @abstractmethod
     def cells(self, shares: Tensor, age: float, generator: torch.Generator | None = None) -> Tensor:
@@ -67,16 +69,18 @@ class PhaseChange(Ageing):
     read: Positive = 250e-9
 
     def cells(self, shares: Tensor, age: float, generator: torch.Generator | None = None) -> Tensor:
+        # All are drawn at any age, so that a generator of the same seed programs the same cells.
+        of_writing, of_drift, of_reading = (normal(shares, generator) for _ in range(3))
         error = 0.26348 + 1.9650 * shares - 1.1731 * shares.square()
-        programmed = (self.largest * shares + error * normal(shares, generator)).clamp(0)
+        programmed = (self.largest * shares + error * of_writing).clamp(0)
         if not age:
             return programmed
         log = shares.clamp(min=1e-7).log()
         mean, spread = (-0.0155 * log + 0.0244).clamp(0.049, 0.1), (-0.0125 * log - 0.0059).clamp(0.008, 0.045)
-        drifted = programmed * (1 + age / self.start) ** -(mean + spread * normal(shares, generator)).abs()
+        drifted = programmed * (1 + age / self.start) ** -(mean + spread * of_drift).abs()
         noise = (0.0088 / (programmed / self.largest).pow(0.65).clamp(min=1e-3)).clamp(max=0.2)
         noise = noise * math.sqrt(math.log((age + self.start + self.read) / (2 * self.read)))
-        return (drifted * (1 + noise * normal(shares, generator))).clamp(0)
+        return (drifted * (1 + noise * of_reading)).clamp(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,11 @@ class Filamentary(Ageing):
             2 * DAY: (0.782, 20.274, -43.507, 37.062, -11.934),
         }
     )
+
+    @property
+    def earliest(self) -> float:  # type: ignore[override]
+        """The first age of which something is known, in seconds."""
+        return min(self.errors)
 
     def cells(self, shares: Tensor, age: float, generator: torch.Generator | None = None) -> Tensor:
         if age not in self.errors:

@@ -17,7 +17,7 @@ from eqprop.diagnostics.references import exact_gradients
 from eqprop.energy import Network, State, Target
 from eqprop.errors import InputError
 from eqprop.learning import EquilibriumPropagation, Estimator, Noisy
-from eqprop.learning.estimators import in_turn
+from eqprop.learning.estimators import phases_apart
 
 WITHIN = (1e-9, 0.1)
 
@@ -216,7 +216,7 @@ def best_beta(curve: BiasCurve, noise: float) -> Suggestion:
 
 def spread(network: Network, x: Tensor, y: Target, estimator: EquilibriumPropagation, draws: int, seed: int) -> float:
     """The standard deviation of |estimate| over repeated ones, at least two; exactly 0 if nothing is drawn anew."""
-    network, estimator = copy.deepcopy(network), in_turn(estimator, network.substrate)
+    network, estimator = copy.deepcopy(network), phases_apart(estimator, network.substrate)
     with undisturbed(x, [estimator]):
         torch.manual_seed(seed)
         found = torch.stack([as_vector(estimate(network, estimator, x, y).gradients) for _ in range(draws)])

@@ -31,7 +31,7 @@ from eqprop.errors import EqpropError, InputError
 from eqprop.files import make_folder, write_text_atomic
 from eqprop.learning import forms
 from eqprop.learning.dyadic import DyadicEP
-from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, in_turn, nudge_of
+from eqprop.learning.estimators import Cost, EquilibriumPropagation, Estimator, nudge_of, phases_apart
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.learning.references import BackpropagationThroughTime
 from eqprop.learning.rules import Noisy, Rule, contrastive, kolen_pollack, vector_field
@@ -166,7 +166,7 @@ def check(
     Noisy(contrastive, read_noise, reads)  # raises before any work
     x, y = batch_of(run, min(20, len(run.train)) if images is None else images)
     network = run.model.network
-    own, made = in_turn(run.model.estimator, network.substrate), network.on(network.substrate.as_made())
+    own, made = phases_apart(run.model.estimator, network.substrate), network.on(network.substrate.as_made())
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)
     estimators = {OWN: own} | standard(network, x, own, beta)
@@ -253,12 +253,12 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
     base = nudged_like(own, beta)
     free = base.free
     found: dict[str, Estimator] = {
-        f"{name} {beta:g}": in_turn(replace(base, nudging=make(beta)), network.substrate)
+        f"{name} {beta:g}": phases_apart(replace(base, nudging=make(beta)), network.substrate)
         for name, make in followed(network, x).items()
     }
     symmetric_feedback = symmetric_terms(network, x)
     if not symmetric_feedback:
-        found |= {name: in_turn(each, network.substrate) for name, each in without_energy(base, beta).items()}
+        found |= {name: phases_apart(each, network.substrate) for name, each in without_energy(base, beta).items()}
     response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_feedback else FixedSweeps(2 * SWEEPS)
     found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0, base.teacher.corrects)
     unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)

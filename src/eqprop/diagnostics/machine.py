@@ -34,7 +34,7 @@ from eqprop.energy.network import Data
 from eqprop.energy.substrate import IDEAL
 from eqprop.errors import InputError
 from eqprop.learning import EquilibriumPropagation, Estimator, InfinitesimalNudge
-from eqprop.learning.estimators import in_turn
+from eqprop.learning.estimators import phases_apart
 from eqprop.learning.stencils import Stencil
 from eqprop.settling.solvers import Solution, UntilConverged
 from eqprop.substrates import Together, laws
@@ -195,7 +195,7 @@ class Bench:
         network = self.network.on(copy.deepcopy(machine))
         stencil = self.stencil
         nudging = Stencil(tuple(share * b for b in stencil.betas), tuple(w / share for w in stencil.weights))
-        estimator = in_turn(replace(self.estimator, nudging=nudging), machine)
+        estimator = phases_apart(replace(self.estimator, nudging=nudging), machine)
         found: list[Estimate] = []
         with undisturbed(self.x, [estimator]):
             for k in range(count):

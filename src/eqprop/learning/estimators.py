@@ -287,7 +287,7 @@ class EquilibriumPropagation(PhaseEstimator):
         return GradientEstimate(gradients, settled)
 
 
-def in_turn(estimator: E, substrate: Substrate) -> E:
+def phases_apart(estimator: E, substrate: Substrate) -> E:
     """The estimator, whose phases settle one after another if the ``substrate`` reads its weights anew in each."""
     if substrate.per_phase and isinstance(estimator, EquilibriumPropagation):
         return replace(estimator, stacked=False)

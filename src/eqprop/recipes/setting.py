@@ -16,13 +16,13 @@ from eqprop.checks import Count, Natural, NonNegative, Positive, checked
 from eqprop.devices import METHODS, find_device
 from eqprop.energy.network import Network
 from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
-from eqprop.learning.estimators import in_turn
+from eqprop.learning.estimators import phases_apart
 from eqprop.models.builders import ConvLayer, DenseLayer, Layer
 from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
 from eqprop.substrates import find_substrate
 from eqprop.tasks import Augmentation, Batches, Classes, Examples, ImageInputs, Inputs, Manifest, Normalise, Outputs
 from eqprop.tasks.sources import load_images
-from eqprop.training.constraints import Constrain
+from eqprop.training.constraints import Clipped, Constrain, all_of
 from eqprop.training.loop import Experiment
 
 Sized = Callable[[Sequence[Layer]], list[Layer]]
@@ -56,6 +56,7 @@ class TaskRecipe(Options, ABC):
         choose_by_test: choose the best epoch by the test set, and hold out no example.
         seed: of the initial weights, the order, the augmentation, and the examples held out.
         substrate: the model of the machine: a name, as in ``eqprop.substrates.SUBSTRATES``, or module.name of your own.
+        weight_clip: after each step, clip weights at so many root mean squares of their tensor; 0: never.
     """
 
     data: str
@@ -65,6 +66,7 @@ class TaskRecipe(Options, ABC):
     choose_by_test: bool = False
     seed: Natural = 0
     substrate: str = "ideal"
+    weight_clip: NonNegative = 0.0
 
     keep_last: ClassVar[bool] = True
     schedule_by_batch: ClassVar[bool] = False
@@ -96,11 +98,13 @@ class TaskRecipe(Options, ABC):
         if not substrate.is_ideal:
             network = network.on(substrate)
         batches = Batches(train, self.batch_size, normalise, self.augment, self.seed, keep_last=self.keep_last)
+        constraints = [constrain] if constrain is not None else []
+        constraints += [Clipped(self.weight_clip)] if self.weight_clip else []
         periods = self.epochs * batches.steps if self.schedule_by_batch else self.epochs
         optimizer, scheduler = self.optimise(network, periods)
         return Experiment(
             # The report has residuals, the loop a limit.
-            model=Equilibrium(network, in_turn(estimator, substrate), on_unsettled="ignore"),
+            model=Equilibrium(network, phases_apart(estimator, substrate), on_unsettled="ignore"),
             optimizer=optimizer,
             scheduler=scheduler,
             schedule_by_batch=self.schedule_by_batch,
@@ -108,7 +112,7 @@ class TaskRecipe(Options, ABC):
             validation=held,
             test=Batches(test, 200, normalise, shuffle=False),
             epochs=self.epochs,
-            constrain=constrain,
+            constrain=all_of(*constraints) if constraints else None,
             manifest=manifest,
             inputs=inputs,
             outputs=outputs,

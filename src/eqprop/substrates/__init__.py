@@ -20,7 +20,12 @@ from eqprop.substrates.reading import (
     ReadNoise as ReadNoise,
     ReadSpread as ReadSpread,
 )
-from eqprop.substrates.together import Fault as Fault, Together as Together, TwoCircuits as TwoCircuits
+from eqprop.substrates.together import (
+    Fault as Fault,
+    Together as Together,
+    TwoCircuits as TwoCircuits,
+    redrawn as redrawn,
+)
 from eqprop.substrates.units import LoopConverter as LoopConverter, UnitNoise as UnitNoise, UnitSpread as UnitSpread
 from eqprop.substrates.weights import (
     Aged as Aged,
@@ -31,5 +36,7 @@ from eqprop.substrates.weights import (
     WeightRange as WeightRange,
     WeightSpread as WeightSpread,
     WriteNoise as WriteNoise,
+    age_weights as age_weights,
+    at_age as at_age,
 )
 from eqprop.substrates.wires import Wires as Wires, crossbar as crossbar

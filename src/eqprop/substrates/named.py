@@ -14,7 +14,7 @@ from eqprop.errors import InputError
 from eqprop.substrates.reading import ReadConverter, ReadNoise, ReadSpread
 from eqprop.substrates.together import Together, TwoCircuits
 from eqprop.substrates.units import UnitSpread
-from eqprop.substrates.weights import Aged, StuckWeights, WeightNoise, WeightSpread
+from eqprop.substrates.weights import Aged, StuckWeights, WeightNoise, WeightSpread, WriteNoise
 from eqprop.substrates.wires import Wires
 
 SUBSTRATES: Mapping[str, Substrate] = MappingProxyType(
@@ -25,6 +25,7 @@ SUBSTRATES: Mapping[str, Substrate] = MappingProxyType(
         "converters": ReadConverter(2 / 255, -1.0, 1.0),
         "noisy-reads": ReadNoise(1e-3),
         "noisy-weights": WeightNoise(0.0175),
+        "noisy-writes": WriteNoise(0.05),
         "stuck": StuckWeights(0.1),
         "two-circuits": TwoCircuits(StuckWeights(0.1), StuckWeights(0.1, seed=1)),
         "wires": Wires(1.75e-6),

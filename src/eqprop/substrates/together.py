@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from textwrap import shorten
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from eqprop.checks import Natural
+from eqprop.checks import Natural, checked
 from eqprop.draws import Generator, generator_for
 from eqprop.energy.couplings import Coupling
 from eqprop.energy.losses import Nudge, SquaredError
@@ -200,3 +201,47 @@ class TwoCircuits(Substrate):
 
     def generators(self) -> Iterable[torch.Generator]:
         return (*self.first.generators(), *self.second.generators())
+
+
+def with_parts(substrate: Substrate, change: Callable[[Substrate], Substrate]) -> Substrate:
+    """The substrate with ``change`` of each single fault in the place of it, within those of several too."""
+    if isinstance(substrate, Together):
+        twin = copy.copy(substrate)
+        twin.parts = tuple(with_parts(part, change) for part in substrate.parts)
+        return twin
+    if isinstance(substrate, TwoCircuits):
+        return replace(
+            substrate, first=with_parts(substrate.first, change), second=with_parts(substrate.second, change)
+        )
+    return change(substrate)
+
+
+def short(substrate: Substrate) -> str:
+    """The substrate, for a message."""
+    return "the ideal substrate" if substrate.is_ideal else shorten(repr(substrate), 100, placeholder=" ...")
+
+
+@checked
+def redrawn(substrate: Substrate, number: Natural) -> Substrate:
+    """Another machine of the same kind: each fault has ``seed + 1,000,000 number`` for its seed.
+
+    Memory that ages is another time programmed, cells and units spread otherwise, noise is other noise.
+
+    Args:
+        substrate: of one fault or several.
+        number: which machine; 0 has the draws of this one.
+
+    Returns:
+        The other substrate; parts that are no ``Fault`` are the same.
+
+    Raises:
+        InputError: a part has no seed, so that all machines would be the same.
+    """
+
+    def again(part: Substrate) -> Substrate:
+        return replace(part, seed=part.seed + 1_000_000 * number) if isinstance(part, Fault) else part
+
+    found = with_parts(substrate, again)
+    if number and found == substrate:
+        raise InputError(f"{short(substrate)} draws nothing by a seed, so all would be the same: draw once.")
+    return found

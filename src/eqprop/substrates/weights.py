@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from eqprop.checks import Bound, Natural, NonNegative
+from eqprop.checks import Bound, Natural, NonNegative, checked
 from eqprop.devices.ageing import Ageing, PhaseChange, compensated
 from eqprop.draws import generator_for
 from eqprop.energy.couplings import Bias, Coupling, Synapse
 from eqprop.energy.maps import linearization
-from eqprop.energy.substrate import read_weights
+from eqprop.energy.network import Network
+from eqprop.energy.substitution import may_compute_weights
+from eqprop.energy.substrate import Substrate, read_weights
 from eqprop.energy.terms import Field, LinearTerm, Term
 from eqprop.errors import InputError
-from eqprop.substrates.together import Anew, Fault, fixed_uniform
+from eqprop.substrates.together import Anew, Fault, fixed_uniform, short, with_parts
 
 Share = Annotated[float, ">= 0", "<= 1"]
 
@@ -186,9 +188,64 @@ class Aged(Fault):
                 made = generator_for("Aged", self.seed, name, key)
                 return self.ageing.weights(w.double().cpu(), seconds, made).to(w)
 
-            return compensated(at(age), at(0.0)) if self.compensate else at(age)
+            return compensated(at(age), at(self.ageing.earliest)) if self.compensate else at(age)
 
         return read(coupling, change)
+
+
+@checked
+def at_age(substrate: Substrate, age: NonNegative | None = None, compensate: bool = False) -> Substrate:
+    """The same machine when its memory was programmed so long ago.
+
+    Args:
+        substrate: with ``Aged`` in it, alone or among other faults.
+        age: seconds since programming; ``None``: as the substrate has it.
+        compensate: compensate for drift, also where the substrate does not.
+
+    Returns:
+        The substrate, of which only the age and the compensation are changed.
+
+    Raises:
+        InputError: no memory ages on the substrate, or no age is known.
+    """
+    found: list[Substrate] = []
+
+    def later(part: Substrate) -> Substrate:
+        if not isinstance(part, Aged):
+            return part
+        if age is None and part.age is None:
+            raise InputError(f"{short(part)} was never programmed: say its age.")
+        found.append(part)
+        return replace(part, age=part.age if age is None else age, compensate=part.compensate or compensate)
+
+    changed = with_parts(substrate, later)
+    if not found:
+        raise InputError(f"No memory ages on {short(substrate)}: take a substrate with Aged in it, such as pcm.")
+    return changed
+
+
+@checked
+@torch.no_grad()
+def age_weights(network: Network, memory: Aged) -> None:
+    """Replaces the weights of a network by those that are read from memory, in place: what learning goes on from.
+
+    Biases are digital, and stay. Put a network on ``Aged`` instead to read its weights at an age and keep them.
+
+    Args:
+        network: whose weights are programmed and age.
+        memory: the cells and the age.
+
+    Raises:
+        InputError: weights are computed by parametrisations or hooks.
+    """
+    if any(map(may_compute_weights, network.modules())):
+        raise InputError("Weights that are computed from others have no cells of their own: undo that first.")
+    seen: dict[nn.Parameter, Tensor] = {}
+    for name, coupling in network.terms.items():
+        held = dict(memory.mounted(name, coupling, 0).named_parameters())
+        seen |= {w: held[key] for key, w in coupling.named_parameters() if w not in seen}
+    for w, value in seen.items():
+        w.copy_(value)
 
 
 @dataclass(frozen=True)

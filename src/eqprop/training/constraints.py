@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqprop.checks import Positive, checked
 from eqprop.draws import generator_for
 from eqprop.energy.network import Network
 from eqprop.errors import InputError
@@ -41,6 +42,38 @@ class Signs:
             with explained(misfit, RuntimeError):
                 wrong = (parameter * signs < 0).expand_as(parameter)
             parameter.masked_fill_(wrong, 0)
+
+
+@checked
+@dataclass(frozen=True)
+class Clipped:
+    """Weights within a multiple of the root mean square of their tensor, their standard deviation if the mean is 0.
+
+    A few large weights would set the scale by which memory cells are programmed. Vectors, such as biases, and weights
+    that do not learn are left as they are.
+
+    Attributes:
+        deviations: the largest weight, in root mean squares.
+    """
+
+    deviations: Positive = 2.5
+
+    @torch.no_grad()
+    def __call__(self, network: Network) -> None:
+        for parameter in network.parameters():
+            if parameter.ndim >= 2 and parameter.requires_grad:
+                limit = self.deviations * parameter.square().mean().sqrt()
+                parameter.clamp_(-limit, limit)
+
+
+def all_of(*constraints: Constrain) -> Constrain:
+    """Imposes each constraint, one after the other."""
+
+    def constrain(network: Network) -> None:
+        for each in constraints:
+            each(network)
+
+    return constrain
 
 
 def dale(units: int, excitatory: float, seed: int) -> Tensor:
