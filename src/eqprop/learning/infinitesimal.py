@@ -15,7 +15,7 @@ from eqprop.learning.contrasts import amplification_from, at, drive_dot
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.displacement import tangent
+from eqprop.settling.displacement import check_differentiable, tangent
 from eqprop.settling.solvers import Solution, Solver
 
 
@@ -33,6 +33,9 @@ class InfinitesimalNudge(Estimator):
         response: solver of the linear phase; ``FixedSweeps`` or ``UntilConverged`` if feedback weights are separate.
         damping: leak of the linear phase, relative to each unit's own curvature; 0 is the exact limit. Near
             instability the exact gradient explodes and training with it fails: recipes use 0.25.
+
+    Raises:
+        InputError: on use, a unit has no derivative, as a spin.
     """
 
     free: Solver
@@ -43,6 +46,7 @@ class InfinitesimalNudge(Estimator):
         return True
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_differentiable(landscape)
         with torch.no_grad():
             free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free)
