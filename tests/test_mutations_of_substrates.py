@@ -55,6 +55,24 @@ BUGS = {
         "self.of.potential(state) - offset",
         f"{FAULTS}::test_the_shipped_check_takes_every_fault[UnitSpread]",
     ),
+    "drives that no converter rounds": (
+        "substrates/units.py",
+        "self.of.response(nearest(drive, self.drive_size), *more)",
+        "self.of.response(drive, *more)",
+        f"{EXPONENTS}[converters of drives-centred]",
+    ),
+    "a mean that begins a sweep early": (
+        "settling/solvers.py",
+        "if count > self.n - self.last:",
+        "if count >= self.n - self.last:",
+        "settling/test_solvers.py::test_averaged_is_the_mean_of_the_states_after_the_last_sweeps",
+    ),
+    "time constants that are all alike": (
+        "settling/sweeps.py",
+        "(self.rate * (self.spread * draws).exp())",
+        "(self.rate * (0 * draws).exp())",
+        "settling/test_sweeps.py::test_units_of_different_time_constants_rest_where_all_do",
+    ),
     "wires read at their first row": (
         "substrates/wires.py",
         "down[0] = wire",
