@@ -42,34 +42,6 @@ class Law:
     batches: int = 1
 
 
-LAWS = {
-    "noise of each read": Law(s.ReadNoise, BOTH, (0.31, 0.16)),
-    "noise of every sweep": Law(s.UnitNoise, BOTH, (0.32, 0.16), solver=SWEEPS),
-    "converter, at random": Law(lambda p: s.ReadConverter(p, random=True), BOTH, (0.13, 0.067)),
-    "converter, nearest": Law(s.ReadConverter, BOTH, (0.095, 0.046)),
-    "offsets of two readers": Law(
-        lambda p: s.TwoCircuits(s.ReadSpread(0.0, p), s.ReadSpread(0.0, p, seed=1)), BOTH, (0.39, 0.20)
-    ),
-    "drift, order A B": Law(s.Droop, BOTH, (0.20, 0.10)),
-    "two copies of the weights": Law(lambda p: s.TwoCircuits(Substrate(), s.WeightSpread(p)), BOTH, (0.22, 0.11)),
-    "weight noise": Law(s.WeightNoise, BOTH, UNKNOWN),
-    "levels of the nudge": Law(s.NudgeLevels, BOTH, UNKNOWN, size=SIZE / FACTOR, batches=4),
-    "converters in the loop": Law(s.LoopConverter, BOTH, UNKNOWN, solver=SWEEPS, size=SIZE / FACTOR, batches=4),
-    "converters of drives": Law(
-        lambda p: s.LoopConverter(0.0, p), BOTH, UNKNOWN, solver=SWEEPS, size=SIZE / FACTOR, batches=4
-    ),
-    "writing noise": Law(s.WriteNoise, NONE, UNKNOWN),
-    "gains of messages, apart": Law(lambda p: s.MessageGains(0.0, p), NONE, UNKNOWN),
-    "nudge offset": Law(s.NudgeOffset, {"one-sided": -1.0, "centred": 0.0}, (0.046, 0.0017)),
-    "drift, order A B B A": Law(s.Droop, NONE, (0.0026, 0.0028), back=True),
-    "offsets of one reader": Law(lambda p: s.ReadSpread(0.0, p), NONE, (0.0034, 0.0035)),
-    "gains of one reader": Law(s.ReadSpread, NONE, (0.0012, 0.0013)),
-    "gains of the nudge": Law(s.NudgeGain, NONE, (0.0007, 0.0008)),
-    "unequal nudges": Law(s.UnequalNudges, NONE, (0.0009, 0.0005)),
-    "feedback that is no transpose": Law(s.FeedbackSpread, NONE, (0.0010, 0.0011)),
-}
-
-
 def network():
     torch.manual_seed(0)
     layers = [ep.DenseLayer(20, ep.tanh), ep.DenseLayer(20, ep.tanh), ep.DenseLayer(5, ep.identity)]
@@ -90,6 +62,36 @@ def batch(seed):
 NET = network()
 X, Y = batch(1)
 WEIGHTS = [parameter for name, parameter in NET.named_parameters() if "bias" not in name]
+RELATIVE = sum(float(w.detach().square().mean().sqrt() / w.detach().abs().max()) for w in WEIGHTS) / len(WEIGHTS)
+"""Root mean square weights, relative to the largest: the reference's noise is a share of each weight."""
+
+
+LAWS = {
+    "noise of each read": Law(s.ReadNoise, BOTH, (0.31, 0.16)),
+    "noise of every sweep": Law(s.UnitNoise, BOTH, (0.32, 0.16), solver=SWEEPS),
+    "converter, at random": Law(lambda p: s.ReadConverter(p, random=True), BOTH, (0.13, 0.067)),
+    "converter, nearest": Law(s.ReadConverter, BOTH, (0.095, 0.046)),
+    "offsets of two readers": Law(
+        lambda p: s.TwoCircuits(s.ReadSpread(0.0, p), s.ReadSpread(0.0, p, seed=1)), BOTH, (0.39, 0.20)
+    ),
+    "drift, order A B": Law(s.Droop, BOTH, (0.20, 0.10)),
+    "two copies of the weights": Law(lambda p: s.TwoCircuits(Substrate(), s.WeightSpread(p)), BOTH, (0.22, 0.11)),
+    "weight noise": Law(lambda p: s.WeightNoise(RELATIVE * p), BOTH, (0.29, 0.15)),
+    "levels of the nudge": Law(s.NudgeLevels, BOTH, UNKNOWN, size=SIZE / FACTOR, batches=4),
+    "converters in the loop": Law(s.LoopConverter, BOTH, UNKNOWN, solver=SWEEPS, size=SIZE / FACTOR, batches=4),
+    "converters of drives": Law(
+        lambda p: s.LoopConverter(0.0, p), BOTH, UNKNOWN, solver=SWEEPS, size=SIZE / FACTOR, batches=4
+    ),
+    "writing noise": Law(s.WriteNoise, NONE, UNKNOWN),
+    "gains of messages, apart": Law(lambda p: s.MessageGains(0.0, p), NONE, UNKNOWN),
+    "nudge offset": Law(s.NudgeOffset, {"one-sided": -1.0, "centred": 0.0}, (0.046, 0.0017)),
+    "drift, order A B B A": Law(s.Droop, NONE, (0.0026, 0.0028), back=True),
+    "offsets of one reader": Law(lambda p: s.ReadSpread(0.0, p), NONE, (0.0034, 0.0035)),
+    "gains of one reader": Law(s.ReadSpread, NONE, (0.0012, 0.0013)),
+    "gains of the nudge": Law(s.NudgeGain, NONE, (0.0007, 0.0008)),
+    "unequal nudges": Law(s.UnequalNudges, NONE, (0.0009, 0.0005)),
+    "feedback that is no transpose": Law(s.FeedbackSpread, NONE, (0.0010, 0.0011)),
+}
 
 
 def estimate(substrate, stencil, beta, back=False, solver=REST, x=X, y=Y):
