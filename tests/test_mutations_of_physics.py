@@ -158,6 +158,26 @@ BUGS = {
         "many.energy(state).view(-1, batch).argmax(0)",
         f"{SPINS}::test_the_best_of_ten_reads_of_thirty_sweeps_is_the_ground_state",
     ),
+    "derivatives through spins": (
+        "physics/spins.py",
+        "low, high, continuous = -1.0, 1.0, False",
+        "low, high, continuous = -1.0, 1.0, True",
+        f"{SPINS}::test_gradients_that_spins_do_not_have_are_refused",
+    ),
+    "an annealer whose draws no checkpoint keeps": (
+        "physics/spins.py",
+        """    def generators(self) -> Iterable[torch.Generator]:
+        return (self.generator,)
+
+    @torch.no_grad()
+    def __call__(self, landscape: Landscape, start: State, memory""",
+        """    def generators(self) -> Iterable[torch.Generator]:
+        return ()
+
+    @torch.no_grad()
+    def __call__(self, landscape: Landscape, start: State, memory""",
+        f"{SPINS}::test_an_interrupted_run_of_annealed_spins_ends_with_the_same_bits[1]",
+    ),
     "regular spikes that all start at the same phase": (
         "physics/spikes.py",
         "self.window * rate + torch.rand_like(rate)",

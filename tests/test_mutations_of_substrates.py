@@ -61,6 +61,24 @@ BUGS = {
         "second=substrate.second",
         "substrates/test_ages.py::test_other_machines_differ_in_every_draw",
     ),
+    "drives that no converter rounds": (
+        "substrates/units.py",
+        "self.of.response(nearest(drive, self.drive_size), *more)",
+        "self.of.response(drive, *more)",
+        f"{EXPONENTS}[converters of drives-centred]",
+    ),
+    "a mean that begins a sweep early": (
+        "settling/solvers.py",
+        "if count > self.n - self.last:",
+        "if count >= self.n - self.last:",
+        "settling/test_solvers.py::test_averaged_is_the_mean_of_the_states_after_the_last_sweeps",
+    ),
+    "time constants that are all alike": (
+        "settling/sweeps.py",
+        "(self.rate * (self.spread * draws).exp())",
+        "(self.rate * (0 * draws).exp())",
+        "settling/test_sweeps.py::test_units_of_different_time_constants_rest_where_all_do",
+    ),
     "wires read at their first row": (
         "substrates/wires.py",
         "down[0] = wire",

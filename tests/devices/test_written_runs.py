@@ -10,8 +10,10 @@ from interrupted import check_same_bits
 
 import eqprop as ep
 from eqprop.cli import main
-from eqprop.devices import METHODS, Table
+from eqprop.devices import DAY, METHODS, YEAR, PhaseChange, Table
+from eqprop.energy.substrate import IDEAL
 from eqprop.recipes import mnist
+from eqprop.substrates import Aged
 
 OPTIONS = {"data": "digits", "batch_size": 50, "epochs": 2}
 
@@ -55,10 +57,20 @@ TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epoc
 TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--precision", "32"]
 
 
-@pytest.mark.parametrize(
-    ("write", "to", "at"), [("pulses", "reram-es", 3), ("agad", "reram-array-om", 8), ("mixed", "pcm", 7)]
-)
-def test_an_interrupted_run_ends_with_the_same_bits(monkeypatch, write, to, at):
+RESUMED = {
+    "pulses": ("reram-es", 3),
+    "sign": ("capacitor", 5),
+    "mixed": ("pcm", 7),
+    "tiki-taka": ("reram-sb", 2),
+    "chopped": ("ecram-oxide", 9),
+    "agad": ("reram-array-om", 8),
+}
+"""Method -> its device, and the batch of two epochs of six after which the run is interrupted."""
+
+
+@pytest.mark.parametrize("write", METHODS)
+def test_an_interrupted_run_ends_with_the_same_bits(monkeypatch, write):
+    to, at = RESUMED[write]
     command = [*TRAIN, "--write", write, "--write_to", to]
     check_same_bits(monkeypatch, command, at)
 
@@ -72,6 +84,40 @@ def test_a_run_says_what_was_written():
         assert float(rows[-1][name]) == pytest.approx(summary[name])
     assert 0 < float(rows[0]["fast_pulses_per_weight"]) < float(rows[1]["fast_pulses_per_weight"])
     assert {"lr_weights", "lr_digital"} <= rows[0].keys()
+
+
+def test_clean_weights_that_are_deployed_on_old_memory_are_mended_by_a_factor_or_in_situ():
+    torch.manual_seed(0)
+    run = mnist.mnist_ep(data="digits", epochs=5, width=0.5)
+    model, clean = run.model, run.model.network
+    model.on_unsettled = "ignore"
+
+    def train(epochs):
+        for epoch in epochs:
+            for x, y in run.train.epoch(epoch):
+                run.optimizer.zero_grad()
+                model.loss(x, y).backward()
+                run.optimizer.step()
+
+    @torch.no_grad()
+    def accuracy(substrate):
+        model.network = clean.on(substrate)
+        return float(torch.cat([(model(x).argmax(1) == y).double() for x, y in run.test.epoch(0)]).mean())
+
+    def aged(age, compensate=False):
+        return Aged(PhaseChange(), age, compensate)
+
+    train(range(5))
+    best = accuracy(IDEAL)
+    assert best > 0.9
+    assert accuracy(aged(0.0)) > best - 0.04
+    assert accuracy(aged(DAY)) < best - 0.1
+    old = accuracy(aged(YEAR))
+    assert old < best - 0.4
+    assert accuracy(aged(YEAR, compensate=True)) > best - 0.1
+    accuracy(aged(YEAR))  # where the network learns on
+    train(range(5, 10))
+    assert accuracy(aged(YEAR)) > old + 0.25
 
 
 def measured(path, step=1.0):

@@ -21,7 +21,8 @@ from estimators import CASES, FREE, NUDGED, SETTINGS, gradients, named
 L, S = ep.learning, ep.settling
 MORE = [
     ep.FromFeedforward(ep.UntilConverged(1e-3, 20, norm=S.relative_norm, over_relaxation=1.5)),
-    S.Leaky(0.5, S.Leaky(0.25, S.forward_order)),
+    S.Leaky(0.5, S.Leaky(0.25, S.forward_order, 0.1, 3)),
+    S.Averaged(10, S.Leaky(0.5), last=4),
     L.Noisy(L.Noisy(L.kolen_pollack, 0.1), 0.5, 3),
     L.DeltaRule(0.3),
     L.teachers.Force(exact=False),

@@ -1,10 +1,12 @@
 """Spins: gradients at a temperature are exact, annealing finds ground states, and other networks are refused."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interrupted import check_same_bits
 
 import eqprop as ep
 from eqprop import physics, testing
@@ -231,6 +233,59 @@ def test_what_is_no_ising_network_is_refused():
         physics.SpinError("a", (5,), 2)
     with pytest.raises(ep.InputError, match="real"):
         physics.ThermalEP(ep.learning.holomorphic(0.1, 4), physics.Enumerated(1.0))
+
+
+FREE = ep.FixedSweeps(3)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ep.InfinitesimalNudge(FREE),
+        ep.ImplicitDifferentiation(FREE),
+        ep.BackpropagationThroughTime(FREE, 2),
+        ep.Backpropagation(),
+        ep.learning.DualPropagation(0.1),
+        ep.learning.JacobianPenalty(
+            ep.EquilibriumPropagation(ep.one_sided(5.0), FREE, FREE), ep.learning.jacobian_norm, 1
+        ),
+        ep.learning.RayleighPenalty(ep.EquilibriumPropagation(ep.one_sided(5.0), FREE, FREE), 1.0),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_gradients_that_spins_do_not_have_are_refused(estimator):
+    """They would be 0, whatever a spin does to the loss."""
+    with pytest.raises(ep.InputError, match=r"Spin|no response") as told:
+        ep.Equilibrium(small(), estimator, "ignore").loss(X, Y).backward()
+    assert "\n" not in str(told.value)
+
+
+RECIPE = """
+import torch, eqprop as ep
+from eqprop import physics
+from eqprop.tasks import Batches, Images, Normalise
+from eqprop.training.loop import Experiment
+
+
+def ising(epochs: int = 2) -> Experiment:
+    g = torch.Generator().manual_seed(1)
+    images = Images(torch.randint(0, 256, (12, 1, 2, 2), generator=g, dtype=torch.uint8), torch.arange(12) % 3, 3)
+    torch.manual_seed(0)
+    network = physics.ising_network((1, 2, 2), [6], 3, copies=2)
+    free, nudged = physics.Annealed(5, 3), physics.ReverseAnnealed(5, 3, seed=1)
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.one_sided(5.0), free, nudged), "ignore")
+    batches = Batches(images, 4, Normalise((0.5,), (0.25,)))
+    return Experiment(model, torch.optim.SGD(network.parameters(), 0.1), batches, batches, epochs)
+"""
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_an_interrupted_run_of_annealed_spins_ends_with_the_same_bits(tmp_path, monkeypatch, at):
+    """Three batches an epoch: inside the first, and inside the second."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(RECIPE)
+    session = ["--threads", "1", "--device", "cpu", "--precision", "32"]
+    check_same_bits(monkeypatch, ["train", "mine.py:ising", *session], at)
 
 
 def test_networks_come_back_from_their_specs():

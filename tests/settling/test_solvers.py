@@ -170,3 +170,18 @@ def test_a_batch_stacked_is_each_of_its_copies():
         )
     for node, value in alone.state.items():
         torch.testing.assert_close(twice.state[node], torch.cat([value, value]), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(("sweeps", "last"), [(7, 1), (7, 3), (7, 7), (1, 1)])
+def test_averaged_is_the_mean_of_the_states_after_the_last_sweeps(sweeps, last):
+    with torch.no_grad():
+        scene, state = start(chain(3))
+        found = ep.settling.Averaged(sweeps, last=last)(scene, state)
+        each = [ep.FixedSweeps(n)(scene, state) for n in range(sweeps - last + 1, sweeps + 1)]
+    for node, value in found.state.items():
+        right = torch.stack([one.state[node] for one in each]).mean(0)
+        torch.testing.assert_close(value, right, rtol=0, atol=1e-15)
+    assert torch.equal(found.status, each[-1].status)
+    assert torch.equal(found.residual, each[-1].residual)
+    with pytest.raises(ep.InputError, match="last"):
+        ep.settling.Averaged(3, last=4)

@@ -82,3 +82,26 @@ def test_leaky_synchronous_sweeps_are_eulers_steps_of_leaky_units():
     for rate in (0.0, -0.1, 1.5, float("nan")):
         with pytest.raises(ep.InputError, match="rate"):
             ep.settling.Leaky(rate)
+
+
+def test_units_of_different_time_constants_rest_where_all_do():
+    with torch.no_grad():
+        scene, state = start(triangle(scale=0.5))
+        spread, even = (ep.settling.Leaky(0.5, spread=each) for each in (0.4, 0.0))
+        one, other = (sweep(scene, state) for sweep in (spread, even))
+        for node, before in state.items():
+            rates = (one[node] - before) / (other[node] - before) * 0.5
+            torch.testing.assert_close(rates, rates[:1].expand_as(rates))  # a unit has its own in every example
+            assert float(rates.min()) < 0.45 or float(rates.max()) > 0.55
+        ends = [ep.FixedSweeps(400, sweep)(scene, state).state for sweep in (spread, even)]
+        for node, value in ends[0].items():
+            torch.testing.assert_close(value, ends[1][node], rtol=0, atol=1e-12)
+        nodes = {"a": ep.Node((40000,), ep.identity)}
+        wide = ep.Network(nodes, [ep.Bias("a", (40000,))], clamped=()).double()
+        scene = wide.landscape(torch.zeros(1, 0, dtype=torch.float64))
+        moved = ep.settling.Leaky(0.1, spread=0.2)(scene, scene.zeros())["a"][0] / wide.couplings["a_bias"].bias
+        logs = (moved / 0.1).log()
+    assert float(logs.mean()) == pytest.approx(0, abs=0.004)
+    assert float(logs.std()) == pytest.approx(0.2, rel=0.02)
+    with pytest.raises(ep.InputError, match="spread"):
+        ep.settling.Leaky(0.5, spread=-0.1)

@@ -18,7 +18,7 @@ FAULTS = {
     "Wires": s.Wires(1e-3),
     "UnitSpread": s.UnitSpread(0.1, 0.1),
     "UnitNoise": s.UnitNoise(1e-3),
-    "LoopConverter": s.LoopConverter(0.01),
+    "LoopConverter": s.LoopConverter(0.01, 0.01),
     "ReadNoise": s.ReadNoise(1e-3),
     "ReadConverter": s.ReadConverter(0.01, -0.9, 0.9),
     "ReadConverter at random": s.ReadConverter(0.01, random=True),

@@ -103,6 +103,34 @@ def test_every_estimator_runs_on_all_kinds_at_once_or_refuses_as_today(case):
         assert relative(found, learnt(setting, ep.energy.Substrate())) > 1e-6
 
 
+PENALTIES = {
+    "JacobianPenalty": lambda of: ep.learning.JacobianPenalty(of, ep.learning.jacobian_norm, 0.1),
+    "RayleighPenalty": lambda of: ep.learning.RayleighPenalty(of, 0.1),
+}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_so_does_every_penalty(penalty):
+    setting = settings({"ep-in-turn"})[0]
+    found = []
+    for substrate in (ALL, ep.energy.Substrate()):
+        model = setting.model()
+        model.network = model.network.on(substrate)
+        model.estimator = PENALTIES[penalty](model.estimator)
+        found.append(gradients(model.loss(*setting.data()), model))
+    assert found[0].isfinite().all()
+    assert relative(*found) > 1e-6
+
+
+def test_no_estimator_is_left_out():
+    offered = {
+        name
+        for name, each in vars(ep.learning).items()
+        if inspect.isclass(each) and issubclass(each, ep.Estimator) and not inspect.isabstract(each)
+    }
+    assert offered == {type(case.make()).__name__ for case in CASES} | set(PENALTIES)
+
+
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_it_refuses_where_it_refuses_today(case):
     """A network of separate feedback, which several estimators do not take."""
@@ -143,6 +171,25 @@ def test_fixed_draws_depend_on_seed_and_names_alone(name):
     assert all(float((first[n] - changed[n]).abs().min()) > 0 for n in first)
     single = states(copy.deepcopy(network).float(), fault, x.float())
     assert all(torch.allclose(first[n], single[n].double(), rtol=0, atol=1e-5) for n in first)
+
+
+@pytest.mark.parametrize("name", ["ReadSpread", "NudgeGain", "NudgeOffset"])
+def test_so_do_those_of_reads_and_nudges(name):
+    fault, other = FAULTS[name], copy.copy(FAULTS[name])
+    object.__setattr__(other, "seed", 1)
+    state = torch.rand(6, 5, dtype=torch.float64) + 0.5
+
+    def passed(fault, some=state):
+        return torch.stack([fault.measured({"a": some}, 3)["a"], fault.aimed("a", some)])
+
+    first = passed(fault)
+    torch.rand(7)
+    s.together.fixed_normal.cache_clear()
+    assert torch.equal(passed(copy.deepcopy(fault)), first)
+    assert torch.equal(passed(fault, state[2:4]), first[:, 2:4])
+    assert torch.allclose(passed(fault, state.float()).double(), first, rtol=0, atol=1e-6)
+    moved = 0 if name == "ReadSpread" else 1
+    assert float((passed(other) - first)[moved].abs().min()) > 0
 
 
 @pytest.mark.parametrize("name", ["WeightNoise", "WriteNoise", "UnitNoise", "ReadNoise", "ReadConverter at random"])

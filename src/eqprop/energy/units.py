@@ -36,6 +36,9 @@ class Unit(ABC):
     elementwise: bool = True
     """Whether each unit's response depends on its own drive only; ``False`` for softmax and normalisation."""
 
+    continuous: bool = True
+    """Whether the state follows the drive without jumps; ``False`` for spins, which no derivative describes."""
+
     parabolic: bool = False
     """Whether ``response`` and ``difference`` also take the stiffness of the node's terms, as where G is a parabola."""
 

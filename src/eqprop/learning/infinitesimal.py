@@ -15,7 +15,7 @@ from eqprop.learning.contrasts import amplification_from, at, drive_dot
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.conjugate_gradients import ConjugateGradients
-from eqprop.settling.displacement import corrected, tangent
+from eqprop.settling.displacement import check_differentiable, corrected, tangent
 from eqprop.settling.solvers import Solution, Solver
 
 
@@ -35,6 +35,9 @@ class InfinitesimalNudge(Estimator):
             instability the exact gradient explodes and training with it fails: recipes use 0.25.
         corrected: send the response through the transposes of all messages, so that the limit is the exact gradient for
             feedback weights of any kind (Scurria et al. 2026, arXiv 2602.03670).
+
+    Raises:
+        InputError: on use, a unit has no derivative, as a spin.
     """
 
     free: Solver
@@ -46,6 +49,7 @@ class InfinitesimalNudge(Estimator):
         return True
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_differentiable(landscape)
         with torch.no_grad():
             free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free)

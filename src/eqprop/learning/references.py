@@ -19,6 +19,7 @@ from eqprop.errors import InputError, NotSettledError
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.crossing import crossing
+from eqprop.settling.displacement import check_differentiable
 from eqprop.settling.solvers import FixedSweeps, Solution, Solver
 from eqprop.settling.starts import check_feedforward, one_pass
 from eqprop.settling.sweeps import synchronous
@@ -32,7 +33,7 @@ class BackpropagationThroughTime(Estimator):
     memory grows with ``last``. ``free``: solver of the free phase.
 
     Raises:
-        InputError: ``last`` is not between 1 and ``free.n``.
+        InputError: ``last`` is not between 1 and ``free.n``; on use, a unit has no derivative, as a spin.
     """
 
     free: FixedSweeps
@@ -43,6 +44,7 @@ class BackpropagationThroughTime(Estimator):
             raise InputError(f"last {self.last} must be between 1 and the free phase's {self.free.n} sweeps.")
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_differentiable(landscape)
         with torch.enable_grad():
             unrolled = landscape.rebuilt()
         counting = itertools.count(1)
@@ -101,6 +103,7 @@ class ImplicitDifferentiation(Estimator):
     Raises:
         NotSettledError: the adjoint did not converge in ``steps`` steps: the equilibrium is not stable, or not
             settled.
+        InputError: on use, a unit has no derivative, as a spin.
     """
 
     free: Solver
@@ -108,6 +111,7 @@ class ImplicitDifferentiation(Estimator):
     steps: Count = 10_000
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
+        check_differentiable(landscape)
         with torch.no_grad():
             free = self.free(landscape, landscape.zeros())
         return free, partial(self._learn, landscape, free.state)

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,9 @@ from eqprop.models import DenseLayer, chain
 from eqprop.settling.progress import swept
 from eqprop.settling.solvers import Solution, Solver
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
 Share = Annotated[float, ">= 0", "<= 1"]
 
 LARGEST = 16
@@ -54,7 +57,7 @@ LARGEST = 16
 class Spin(Unit):
     """s = +1 or -1, without an energy of its own: the sign of the drive, +1 for 0. ``Annealed`` settles it."""
 
-    low, high = -1.0, 1.0
+    low, high, continuous = -1.0, 1.0, False
 
     def potential(self, state: Tensor) -> Tensor:
         return torch.zeros_like(state)
@@ -89,6 +92,11 @@ class SpinError(Valued):
             raise InputError(f"SpinError: {math.prod(shape)} spins are no multiple of copies, {copies}.")
         self.copies = copies
 
+    @property
+    def classes(self) -> int:
+        """The number of scores."""
+        return math.prod(self.shape) // self.copies
+
     def forward(self, target: Target, *states: Tensor) -> Tensor:
         return 0.5 * sum_per_example(self.target_minus_state(self.nodes[0], target, *states).square())
 
@@ -104,12 +112,18 @@ class SpinError(Valued):
     def check(self, target: Target, batch: int) -> None:
         super().check(target, batch)
         if is_labels(target):
-            check_labels(target, batch, math.prod(self.shape) // self.copies)
+            check_labels(target, batch, self.classes)
+
+    def metrics(self, target: Target) -> dict[str, Metric]:
+        """Of labels their accuracies; of values none, as scores are means over copies."""
+        from eqprop.energy import metrics
+
+        return metrics.of_labels(self.classes) if is_labels(target) else {}
 
     def _values(self, target: Tensor, state: Tensor) -> Tensor:
         if not is_labels(target):
             return target
-        hot = F.one_hot(target, math.prod(self.shape) // self.copies).repeat_interleave(self.copies, 1)
+        hot = F.one_hot(target, self.classes).repeat_interleave(self.copies, 1)
         return (2 * hot - 1).to(state.dtype).view(state.shape)
 
 

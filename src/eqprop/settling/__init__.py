@@ -3,6 +3,7 @@
 from eqprop.settling.conjugate_gradients import ConjugateGradients as ConjugateGradients
 from eqprop.settling.crossing import crossing as crossing
 from eqprop.settling.solvers import (
+    Averaged as Averaged,
     FixedSweeps as FixedSweeps,
     Norm as Norm,
     Solution as Solution,

@@ -222,13 +222,27 @@ def tangent(landscape: Landscape, state: State, force: State, damping: float = 0
         force: node -> (batch, *node shape), for the nodes on which it acts.
         damping: every unit's own curvature is multiplied by ``1 + damping``: a leak, for equilibria that are
             nearly unstable.
+
+    Raises:
+        InputError: a unit has no derivative.
     """
+    check_differentiable(landscape)
     nodes = {
         name: Node(node.shape, linear_unit(landscape, state, name, damping), node.dropout)
         for name, node in landscape.nodes.items()
     }
     forces = {f".force.{node}": Field(node, push) for node, push in force.items()}  # no coupling's name has a dot
     return landscape.displaced(nodes, tangents(landscape, state) | forces)
+
+
+def check_differentiable(landscape: Landscape) -> None:
+    """Raises InputError where a unit jumps, so that a gradient through it would be 0 whatever it does to the loss."""
+    for name in landscape.nodes:
+        if not landscape.unit(name).continuous:
+            raise InputError(
+                f"Node {name!r} responds by {landscape.unit(name)}, which jumps and has no derivative: learn from "
+                "nudges that flip spins, by EquilibriumPropagation, or at a temperature, by ThermalEP or CovarianceEP."
+            )
 
 
 def linear_unit(landscape: Landscape, state: State, name: str, damping: float) -> LinearUnit:

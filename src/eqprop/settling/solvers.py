@@ -317,6 +317,37 @@ class FixedSweeps(Solver):
 
 
 @dataclass(frozen=True)
+class Averaged(FixedSweeps):
+    """A fixed number of sweeps, and the mean of the states after the ``last`` of them: for units with noise.
+
+    The status is that of the last state.
+
+    Attributes:
+        n, sweep, norm, tolerance: see ``FixedSweeps``.
+        last: the number of sweeps that count.
+
+    Raises:
+        InputError: ``last`` is not between 1 and n, or see ``FixedSweeps``.
+    """
+
+    last: Count = 1
+
+    def __post_init__(self) -> None:
+        if self.last > self.n:
+            raise InputError(f"last {self.last} must be at most the {self.n} sweeps.")
+
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
+        states, total = deque([start], maxlen=3), {node: torch.zeros_like(value) for node, value in start.items()}
+        for count in range(1, self.n + 1):
+            swept()
+            states.append(self.sweep(landscape, states[-1]))
+            if count > self.n - self.last:
+                total = {node: value + states[-1][node] for node, value in total.items()}
+        mean = {node: value / self.last for node, value in total.items()}
+        return self.solution(landscape, start, list(states))._replace(state=mean)
+
+
+@dataclass(frozen=True)
 class UntilConverged(Solver):
     """Sweeps until an example is within ``tolerance`` of rest, at most ``max_sweeps`` times.
 

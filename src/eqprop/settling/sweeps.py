@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from torch import Tensor
 
+from eqprop.checks import Natural, NonNegative
+from eqprop.draws import generator_for
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
 
@@ -52,16 +55,33 @@ class Leaky:
     With ``synchronous`` it is an Euler step of length ``rate`` of leaky units, ds/dt = response(drive) - s. It has the
     same equilibria as ``sweep``; it is slower and oscillates less. Its residuals are ``rate`` times those of ``sweep``.
 
+    Units of a machine differ in their time constants: with a ``spread`` the rate of each is e^(spread x) ``rate``, at
+    most 1, x standard normal and fixed by the seed and the node's name. Nothing changes for states at rest.
+
+    Attributes:
+        rate: the part.
+        sweep: the other sweep.
+        spread: the standard deviation of the logarithm of time constants.
+        seed: of their draws.
+
     Raises:
-        InputError: the rate is not in (0, 1].
+        InputError: the rate is not in (0, 1], or the spread is negative.
     """
 
     rate: Annotated[float, "> 0", "<= 1"]
     sweep: Sweep = synchronous
+    spread: NonNegative = 0.0
+    seed: Natural = 0
 
     def __call__(self, landscape: Landscape, state: State) -> State:
         moved = self.sweep(landscape, state)
-        return {node: torch.lerp(before, moved[node], self.rate) for node, before in state.items()}
+        return {node: torch.lerp(before, moved[node], self._rate(node, before)) for node, before in state.items()}
+
+    def _rate(self, node: str, like: Tensor) -> Tensor | float:
+        if not self.spread:
+            return self.rate
+        draws = torch.randn(like.shape[1:], generator=generator_for("Leaky", self.seed, node), dtype=torch.float64)
+        return (self.rate * (self.spread * draws).exp()).clamp(max=1.0).to(like)
 
 
 def in_turn(landscape: Landscape, state: State, groups: Sequence[Iterable[str]]) -> State:

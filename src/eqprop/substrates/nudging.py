@@ -74,7 +74,7 @@ class NudgeLevels(Substrate):
     """The nudging force comes in steps, the nearest one; so does the displacement to the target of a clamp.
 
     Effect: step / beta; an error below step / (2 beta) teaches nothing.
-    Remedy: a larger beta; a scale of the nudge that fits the largest error.
+    Remedy: a larger beta; finer steps.
     Source: derived here.
 
     Args:

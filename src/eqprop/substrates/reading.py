@@ -20,9 +20,9 @@ from eqprop.substrates.together import Anew, Fault
 class ReadNoise(Anew):
     """Each reading of a state has noise of its own: the mean of several reads of s + size x, x standard normal.
 
-    Effect: size / beta, over the roots of reads and of the batch size; symmetric nudges halve it.
-    Remedy: more reads, a larger beta, a larger batch.
-    Source: Peters et al. 2025, arXiv 2503.22810, for the root of the number of reads.
+    Effect: size / beta, over the root of reads; symmetric nudges halve it.
+    Remedy: more reads, a larger beta. A batch averages over its examples, as the root of its size.
+    Source: Peters & Talatchian 2025, arXiv 2503.22810, for the root of the number of reads.
 
     Args:
         size: standard deviation of one read, in units of the state.

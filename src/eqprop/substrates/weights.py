@@ -57,8 +57,9 @@ class WeightSpread(Fault):
 class WeightNoise(Anew):
     """Each weight is read with an error that is drawn anew in each phase: w + size W x, W the largest abs(w) of all.
 
-    Effect: size / beta.
-    Remedy: a larger beta; the mean of several steps. Symmetric nudges halve it.
+    Effect: size / beta; symmetric nudges halve it.
+    Remedy: a smaller learning rate, which takes the mean of many steps, as the root of their number; a larger beta. A
+        larger batch is none: all its examples share the error.
     Source: 0.0175 for phase-change memory in the presets of aihwkit 1.2.0.
 
     Args:
@@ -83,7 +84,7 @@ class WriteNoise(Anew):
     """What is read differs from what was written by an error that each step draws anew, one for all its phases.
 
     Effect: size, whatever beta: the gradient is that of other weights. w + size W x, W the largest abs(w) of all.
-    Remedy: none by beta; smaller steps average over many draws.
+    Remedy: a smaller learning rate, which takes the mean of many steps, as the root of their number; none by beta.
     Source: 0.6 to 75 smallest steps of the devices of aihwkit 1.2.0 (write noise).
 
     Args:
@@ -165,7 +166,7 @@ class Aged(Fault):
     """Weights that were programmed into memory cells and are read later: see ``eqprop.devices.Ageing``.
 
     Effect: as WeightSpread at this age, with a common factor below 1. Between two phases: as Droop.
-    Remedy: compensation by one factor a layer; a few steps of learning in situ.
+    Remedy: compensation by one factor a layer; learning in situ, for some epochs.
     Source: Joshi et al. 2020, doi 10.1038/s41467-020-16108-9, for phase-change memory.
 
     Args:
@@ -253,7 +254,7 @@ class FeedbackSpread(Fault):
     """Feedback runs through other weights than feedforward: w (1 + size x), x standard normal and fixed.
 
     Effect: size, whatever beta.
-    Remedy: one array that is read from both sides, as ``Wires`` allow; rules that align the two (``kolen_pollack``).
+    Remedy: one array that is read from both sides, as ``Wires`` allow.
     Source: derived and measured here.
 
     Args:
