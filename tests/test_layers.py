@@ -28,6 +28,7 @@ RANKS = (
     "runs",
     "recipes",
     "loading",
+    "report",
     "cli",
     "__main__",
 )

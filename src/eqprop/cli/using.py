@@ -17,6 +17,7 @@ from rich.table import Table
 from eqprop import files
 from eqprop.checks import naming_options
 from eqprop.cli.parsing import named
+from eqprop.cli.reporting import compare_parser, report_parser
 from eqprop.cli.terminal import plain_console
 from eqprop.cli.training import STAMP, add_kept_options, resume_parser, shown
 from eqprop.errors import InputError
@@ -190,5 +191,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "evaluate": evaluate_parser,
     "predict": predict_parser,
     "check": check_parser,
+    "report": report_parser,
+    "compare": compare_parser,
     "recipes": recipes_parser,
 }
