@@ -100,7 +100,7 @@ SECTIONS = {
     "classes": {"answers", "settling", "residuals", "gradient"},
     "sequence": {"answers", "settling", "residuals", "gradient"},
     "loader": {"answers", "settling", "residuals", "gradient"},
-    "failed": {"answers", "settling"},
+    "failed": {"answers"},
 }
 ALWAYS = {"summary", "network", "curves", "data", "settings", "reproduce"}
 SAYS = {
@@ -111,8 +111,9 @@ SAYS = {
     "sequence": ("Confusion matrix", "7x3"),
     "loader": ("Confusion matrix", "mine.py"),
     "failed": (
-        "Failed: 0 of 2 epochs",
-        "What ended it: epoch 1, batch 2",
+        "Failed: 1 of 2 epochs",
+        "What ended it: epoch 2, batch 2",
+        "is not finite",
         "Lower the learning rates",
         "What to change",
     ),
@@ -150,11 +151,19 @@ def test_the_command_makes_the_page_that_training_made(work, tmp_path):
     assert re.sub("chart\\d+", "", one) == re.sub("chart\\d+", "", two)
 
 
+def test_the_valid_weights_of_a_failed_run_are_shown(work, tmp_path):
+    found = check_page(report("failed", tmp_path / "a.html").read_text())
+    assert {each["id"] for each in found.all("section")} >= ALWAYS | SECTIONS["digits"]
+    assert "Failed: 1 of 2 epochs" in found.said()
+    assert "the best weights, of epoch 1" in found.said()
+
+
 def test_a_run_goes_on_after_its_failure(work, tmp_path):
     shutil.copytree("failed", tmp_path / "failed")
-    assert Path("failed/failed.txt").read_text().startswith("epoch 1, batch 2: the loss is nan")
-    assert main(["resume", str(tmp_path / "failed"), "--report_seconds", "0"]) == 2
-    assert (tmp_path / "failed/failed.txt").exists()
+    assert Path("failed/failed.txt").read_text().startswith("epoch 2, batch 2: the loss is nan")
+    assert main(["resume", str(tmp_path / "failed")]) == 0  # this recipe fails after some steps of one process
+    assert not (tmp_path / "failed/failed.txt").exists()
+    assert "Finished: 2 of 2 epochs" in check_page(pages(tmp_path / "failed")).said()
 
 
 def test_no_report(work, tmp_path):

@@ -89,6 +89,11 @@ def page(subject: Subject, clock: Clock) -> Page:
 
 def computed(trained: Trained, clock: Clock) -> Iterator[Section]:
     """What needs the model. A part that fails says why, and the others follow."""
+    wild = [name for name, value in trained.model.named_parameters() if not bool(value.isfinite().all())]
+    if wild:
+        text = f"Left out, as {short(wild[0])} is not finite in {trained.weights}. If the run has saved valid weights, "
+        yield Section("answers", "Answers and mistakes", [Text(f"{text}`eqprop report RUN` shows them.", "warning")])
+        return
     found: list[answers.Gathered] = []
 
     def answered() -> Iterator[Block]:
