@@ -247,7 +247,7 @@ EXTERNAL = {
 }
 """Roots of names on the pages that belong to other libraries or to the reader's program."""
 EXAMPLES = "".join(path.read_text() for path in sorted((ROOT / "examples").glob("*.py")))
-FILES = re.compile(r"\.(py|md|json|csv|png|txt|safetensors|parquet|toml|npz|journal)$")
+FILES = re.compile(r"\.(py|md|html|json|csv|png|txt|safetensors|parquet|toml|npz|journal)$")
 
 
 @cache

@@ -100,6 +100,11 @@ def test_runs_are_compared(several, capsys):
     assert len(found.all("figure")) >= 4
 
 
+def test_the_page_has_a_place_of_its_own(several):
+    assert main(["compare", *several[:2]]) == 0
+    assert len([*Path("runs").glob("compare-*.html")]) == 1
+
+
 def test_other_seeds_are_tested_by_welch(several):
     for folder in several[3:]:
         options = json.loads(Path(folder, "run.json").read_text())["options"]

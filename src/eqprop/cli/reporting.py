@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from eqprop import report as reports
 from eqprop.cli.terminal import plain_console
-from eqprop.cli.training import STAMP, add_kept_options
+from eqprop.cli.training import add_kept_options
 from eqprop.errors import InputError
-from eqprop.files import make_folder
+from eqprop.report import making
 from eqprop.runs.parsing import Parser
 
 PORT = 8642
@@ -21,9 +19,9 @@ def report_parser() -> Parser:
     """The options of ``eqprop report``."""
     parser = Parser(prog="eqprop report", description="A page about a run, in one file that needs nothing else.")
     parser.add_argument("run", type=str, help="the folder of the run")
-    parser.add_argument("--out", type=str, default="", help=f"the HTML file; default: RUN/{reports.NAME}")
+    parser.add_argument("--out", type=str, default="", help=f"the HTML file; default: RUN/{making.NAME}")
     parser.add_argument(
-        "--seconds", type=float, default=reports.SECONDS, help="how long the parts that compute may take"
+        "--seconds", type=float, default=making.SECONDS, help="how long the parts that compute may take"
     )
     parser.add_argument("--live", action="store_true", help="serve the page to this machine alone, as the run goes on")
     parser.add_argument("--port", type=int, default=PORT, help="of --live; 0: any that is free")
@@ -49,7 +47,7 @@ def report(arguments: Sequence[str]) -> int:
 
         serve(Opened(folder, *how), seconds, port, lambda text: console.print(text, soft_wrap=True))
     else:
-        console.print(f"Report: {reports.report(folder, options['out'], seconds, *how)}", soft_wrap=True)
+        console.print(f"Report: {making.report(folder, options['out'], seconds, *how)}", soft_wrap=True)
     return 0
 
 
@@ -64,9 +62,6 @@ def compare_parser() -> Parser:
 def compare(arguments: Sequence[str]) -> int:
     """Makes the page that compares runs."""
     options = compare_parser().read(arguments)
-    out = Path(options["out"] or f"runs/compare-{time.strftime(STAMP)}.html")
-    if len(options["runs"]) > 1 and not options["out"]:
-        make_folder(out.parent, exist_ok=True)
-    made = reports.compare([Path(run) for run in options["runs"]], out)
+    made = making.compare(options["runs"], options["out"])
     plain_console().print(f"Comparison: {made}", soft_wrap=True)
     return 0

@@ -137,7 +137,7 @@ class Terminal(Files):
             seconds: that the parts which compute may take.
         """
         with self.surviving("report.html"):
-            from eqprop.report import after_training
+            from eqprop.report.making import after_training
 
             self.say(f"Report: {after_training(self.folder, run, weights, seconds)}")
 

@@ -19,7 +19,7 @@ LEVELS = 254
 LARGEST = 64
 """Pixels of a side of an input's picture."""
 MAPS, SIDE, SOME = 16, 16, 4
-"""Maps of a layer that are drawn, and pixels of a side of each, at most; and how many of both if there is little room."""
+"""The largest number of maps that are drawn, and of pixels of a side of each; how many of both if there is less."""
 
 
 @cache
