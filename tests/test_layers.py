@@ -29,6 +29,7 @@ RANKS = (
     "runs",
     "recipes",
     "loading",
+    "report",
     "cli",
     "__main__",
 )

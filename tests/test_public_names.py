@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "eqprop"
 NAMESPACES = [
     "eqprop",
     *(f"eqprop.{n}" for n in ("energy", "settling", "learning", "models", "physics", "devices", "substrates")),
-    *(f"eqprop.{n}" for n in ("diagnostics", "tasks", "testing", "errors")),
+    *(f"eqprop.{n}" for n in ("diagnostics", "tasks", "testing", "errors", "report")),
 ]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]
@@ -39,6 +39,7 @@ SOURCES = {
     ("Gong", "2018"): "10.1038/s41467-018-04485-1",
     ("Gower", "2025"): "2505.02103",
     ("Hageman", "1981"): None,  # a book
+    ("Holm", "1979"): None,  # Scandinavian Journal of Statistics 6
     ("Hutchinson", "1990"): "10.1080/03610919008812866",
     ("Høier", "2023"): "2302.01228",
     ("Høier", "2024"): "2402.08573",
@@ -69,6 +70,7 @@ SOURCES = {
     ("Stern", "2021"): "10.1103/PhysRevX.11.021045",
     ("Tang", "2018"): "10.1109/IEDM.2018.8614551",
     ("Wan", "2022"): "10.1038/s41586-022-04992-8",
+    ("Welch", "1947"): "10.1093/biomet/34.1-2.28",
     ("Xie", "2003"): "10.1162/089976603762552988",
     ("Young", "1954"): "10.1090/S0002-9947-1954-0059635-7",
 }
@@ -247,7 +249,7 @@ EXTERNAL = {
 }
 """Roots of names on the pages that belong to other libraries or to the reader's program."""
 EXAMPLES = "".join(path.read_text() for path in sorted((ROOT / "examples").glob("*.py")))
-FILES = re.compile(r"\.(py|md|json|csv|png|txt|safetensors|parquet|toml|npz|journal|cff)$")
+FILES = re.compile(r"\.(py|md|html|json|csv|png|txt|safetensors|parquet|toml|npz|journal|cff)$")
 
 
 @cache

@@ -28,7 +28,7 @@ NAMESPACES = (
     *("eqprop.substrates", "eqprop.devices", "eqprop.physics", "eqprop.diagnostics", "eqprop.testing", "eqprop.errors"),
 )
 SOURCE = re.compile(r"\]\(\.\./((?:examples|src|benchmarks|tests|tools)/[^)]*|CITATION\.cff|LICENSE)\)")
-COMMANDS = ("train", "resume", "evaluate", "predict", "check", "recipes")
+COMMANDS = ("train", "resume", "evaluate", "predict", "check", "report", "compare", "recipes")
 
 
 ROOT = os.getcwd()

@@ -153,6 +153,15 @@ def load(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {key: tensor.clone() for key, tensor in load_file(file).items()}, state
 
 
+def load_state(folder: Path, name: str) -> dict[str, Any]:
+    """The state of a checkpoint that ``save`` wrote, without its tensors. Raises InputError as ``load`` does."""
+    path = _commit_file(folder, name)
+    state = unsealed(read_regular(path), path, FORMAT).get("state")
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is damaged (it holds no state): choose another checkpoint.")
+    return state
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to write, which replaces ``path`` when it is on the disk."""

@@ -25,7 +25,7 @@ def options_of_training():
         (CHOICES, ("2", "-1", "warp", "[1]", *FEW_ODD)),
         (("epochs", "lr", "device"), ODD),
         (("validation",), ("-0.1", "0.51", "1", "99", *NO_NUMBERS)),
-        (("checkpoint_seconds",), ("-1", *NO_NUMBERS)),
+        (("checkpoint_seconds", "report_seconds"), ("-1", *NO_NUMBERS)),
         (("beta",), ("0", *NO_NUMBERS)),
         (("mean", "std"), (*NO_LISTS, *FEW_ODD)),
         (("width",), ("1e12", "1e300")),

@@ -57,6 +57,7 @@ def test_recipes(places, command, recipe):
 
 
 WORDS_OF_COMMANDS = [
+    *(["report"], ["compare"], ["compare", "run"]),
     *(["resume"], ["evaluate"], ["predict"], ["completion"], ["resume", "run", "run"], ["evaluate", "run", "x"]),
     *(["resume", "--epochs", "3"], ["recipes", "x"], ["recipes", "--x"], ["recipes", "--out", "x"], ["recipes", "-x"]),
     *(["completion", "fish"], ["completion", ""], ["completion", "\0"], ["completion", "bash", "x"]),
@@ -66,9 +67,9 @@ WORDS_OF_COMMANDS = [
     *(["evaluate", "run", f"--precision={value}"] for value in ("7", "auto", "", "1e400", "[32]", *FEW_ODD)),
     *([command, "run", f"--checkpoint={value}"] for command in ("evaluate", "predict", "check")
       for value in ("", "worst", "../best", "..", "best.json", "/etc/passwd", "a/b", "*", LONG, *FEW_ODD)),
-    *([command, "run", f"--data={value}"] for command in ("resume", "evaluate", "predict", "check")
+    *([command, "run", f"--data={value}"] for command in ("resume", "evaluate", "predict", "check", "report")
       for value in ("nowhere", "\0", LONG, "file", "empty", "pipe", "loop", "/dev/zero", "a\nb", "[red]")),
-    *([command, "run", word] for command in ("resume", "evaluate", "predict", "check")
+    *([command, "run", word] for command in ("resume", "evaluate", "predict", "check", "report")
       for word in ("--trust_recipe=1", "--trust=yes", "--accept_new_data=0", "--lr", "--bta=1", "--\0", "-z")),
     *(["check", "run", f"--{name}={value}"] for name in ("images", "nudge", "pictures")
       for value in ("-1", "-0.5", HUGE, *NO_NUMBERS)
@@ -76,6 +77,13 @@ WORDS_OF_COMMANDS = [
     *(["check", "digits", f"--{name}={value}"] for name in ("images", "nudge", "epochs", "lr", "pictures")
       for value in ("-1", "-0.5", "a", "", ".nan", "1e400", "[1]")),
     *(["check", "run", "--pictures=false", f"--out={value}"] for value in ("file", "file/x", "\0", LONG, "loop")),
+    *(["report", "run", f"--seconds={value}"] for value in ("-1", *NO_NUMBERS)),
+    *(["resume", "run", f"--report_seconds={value}"] for value in ("-1", *NO_NUMBERS)),
+    *(["report", "run", "--live", f"--port={value}"] for value in ("-1", "65536", HUGE, *NO_NUMBERS)),
+    *(["report", "run", *words] for words in (["--live", "--out", "x"], ["run"], ["--live=1"], ["--checkpoint=last"])),
+    *(["report", "run", "--out", value] for value in ("full", "nowhere/x.html", "\0", LONG, "file/x", "pipe")),
+    *(["compare", "run", "digits-run", "--out", value] for value in ("full", "nowhere/x.html", "\0", LONG, "file/x")),
+    *(["compare", *words] for words in (["run", "run"], ["run", "nowhere"], ["run", "file"], ["run", "--x"])),
     *(["predict", "run", "--out", value] for value in ("full", "nowhere/x.csv", "\0", LONG, "file/x", "/dev/full/x")),
     *(["predict", "run", value] for value in
       ("nowhere", "\0", LONG, "file", "empty", "loop", "dangling", "pipe", "/dev/zero", "*", "a\nb", "mine.py")),
@@ -109,7 +117,7 @@ NO_RUNS = (
 )
 
 
-@pytest.mark.parametrize("command", ["resume", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["resume", "evaluate", "predict", "report"])
 @pytest.mark.parametrize("run", NO_RUNS, ids=named)
 def test_folders_of_runs(places, run_folder, command, run):
     refused([command, "--", run] if run == "-" else [command, run])

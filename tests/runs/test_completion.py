@@ -13,14 +13,14 @@ from eqprop.cli.parsing import SHELLS
 def test_scripts_name_commands_recipes_and_options(shell, capsys):
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    for word in ("resume", "cifar10-small", "accept_new_data"):
+    for word in ("resume", "report", "compare", "cifar10-small", "accept_new_data"):
         assert word in script
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 @pytest.mark.parametrize(
     ("words", "wanted"),
-    [("re", "resume recipes"), ("train cifar10-ce-f", "cifar10-ce-fast"), ("train digits --ep", "--epochs")],
+    [("re", "resume recipes report"), ("train cifar10-ce-f", "cifar10-ce-fast"), ("train digits --ep", "--epochs")],
     ids=["command", "recipe", "option"],
 )
 def test_bash_completes(words, wanted, capsys):

@@ -11,7 +11,7 @@ from runs.refusals import HUGE, named, refused
 from eqprop.files import sealed
 from eqprop.runs.trust import trust
 
-COMMANDS = ("resume", "evaluate", "predict", "check")
+COMMANDS = ("resume", "evaluate", "predict", "check", "report")
 OTHERS = (None, True, -1, 1.5, float("nan"), float("inf"), 10**30, "x", "", "\0", [], [1], {}, {"a": 1}, [[]])
 """Values of all kinds."""
 MARK = "\0absent"

@@ -1,4 +1,4 @@
-"""The command line: ``eqprop train | resume | evaluate | predict | check | recipes | completion``."""
+"""The command line: ``eqprop train | resume | evaluate | predict | check | report | compare | recipes | ...``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ USAGE = """usage: eqprop COMMAND ...
   evaluate RUN [--checkpoint last]      test metrics of a run's best (or last) weights; --settled 1e-4: fully settled
   predict RUN [PATH ...]                CSV with an answer for each example in the files (default: the run's test set)
   check [RUN or RECIPE]                 compare its gradients with the exact one: tables and pictures
+  report RUN [--live]                   a page about a run: RUN/report.html; --live: served to this machine
+  compare RUN RUN ...                   a page that compares runs: curves, settings, significance over seeds
   recipes                               list the recipes
   completion SHELL                      a script that completes these words in bash, zsh or tcsh
 
@@ -36,6 +38,8 @@ COMMANDS = {
     "evaluate": "using:evaluate",
     "predict": "using:predict",
     "check": "using:check",
+    "report": "reporting:report",
+    "compare": "reporting:compare",
     "recipes": "using:recipes",
     "completion": "parsing:completion",
 }

@@ -128,6 +128,19 @@ class Terminal(Files):
 
                 Pretrained(run.model, run.inputs, run.outputs).save_into(self.folder)
 
+    def report(self, run: Experiment, weights: str, seconds: float) -> None:
+        """Makes ``report.html``; if that fails, it is a line.
+
+        Args:
+            run: with weights to show.
+            weights: which they are, in words.
+            seconds: that the parts which compute may take.
+        """
+        with self.surviving("report.html"):
+            from eqprop.report.making import after_training
+
+            self.say(f"Report: {after_training(self.folder, run, weights, seconds)}")
+
 
 def duration(seconds: float) -> str:
     """E.g. 45 s, 3:05 min, 2:10 h."""

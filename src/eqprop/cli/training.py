@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 STAMP = "%Y%m%d-%H%M%S"
+REPORT, REPORT_SHARE = 3.0, 0.01
+REPORT_HELP = "seconds that report.html may take at the end, or 1 %% of the training if that is more; 0: no report"
 
 
 FROM = "from_"
@@ -56,8 +58,22 @@ def train_parser(name: str, recipe: Recipe) -> Parser:
     parser = Parser(prog=f"eqprop train {name}", description=inspect.getdoc(recipe))
     parser.add_argument("--from", type=str, default="", help="start with the weights of this run or saved model")
     add_machine_options(parser, "none, the weights as they are", FROM)
+    add_report_option(parser)
     parser.add_recipe(name, recipe, Session)
     return parser
+
+
+def add_report_option(parser: Parser) -> None:
+    """How long the report at the end of training may take."""
+    parser.add_argument("--report_seconds", type=float, default=REPORT, help=REPORT_HELP)
+
+
+def report_seconds(options: dict[str, Any]) -> float:
+    """The option of ``add_report_option``, taken out of ``options``."""
+    seconds: float = options.pop("report_seconds")
+    if seconds < 0:
+        raise InputError(f"--report_seconds {seconds}: give 0 or more.")
+    return seconds
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -65,12 +81,13 @@ def train(arguments: Sequence[str]) -> int:
     name, rest = named(arguments)
     recipe = find(name)
     options = train_parser(name, recipe).read(rest)
+    seconds = report_seconds(options)
     weights, session = options.pop("from"), session_of(options)
     memory = memory_of({name: options.pop(name) for name in [*options] if name.startswith(FROM)}, weights)
     launch = launched()
     command = ["eqprop", "train", *arguments]
     if launch.restarts and (folder := _to_continue(session.out, launch.job, command)):
-        return _continue(Kept(folder, ours=True))
+        return _continue(Kept(folder, ours=True), seconds)
     if session.out:
         folders.refuse_taken(Path(session.out))
     if "data" in options:
@@ -97,7 +114,7 @@ def train(arguments: Sequence[str]) -> int:
     messages.sixteen_bits = about.session.precision == "bf16"
     stamp = time.strftime(STAMP)
     path, about = by_first(fabric, lambda: folders.make(about, stamp))
-    return train_on(path, run, fabric, about, new=True)
+    return train_on(path, run, fabric, about, seconds, new=True)
 
 
 def measured(options: dict[str, Any], run: Experiment) -> dict[str, Any]:
@@ -111,12 +128,13 @@ def resume(arguments: Sequence[str]) -> int:
     """Continues a run."""
     parser = resume_parser()
     options = parser.read(arguments)
+    seconds = report_seconds(options)
     kept = Kept(Path(options["run"]), options["trust_recipe"], options["data"])
     if options["epochs"] is not None:
         if options["epochs"] < 1:
             raise InputError(f"--epochs {options['epochs']}: a run has at least one.")
         kept = _longer(kept, options["epochs"])
-    return _continue(kept, options["accept_new_data"])
+    return _continue(kept, seconds, options["accept_new_data"])
 
 
 def resume_parser() -> Parser:
@@ -124,6 +142,7 @@ def resume_parser() -> Parser:
     parser = Parser(prog="eqprop resume", description="Continue an interrupted run, or train a run longer.")
     parser.add_argument("run", type=str, help="the folder of the run")
     parser.add_argument("--epochs", type=int | None, help="train to this epoch; the schedule is then the longer run's")
+    add_report_option(parser)
     add_kept_options(parser)
     return parser
 
@@ -157,7 +176,7 @@ def _to_continue(out: str, job: str, command: list[str]) -> Path | None:
     return None
 
 
-def _continue(kept: Kept, accept: bool = False) -> int:
+def _continue(kept: Kept, seconds: float, accept: bool = False) -> int:
     """Trains a kept run to its end."""
     about, run = kept.about, kept.build()
     notes = kept.compare(run, ["train", "test", "validation"], accept)
@@ -170,7 +189,7 @@ def _continue(kept: Kept, accept: bool = False) -> int:
     session = about.session
     fabric, messages = start(session.device, session.processes)
     messages.sixteen_bits = session.precision == "bf16"
-    return train_on(kept.folder, run, fabric, replace(about, manifest=run.described()), notes)
+    return train_on(kept.folder, run, fabric, replace(about, manifest=run.described()), seconds, notes)
 
 
 def memory_of(options: dict[str, Any], weights: str) -> Aged | None:
@@ -212,44 +231,90 @@ def _start_from(run: Experiment, place: str, memory: Aged | None) -> str:
 
 
 def train_on(
-    folder: Path, run: Experiment, fabric: Fabric, about: About, notes: Sequence[str] = (), new: bool = False
+    folder: Path,
+    run: Experiment,
+    fabric: Fabric,
+    about: About,
+    seconds: float,
+    notes: Sequence[str] = (),
+    new: bool = False,
 ) -> int:
-    """Trains, from the last checkpoint if there is one; ``new``: with the weights that the experiment has."""
+    """Trains, from the last checkpoint if there is one.
+
+    ``seconds``: that the report may take; 0: none. ``new``: with the weights that the experiment has.
+    """
     session, first = about.session, fabric.is_global_zero
     terminal = Terminal(folder, quiet=not first)
-    with contextlib.ExitStack() as stack:
-        by_first(fabric, lambda: _own(stack, folder))
-        trainer = Trainer(run, folder, fabric, terminal, about.id, session.checkpoint_seconds, session.residual_limit)
-        # metrics.csv is written after the first checkpoint: without it, this would begin again.
-        began = by_first(fabric, lambda: any(os.path.lexists(folder / name) for name in ("last.json", "metrics.csv")))
-        if began:
-            trainer.restore()
-        elif about.start and new:
-            trainer.save("last")  # as nothing else in the folder has these weights
-        elif about.start:
-            raise InputError(
-                f"The run {str(folder)!r} ended before it kept the weights of {about.start!r} that it began with: "
-                "train again, with another --out."
+    try:
+        with contextlib.ExitStack() as stack:
+            by_first(fabric, lambda: _own(stack, folder))
+            trainer = Trainer(
+                run, folder, fabric, terminal, about.id, session.checkpoint_seconds, session.residual_limit
             )
-        by_first(fabric, lambda: _keep(folder, about))
-        parameters = sum(p.numel() for p in run.model.parameters())
-        terminal.say(
-            f"{about.recipe}: {len(run.train):,} examples, {parameters:,} parameters, {run.epochs} epochs on "
-            f"{fabric.device} ({session.precision}); the run is in {folder}"
-        )
-        if about.manifest is not None:
-            terminal.say(f"data: {about.manifest.line()}")
-        if run.validation is not None and len(run.validation) < FEW:
-            terminal.say(f"Only {len(run.validation)} examples choose the best epoch: --validation takes more.")
-        for note in notes:
-            terminal.say(note)
-        with terminal.watching(trainer.progress.history, run.epochs):
-            number = trainer.fit()
-        if number:
-            terminal.say(f"Interrupted and saved. Continue with: eqprop resume {quoted(folder)}")
-            return 0 if started_here() else 128 + number  # Fabric kills the others when one ends with an error
-        conclude(trainer, terminal, folder)
+            # metrics.csv is written after the first checkpoint: without it, this would begin again.
+            began = by_first(
+                fabric, lambda: any(os.path.lexists(folder / name) for name in ("last.json", "metrics.csv"))
+            )
+            if began:
+                trainer.restore()
+            elif about.start and new:
+                trainer.save("last")  # as nothing else in the folder has these weights
+            elif about.start:
+                raise InputError(
+                    f"The run {str(folder)!r} ended before it kept the weights of {about.start!r} that it began with: "
+                    "train again, with another --out."
+                )
+            by_first(fabric, lambda: _keep(folder, about))
+            parameters = sum(p.numel() for p in run.model.parameters())
+            terminal.say(
+                f"{about.recipe}: {len(run.train):,} examples, {parameters:,} parameters, {run.epochs} epochs on "
+                f"{fabric.device} ({session.precision}); the run is in {folder}"
+            )
+            if about.manifest is not None:
+                terminal.say(f"data: {about.manifest.line()}")
+            if run.validation is not None and len(run.validation) < FEW:
+                terminal.say(f"Only {len(run.validation)} examples choose the best epoch: --validation takes more.")
+            for note in notes:
+                terminal.say(note)
+            with _failing(folder, first), terminal.watching(trainer.progress.history, run.epochs):
+                number = trainer.fit()
+            if number:
+                terminal.say(f"Interrupted and saved. Continue with: eqprop resume {quoted(folder)}")
+                return 0 if started_here() else 128 + number  # Fabric kills the others when one ends with an error
+            best = conclude(trainer, terminal, folder)
+    except Diverged as failed:
+        if first and seconds:
+            terminal.report(run, f"the weights when it failed, after {trainer.progress.epoch} epochs", seconds)
+        raise failed.error from failed.error.__cause__
+    if first and seconds:
+        trained = sum(row["seconds"] for row in trainer.progress.history)
+        terminal.report(run, f"the best weights, of epoch {best}", max(seconds, REPORT_SHARE * trained))
     return 0
+
+
+class Diverged(Exception):
+    """Training has failed; the folder says why.
+
+    Args:
+        error: of the training.
+    """
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextlib.contextmanager
+def _failing(folder: Path, first: bool) -> Iterator[None]:
+    """Within, an error of the training is kept in the folder, for reports."""
+    if first:
+        folders.forget_failure(folder)
+    try:
+        yield
+    except Exception as error:
+        if first:
+            folders.fail(folder, error)
+        raise Diverged(error) from error
 
 
 FEW = 10
@@ -269,8 +334,8 @@ def _keep(folder: Path, about: About) -> None:
         folders.write(folder, about)  # trained longer, or on data that were accepted or have moved
 
 
-def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
-    """Tests the last and the best weights, and writes ``summary.json``."""
+def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> int:
+    """Tests the last and the best weights, which it leaves loaded, and writes ``summary.json``. Returns their epoch."""
     run, fabric, metric = trainer.run, trainer.fabric, trainer.metric
     last = evaluate(run.model, trainer.test, fabric, run.metrics())
     tensors, state = load_own(folder, "best", trainer.run_id)
@@ -280,7 +345,7 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
         load_weights(run.model, tensors)
         best = evaluate(run.model, trainer.test, fabric, run.metrics())
     if not fabric.is_global_zero:
-        return
+        return int(best_epoch)
     names = [*run.metrics(), "loss"]
     summary: dict[str, Any] = {f"test_{name}_last": last[name] for name in names}
     summary |= {f"test_{name}_best": best[name] for name in names}
@@ -301,6 +366,7 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> None:
     )
     if cost := summary.get("modelled_cost"):
         terminal.say(f"All training steps on the machine: {cost}")
+    return int(best_epoch)
 
 
 def cost_on_machine(trainer: Trainer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from eqprop import files
 from eqprop.checks import naming_options
 from eqprop.cli.machines import MACHINE_OPTIONS, add_machine_options, machine
 from eqprop.cli.parsing import named
+from eqprop.cli.reporting import compare_parser, report_parser
 from eqprop.cli.terminal import plain_console
 from eqprop.cli.training import STAMP, add_kept_options, amount, resume_parser, shown
 from eqprop.errors import InputError
@@ -214,5 +215,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "evaluate": evaluate_parser,
     "predict": predict_parser,
     "check": check_parser,
+    "report": report_parser,
+    "compare": compare_parser,
     "recipes": recipes_parser,
 }

@@ -20,13 +20,17 @@ import torch
 
 from eqprop import files
 from eqprop.checks import NonNegative, Positive, checked
-from eqprop.errors import InputError
+from eqprop.errors import EqpropError, InputError, one_line, plain
 from eqprop.runs import recipe_files, trust
 from eqprop.runs.recipe_files import KEPT, Source
 from eqprop.tasks.manifest import Manifest
 
 FORMAT = 2
 NAME = "run.json"
+FAILED = "failed.txt"
+"""Why a run ended before its last epoch, in one line."""
+LONGEST = 2000
+"""Bytes of it that are read."""
 PACKAGES = ("eqprop", "torch", "numpy", "lightning-fabric", "torchmetrics")
 
 
@@ -221,6 +225,27 @@ def refuse_taken(folder: Path) -> None:
             f"The folder {str(folder)!r} exists: `eqprop resume {quoted(folder)}` continues it if it is a run, --out "
             "names another."
         )
+
+
+def fail(folder: Path, error: BaseException) -> None:
+    """Keeps what ended a run, for its report. A folder that cannot be written keeps nothing."""
+    text = one_line(error) if isinstance(error, EqpropError) else f"{type(error).__name__}: {one_line(error)}"
+    with contextlib.suppress(OSError):
+        files.write_text_atomic(folder / FAILED, text + "\n")
+
+
+def failure(folder: Path) -> str:
+    """What ended a run, in one line; "" if it did not fail, or goes on."""
+    with contextlib.suppress(InputError):
+        if (folder / FAILED).exists():
+            return plain(files.read_regular(folder / FAILED)[:LONGEST].decode(errors="replace").strip())
+    return ""
+
+
+def forget_failure(folder: Path) -> None:
+    """The run goes on: what ended it before is over."""
+    with contextlib.suppress(OSError):
+        (folder / FAILED).unlink(missing_ok=True)
 
 
 def code_of(folder: Path, about: About, known: bool) -> Path | None:

@@ -42,6 +42,28 @@ def locked(folder: Path) -> Iterator[None]:
                 ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)  # so that nobody takes a later process of this number for the holder
     finally:
         os.close(descriptor)
+
+
+def holder(folder: Path) -> str:
+    """The process of this machine that has ``folder``, as text; "" if there is none.
+
+    It looks for the process without touching the lock: a process that closes the file of its own lock loses it. So the
+    process that has the lock must not ask.
+    """
+    path = folder / NAME
+    with contextlib.suppress(OSError, ValueError):
+        if fcntl is None or not path.is_file() or path.is_symlink():
+            return ""
+        text = path.read_bytes()[:200].decode(errors="replace").strip()
+        process, _, host = text.removeprefix("process ").partition(" on ")
+        if host == socket.gethostname():
+            with contextlib.suppress(PermissionError):  # of another user: it is there
+                os.kill(int(process), 0)  # only asks
+            return text
+    return ""
