@@ -434,8 +434,8 @@ class Sheet:
         where = f"{self.title}, column {shown(name)}"
         if all(map(DATE.fullmatch, different)):
             raise InputError(
-                f"{where} has dates or times, e.g. {shown(different[0])}: make numbers of them, e.g. days, or leave the "
-                "column out, by naming the inputs."
+                f"{where} has dates or times, e.g. {shown(different[0])}: make numbers of them, e.g. days, or leave "
+                "the column out, by naming the inputs."
             )
         if len(numbers) == len(different):  # texts in parquet
             raise InputError(
