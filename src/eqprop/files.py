@@ -162,6 +162,22 @@ def load_state(folder: Path, name: str) -> dict[str, Any]:
     return state
 
 
+def refuse_others(path: Path, begins: bytes) -> None:
+    """Raises OSError unless a file can be at ``path``, and one that is there begins in this way.
+
+    So a result replaces an earlier one, and nothing else that a user has.
+    """
+    if not path.parent.is_dir():
+        raise OSError("there is no such folder")
+    if os.path.lexists(path) and not path.is_file():
+        raise OSError("it is no file")
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(len(begins))
+        if head and head.lower() != begins.lower():
+            raise OSError("it is a file of another kind, which would be lost")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to write, which replaces ``path`` when it is on the disk."""

@@ -123,6 +123,15 @@ def test_runs_that_cannot_be_compared_say_so(several, work):
     assert "tested on different data" in said
 
 
+@pytest.mark.parametrize("value", ["NaN", "1e999", str(10**400)])
+def test_metrics_that_are_not_finite_have_no_mean(several, tmp_path, value):
+    summary = Path(several[0], "summary.json")
+    held = summary.read_text()
+    summary.write_text(f'{{"test_accuracy_best": {value}, "test_accuracy_last": {value}}}')
+    assert compare(several, tmp_path / "page.html").exists()
+    summary.write_text(held)
+
+
 def test_a_comparison_of_everything(work, tmp_path):
     names = ["digits", "regression", "hardware", "classes", "sequence", "loader", "interrupted", "failed"]
     check_page(compare(names, tmp_path / "all.html").read_text())

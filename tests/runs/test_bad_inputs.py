@@ -100,6 +100,10 @@ def test_means_and_deviations(work, words):
         (["--mean+", "a"], "--mean"),
         (["--mean+=[a]"], "--mean"),
         (["--lr", "1", "--lr", "nan"], "--lr"),
+        (["--lr", "1:30"], "--lr must be written in decimal digits, not as '1:30'"),
+        (["--seed", "0x10"], "--seed must be written in decimal digits"),
+        (["--seed=0b1"], "--seed must be written in decimal digits"),
+        (["--mean", "[010]"], "--mean must be written in decimal digits"),
     ],
     ids=named,
 )
@@ -110,3 +114,7 @@ def test_words_of_training(work, words, says):
 @pytest.mark.parametrize("options", [["--threads", "3"], ["--precision", "64"], ["--device", "cpu", "--seed", "7"]])
 def test_nothing_of_a_refused_command_stays(work, options):
     refused(["train", "digits", *quick(""), *options, "--beta", "0", "--out", "new"], "--beta")
+
+
+def test_a_place_that_is_no_text(work):
+    refused(["train", "digits", *quick(""), "--out", "new\udcff"], "--out names another folder")

@@ -85,6 +85,14 @@ WORDS_OF_COMMANDS = [
     *(["compare", "run", "digits-run", "--out", value] for value in ("full", "nowhere/x.html", "\0", LONG, "file/x")),
     *(["compare", *words] for words in (["run", "run"], ["run", "nowhere"], ["run", "file"], ["run", "--x"])),
     *(["predict", "run", "--out", value] for value in ("full", "nowhere/x.csv", "\0", LONG, "file/x", "/dev/full/x")),
+    *([command, "run", "--out", f"run/{file}"] for command in ("predict", "report")
+      for file in ("run.json", "metrics.csv", "last.json", "model.safetensors", "curves.png")),
+    *(["compare", "run", "run2", "--out", "run/run.json"], ["predict", "run", "--out", "/dev/null"]),
+    *(["report", "nowhere", "--out", ""], ["check", "runs/nowhere"], ["predict", "run", ""]),
+    *(["evaluate", "run", "--substrate", value] for value in
+      ("..", "PCM", "os.system", "json.dumps", "torch.nn", "pathlib.Path", ".x", "x.", "eqprop.energy.Substrate")),
+    *(["evaluate", "run", "--substrate=pcm", f"--age={value}"] for value in
+      ("-1", "1Y", "1 fortnight", "1e400", "1e300y", "nan", "1e10y")),
     *(["predict", "run", value] for value in
       ("nowhere", "\0", LONG, "file", "empty", "loop", "dangling", "pipe", "/dev/zero", "*", "a\nb", "mine.py")),
 ]  # fmt: skip
@@ -125,7 +133,30 @@ def test_folders_of_runs(places, run_folder, command, run):
 
 @pytest.mark.parametrize("value", ["pipe", "file", "/proc/self/mem", "closed/x"])
 def test_a_place_for_predictions(places, run_folder, value):
-    """A file may be replaced; nothing hangs."""
+    """No file of another kind is replaced, and nothing hangs."""
     found = answer("predict", "run", "--out", value)
     if found.status:
         check_line(found.err)
+    assert Path("file").read_text() == "mine"
+
+
+def test_answers_replace_earlier_ones(run_folder):
+    for _ in range(2):
+        assert answer("predict", "run", "--out", "answers.csv").status == 0
+
+
+def test_a_home_in_the_place_of_a_run(run_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert answer("predict", "~/run", "--out=~/answers.csv").status == 0
+    assert Path("answers.csv").exists()
+
+
+def test_an_option_that_is_given_twice_is_told(run_folder):
+    found = answer("evaluate", "run", "--checkpoint", "last", "--checkpoint=best")
+    assert found.status == 0
+    check_line(found.err, "--checkpoint is given twice: the last, 'best', is used")
+
+
+def test_a_network_without_a_finite_equilibrium(run_folder, monkeypatch):
+    monkeypatch.setattr("eqprop.cli.using.measure", lambda *_: {"loss": float("nan")})
+    refused(["evaluate", "run"], "The test loss of the best weights is nan")

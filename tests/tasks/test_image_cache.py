@@ -103,7 +103,8 @@ def test_a_damaged_entry_is_written_again(small, cache, damage, kind, monkeypatc
 
 def test_entries_used_longest_ago_are_deleted(tmp_path, cache, monkeypatch):
     def write(name, seed):
-        files = {"train/a/0.png": encoded(picture(seed)), "test/a/0.png": encoded(picture(9))}
+        files = {"train/a/0.png": encoded(picture(seed)), "train/b/0.png": encoded(picture(8))}
+        files["test/a/0.png"] = encoded(picture(9))
         return write_tree(tmp_path / name, **files)
 
     folders = [write(str(number), number) for number in range(3)]

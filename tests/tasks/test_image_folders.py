@@ -28,6 +28,18 @@ def test_classes_are_the_folders_of_the_training_side_in_order(tmp_path):
     assert data.manifest.notes == ("no test image of class 'b'",)
 
 
+def test_one_class_is_nothing_to_learn(tmp_path):
+    write_tree(tmp_path, "train/cat/0.png", "test/cat/0.png")
+    assert "there is one class, 'cat': give at least two" in said(tmp_path)
+
+
+def test_copies_of_an_image_in_another_class_are_told(tmp_path):
+    write_tree(tmp_path, *ALL, **{f"train/{name}.png": encoded(picture(7)) for name in ("cat/1", "cat/2", "dog/3")})
+    assert "1 train files have the content of files of another class, the first is train/dog/3.png" in [
+        *load_images(tmp_path).manifest.notes
+    ]
+
+
 def test_nested_folders_belong_to_their_class(tmp_path):
     write_tree(tmp_path, *ALL, "train/cat/more/1.png", "train/cat/more/deep/2.png", "test/dog/x y/3.png")
     data = load_images(tmp_path)

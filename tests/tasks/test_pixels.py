@@ -189,7 +189,9 @@ def test_what_was_done_is_in_the_manifest(tmp_path):
         "train/a/1.png": encoded(square, exif=oriented(6)),
         "train/a/2.png": encoded(square, exif=oriented(1)),
         "train/a/3.png": encoded(picture(0, (4, 4), "RGBA")),
+        "train/b/0.png": encoded(picture(1, (4, 4), "RGB")),
         "test/a/4.png": encoded(square, exif=oriented(3)),
+        "test/b/0.png": encoded(picture(2, (4, 4), "RGB")),
     }
     images = load_images(write_tree(tmp_path, **files))
     turned, opaque = images.manifest.notes

@@ -114,7 +114,20 @@ def nan(at=(2, 1, 0)):
     return changed
 
 
+def test_the_inventory_tells_what_may_be_missed(tmp_path):
+    npz(tmp_path / "one", inputs=X, target=LABELS.astype(float), length=LENGTHS)
+    line = load_sequences(tmp_path / "one.npz", test=0.34).manifest.line()
+    assert "not read: 'length'" in line
+    assert "whole numbers with a point" in line
+    npz(tmp_path / "one", inputs=X, target=0 * NUMBERS + 1.5)
+    with pytest.raises(ep.InputError, match=r"is 1\.5 in all training rows"):
+        load_sequences(tmp_path / "one.npz", test=0.34)
+
+
 BAD = {
+    "identities": ({"inputs": (0 * X).astype(int) + 2**60, "target": LABELS}, "are not exact"),
+    "classes spelled alike": ({"inputs": X, "target": np.array(["cat", "Cat"] * 3)}, "differ only in capitals"),
+    "a class without a name": ({"inputs": X, "target": np.array(["cat", ""] * 3)}, "a class without a name"),
     "no target": ({"inputs": X}, "has no 'target': it has 'inputs'"),
     "no inputs": ({"x": X, "target": LABELS}, "has no array 'inputs': it has 'x', 'target'"),
     "two dimensions": ({"inputs": X[0], "target": LABELS}, "'target' of 'train.npz' is"),

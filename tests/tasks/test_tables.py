@@ -254,7 +254,30 @@ BAD = {
     "latin-1": (text(cell(2, "town", "Köln")).encode("latin-1"), r"Line 4 of .* is not UTF-8 \(byte 0xf6\)"),
     "short row": (text([*ROWS, ["1", "2"]]), "Row 6 of .* has 2 columns, and the header 5"),
     "long row": (text([*ROWS[:3], [*ROWS[0], "x"]]), "Row 4 of .* has 6 columns"),
-    "open quote": (text(cell(0, "town", '"Ulm')), "columns, and the header"),
+    "open quote": (text(cell(0, "town", '"Ulm')), "has a row from line 2 on whose quotes do not fit"),
+    "a quote that joins two rows": (
+        text(cell(0, "town", '"Ulm')).replace("Bonn", '"Bonn', 1),
+        "has a row from line 2 on whose quotes do not fit",
+    ),
+    "a quote with a bar": (text(cell(0, "town", r'"U\"lm"')), "whose quotes do not fit"),
+    **{
+        f"numbers as {name}": (text([[r[0], write.format(int(r[1])), *r[2:]] for r in ROWS]), says)
+        for name, write, says in (
+            ("per cent", "{}%", "numbers with other signs, e.g. '.%'"),
+            ("money", "$ {}.00", "numbers with other signs"),
+            ("base 16", "0x{:x}", "numbers with other signs"),
+            ("thousands with spaces", "{}\u00a0000", "numbers with other signs"),
+            ("thousands with lines", "{}_000", "numbers with other signs"),
+            ("a longer minus", "\u2212{}", "numbers with other signs"),
+            ("texts of Excel", "'{}", "numbers with other signs"),
+            ("days with names", "{}-Jan-2024", "dates or times, e.g. '.-Jan-2024'"),
+            ("months first", "March {} 2024", "dates or times"),
+            ("times", "1{}:30:00", "dates or times"),
+            ("identities", "115292150460684697{}", "is too large to be exact"),
+        )
+    },
+    "a target of one value": (text([[*r[:4], "1.5"] for r in ROWS]), "'price' is 1.5 in all training rows"),
+    "a target of whole numbers with points": (text([[*r[:4], f"{i}.0"] for i, r in enumerate(ROWS)]), "choose kind"),
     "two separators": ("a,b;c,d\n1,2;3,4\n", "may be separated by ',' or ';'"),
     "missing": (text(cell(1, "rooms", "")), "row 2 of 'train.csv', column 'rooms': the value is missing"),
     "missing text": (text(cell(1, "town", " ")), "row 2 of 'train.csv', column 'town': the value is missing"),
@@ -269,7 +292,10 @@ BAD = {
         "row 4 of 'train.csv', column 'size': '45x' is no",
     ),
     "decimal comma": (text(by=";").replace(".", ","), "numbers with a comma, e.g. '10,5'"),
-    "dates": (text([[r[0], "2020-01-0" + r[1], *r[2:]] for r in ROWS]), "column 'rooms' has dates, e.g. '2020-01-02'"),
+    "dates": (
+        text([[r[0], "2020-01-0" + r[1], *r[2:]] for r in ROWS]),
+        "column 'rooms' has dates or times, e.g. '2020-01-02'",
+    ),
     "times": (text([[r[0], f"1/{r[1]}/2020 12:00", *r[2:]] for r in ROWS]), "column 'rooms' has dates"),
     "many texts": (
         text([["1", "2", "true", b, a] for a, b in LONG]),
@@ -348,6 +374,36 @@ def test_classes_that_cannot_be_learnt_are_refused(tmp_path):
     huge = text([[str(i), str(2**60 + i)] for i in range(5)], "a,price")
     with pytest.raises(ep.InputError, match="too large to be exact"):
         load_table(folder(tmp_path / "huge", huge, huge), "price", kind="classification")
+    for pair in (("cat", "Cat"), ("caf\u00e9", "cafe\u0301")):
+        alike = text([[str(i), pair[i % 2]] for i in range(4)], "a,price")
+        with pytest.raises(ep.InputError, match="differ only in capitals, spaces or Unicode form"):
+            load_table(folder(tmp_path / "alike", alike, alike), "price")
+
+
+def test_codes_that_begin_with_zero_stay_classes_of_their_own(tmp_path):
+    codes = text([[str(i), ("7", "007", "10")[i % 3]] for i in range(6)], "a,price")
+    sets = load_table(folder(tmp_path, codes, codes), "price", kind="classification")
+    assert sets.outputs == Classes(("007", "7", "10"))
+
+
+def test_the_inventory_tells_what_may_be_missed(tmp_path):
+    rows = [["1", ("cat", "Cat")[i % 2], f"{i}.5"] for i in range(4)]
+    table = text(rows, "a,b,price")
+    line = load_table(folder(tmp_path, table, table), "price").manifest.line()
+    assert "column 'a' has one value" in line
+    assert "'Cat', 'cat' in column 'b' differ only in" in line
+    assert "the test side is a copy of the train side" in line
+
+
+def test_blank_lines_before_the_header_are_no_rows(tmp_path):
+    data = folder(tmp_path, "\n \r\n" + text())
+    assert len(load_table(data, "price").train) == 5
+
+
+def test_texts_of_parquet_are_read_as_those_of_csv(tmp_path):
+    parquet(tmp_path, COLUMNS | {"town": ["Ulm ", "Bonn", "Ulm", " Aue", "Bonn"]})
+    parquet(tmp_path, COLUMNS, "test.parquet")
+    assert load_table(tmp_path, "price").inputs.categories[-1] == ("Aue", "Bonn", "Ulm")
 
 
 PARQUET = {
@@ -359,6 +415,9 @@ PARQUET = {
     "nothing": (pa.nulls(5), "is empty"),
     "missing number": (pa.array([1.0, None, 2.0, 3.0, 4.0]), "row 2 of 'train.parquet', column 'size': the value is"),
     "missing text": (pa.array(["a", "b", None, "a", "b"]), "row 3 of 'train.parquet', column 'size': the value is"),
+    "empty text": (pa.array(["a", "", "b", "a", "b"]), "row 2 of 'train.parquet', column 'size': the value is missing"),
+    "numbers as texts": (pa.array(list("12345")), "numbers that are stored as texts, e.g. '1'"),
+    "identities": (pa.array([2**60 + i for i in range(5)]), "is too large to be exact"),
     "nan": (pa.array([1.0, 2.0, float("nan"), 3.0, 4.0]), "row 3 of 'train.parquet', column 'size': nan is not finite"),
 }
 

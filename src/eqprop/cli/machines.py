@@ -18,6 +18,8 @@ MACHINE_OPTIONS = ("substrate", "age", "compensate")
 
 UNITS = {"s": 1.0, "min": 60.0, "h": HOUR, "d": DAY, "y": YEAR}
 """Of ages, in seconds."""
+OLDEST = 1e9 * YEAR
+"""The largest age, in seconds."""
 
 
 def add_machine_options(parser: Parser, own: str, prefix: str = "") -> None:
@@ -58,7 +60,9 @@ def seconds(text: str, option: str = "age") -> float:
     found = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", text)
     unit = UNITS.get(found[2] or "s") if found else None
     value = float(found[1]) * unit if found and unit else math.inf
-    if not math.isfinite(value):
+    if value > OLDEST:
         known = ", ".join(UNITS)
-        raise InputError(f"{option} {text!r} is no age: give a number of seconds, or one with {known}, as 30d.")
+        raise InputError(
+            f"{option} {text!r} is no age: give a number of seconds, or one with {known}, as 30d, up to 1e9y."
+        )
     return value

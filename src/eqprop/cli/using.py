@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import inspect
 import io
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +38,8 @@ from eqprop.training.loop import evaluate as measure
 LONG = 5000
 SETTLED = f"settle until no unit changes by more than this, in up to {LONG} sweeps; default: as in training"
 TRAINED = "the training's"
+ANSWERS = b"example,"
+"""Begins every file of answers."""
 
 
 def evaluate_parser() -> Parser:
@@ -75,6 +79,11 @@ def evaluate(arguments: Sequence[str]) -> int:
     for built in machines:
         run.model.network = network.on(built)
         rows.append(measure(run.model.to(fabric.device), test, fabric, run.metrics()))
+        if not math.isfinite(rows[-1]["loss"]):
+            raise InputError(
+                f"The test loss of the {options['checkpoint']} weights is {rows[-1]['loss']}: the network has no "
+                "equilibrium here: choose another checkpoint, machine or age."
+            )
     metrics = "".join(f"test {over_draws(name, [row[name] for row in rows])}, " for name in run.metrics())
     loss, residual, sweeps = (mean(row[name] for row in rows) for name in ("loss", "free_residual", "free_sweeps"))
     draws = f", {len(rows)} draws of the machine" if len(rows) > 1 else ""
@@ -102,7 +111,7 @@ def predict_parser() -> Parser:
     """The options of ``eqprop predict``."""
     parser = Parser(prog="eqprop predict", description="CSV with an answer for each example.")
     parser.add_argument("run", type=str, help="the folder of the run")
-    parser.add_argument("paths", type=str, nargs="*", help="files or folders; default: the run's test set")
+    parser.add_argument("paths", type=str, nargs="*", default=[], help="files or folders; default: the run's test set")
     parser.add_argument("--checkpoint", type=str, default="best", help="best or last")
     parser.add_argument("--out", type=str, default="", help="the CSV file; default: the terminal")
     add_machine_options(parser, TRAINED)
@@ -121,6 +130,10 @@ def predict(arguments: Sequence[str]) -> int:
             raise InputError(f"There is no file or folder {str(path)!r} to predict: check the path.")
     if not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r}: name the folder of a run, such as runs/digits-...")
+    unwritten = f"Cannot write {options['out']!r} ({{}}): --out names another file."
+    if options["out"]:
+        with files.explained(unwritten, OSError, ValueError):
+            files.refuse_others(Path(options["out"]), ANSWERS)
     rows: list[tuple[Any, ...]] = []
     model = load(folder, options["checkpoint"], trust_recipe=options["trust_recipe"])
     model.model.network = model.model.network.on(machine(options, model.model.network.substrate))
@@ -133,7 +146,7 @@ def predict(arguments: Sequence[str]) -> int:
         predict_task(model, run.test, rows.append)
     header = ("example", *model.header)
     if options["out"]:
-        with files.explained(f"Cannot write {options['out']!r} ({{}}): --out names another file.", OSError):
+        with files.explained(unwritten, OSError, ValueError):
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows([header, *rows])
             files.write_text_atomic(Path(options["out"]), text.getvalue())
@@ -169,6 +182,8 @@ def check(arguments: Sequence[str]) -> int:
 
     name, rest = named(arguments)
     trained = name not in RECIPES and Path(name).is_dir()
+    if not trained and os.sep in name and not name.partition(":")[0].endswith(".py"):
+        raise InputError(f"There is no folder {name!r}: name the folder of a run, or a recipe.")
     recipe = None if trained else find(name)
     parser = check_parser(recipe, name)
     options = parser.read(rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -181,11 +182,12 @@ def overview(runs: Sequence[Subject], names: Sequence[str], groups: Sequence[Gro
 
 
 def scored(run: Subject) -> dict[str, float]:
-    """The test metrics of the best weights."""
+    """The test metrics of the best weights that are finite."""
     return {
         name.removeprefix("test_").removesuffix("_best"): float(value)
         for name, value in run.summary.items()
         if name.startswith("test_") and name.endswith("_best") and isinstance(value, int | float)
+        if -sys.float_info.max <= value <= sys.float_info.max  # else it has no mean
     }
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eqprop.errors import needing_extra
-from eqprop.files import explained, make_folder, write_text_atomic
-from eqprop.runs.folder import quoted
+from eqprop.files import explained, make_folder, refuse_others, write_text_atomic
+from eqprop.runs.folder import quoted, read
 
 if TYPE_CHECKING:
     from eqprop.training.loop import Experiment
 
 NAME = "report.html"
+BEGINS = b"<!doctype html>"
+"""Every page."""
 SECONDS = 60.0
 """That a report may take."""
 
@@ -49,6 +51,7 @@ def report(
         from eqprop.report.sections import page
         from eqprop.report.subject import Clock, Opened
     folder = Path(run)
+    read(folder)
     file = Path(out) if out else folder / NAME
     check_place(file)
     subject = Opened(folder, data, accept_new_data, trust_recipe).subject()
@@ -101,12 +104,9 @@ def compare(runs: Sequence[str | Path], out: str | Path = "") -> Path:
 
 
 def check_place(path: Path) -> None:
-    """Raises InputError if no file can be at ``path``, before any work."""
+    """Raises InputError if no page can be at ``path``, before any work."""
     with explained(f"Cannot write {quoted(path)} ({{}}): --out names another file.", OSError, ValueError):
-        if not path.parent.is_dir():
-            raise OSError("there is no such folder")
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")
+        refuse_others(path, BEGINS)
 
 
 def written(path: Path, text: str) -> Path:

@@ -218,7 +218,8 @@ def remove_abandoned(folder: Path) -> None:
 
 def refuse_taken(folder: Path) -> None:
     """Raises InputError if ``folder``, which the user has named, exists and is not an empty folder."""
-    with files.explained(f"Cannot look at {str(folder)!r} ({{}}): --out names another folder.", OSError):
+    with files.explained(f"Cannot use {str(folder)!r} ({{}}): --out names another folder.", OSError, UnicodeError):
+        str(folder).encode()  # safetensors writes no other path
         taken = os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
     if taken:
         raise InputError(

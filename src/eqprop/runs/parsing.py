@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType, NoneType, UnionType
@@ -14,6 +16,8 @@ from jsonargparse import ArgumentParser
 
 from eqprop.errors import InputError, explained
 
+PLACES = ("out", "from", "run", "runs", "paths")
+"""Options and arguments that name files, in which a leading ~ is the user's home, as a shell has it in some places."""
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -59,14 +63,23 @@ class Parser(ArgumentParser):
         known = {name for name in self._option_string_actions if name.startswith("--")}
         words = [self._known(word, known) for word in arguments]
         given = self.given = {}
+        twice = {}
         for word, following in pairwise([*words, ""]):
             name, equals, value = word.partition("=")
-            given[name.removeprefix("--")] = value if equals else following
+            value = value if equals else following
+            if word.startswith("--") and given.get(name.removeprefix("--"), value) != value:
+                twice[name] = value
+            given[name.removeprefix("--")] = value
         try:
             options: dict[str, Any] = self.parse_args(words).as_dict()
         except (RecursionError, OverflowError, MemoryError) as error:
             self.error(f"an option cannot be read ({type(error).__name__})")
         self._check_finite(options)
+        self._check_written(options)
+        for name, value in twice.items():
+            warnings.warn(f"{name} is given twice: the last, {value!r:.200}, is used.", stacklevel=2)
+        for name in options.keys() & {*PLACES}:
+            options[name] = self._place(name, options[name])
         return options
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +100,24 @@ class Parser(ArgumentParser):
             self.error(f"there is no option {name}{f': did you mean {near[0]}?' if near else ''}")
         return f"{plain}{equals}{value}"
 
+    def _place(self, name: str, value: Any) -> Any:
+        """A path or paths with the user's home for a leading ~. Raises InputError for an empty argument."""
+        if isinstance(value, list):
+            return [self._place(name, each) for each in value]
+        if value == "" and not self.has(name):
+            self.error(f"{name} is empty: name a place")
+        return os.path.expanduser(value) if isinstance(value, str) else value
+
+    def _check_written(self, options: Mapping[str, Any]) -> None:
+        """Raises InputError for numbers that YAML reads otherwise than people: 010 as 8, 1:30 as 90, 0x10 as 16."""
+        for name, text in self.given.items():
+            value = options.get(name)
+            several = isinstance(value, list | tuple)
+            texts = text.strip(" []()").split(",") if several else [text]
+            for each, written in zip(value if several else [value], texts, strict=False):  # type: ignore[arg-type]
+                if type(each) in (int, float) and as_read(written) != each:
+                    self.error(f"--{name} must be written in decimal digits, not as {written.strip()!r:.200}")
+
     def _check_finite(self, options: Mapping[str, Any]) -> None:
         """Raises InputError for a number that is not finite, also in a list."""
         for name, value in options.items():
@@ -98,6 +129,16 @@ class Parser(ArgumentParser):
                     raise InputError(f"{shown} {each} is too large: give less than 2**63.")
                 if isinstance(each, str) and "\0" in each:
                     raise InputError(f"{shown} {each!r} holds a null character.")
+
+
+def as_read(text: str) -> float | None:
+    """The number that a text is for people; ``None`` if it is none."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
 
 
 def words(kind: Any) -> str:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from eqprop.devices.ageing import HOUR, PhaseChange
 from eqprop.energy.substrate import IDEAL, Substrate
-from eqprop.errors import InputError
+from eqprop.errors import InputError, explained, one_line
 from eqprop.substrates.reading import ReadConverter, ReadNoise, ReadSpread
 from eqprop.substrates.together import Together, TwoCircuits
 from eqprop.substrates.units import UnitSpread
@@ -50,15 +50,17 @@ def find_substrate(name: str) -> Substrate:
         return copy.deepcopy(SUBSTRATES[name])
     module, _, own = name.rpartition(".")
     if not module:
-        near = difflib.get_close_matches(name, SUBSTRATES, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name.lower(), SUBSTRATES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         known = ", ".join(SUBSTRATES)
         raise InputError(f"There is no substrate {name!r}: {hint}Give one of {known}, or a path as my_chip.Chip.")
     try:
         found = getattr(importlib.import_module(module), own)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"The substrate {name!r} cannot be imported: {error}.") from error
-    made = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"The substrate {name!r} cannot be imported ({one_line(error)}): give its path.") from error
+    with explained(f"The substrate {name!r} cannot be made ({{}}): give the path of an object.", TypeError):
+        made = found() if isinstance(found, type) and issubclass(found, Substrate) else found
     if not isinstance(made, Substrate):
-        raise InputError(f"{name!r} is {made!r:.80}, no substrate: give the path of one.")
+        kind = "class" if isinstance(made, type) else type(made).__name__
+        raise InputError(f"{name!r} is a {kind}, no substrate: give the path of one.")
     return copy.deepcopy(made)

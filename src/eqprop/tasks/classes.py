@@ -99,6 +99,16 @@ def alike(name: str) -> str:
     return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
 
 
+def spelled_alike(names: Sequence[str]) -> tuple[str, ...]:
+    """The first two names that differ only in spelling; () if there are none."""
+    known: dict[str, str] = {}
+    for name in names:
+        twin = known.setdefault(alike(name), name)
+        if twin != name and len(name) > 1:  # single letters may be classes in capitals and small
+            return twin, name
+    return ()
+
+
 def _check_names(classes: Sequence[str]) -> None:
     """Raises InputError for names that are there twice or hold what cannot be printed."""
     seen = set()
@@ -112,11 +122,9 @@ def _check_names(classes: Sequence[str]) -> None:
 
 def _check_spelling(classes: Sequence[str], test: Sequence[str], side: Side) -> None:
     """Raises InputError for two training classes that are spelled alike, and for a test class that is no other."""
-    known: dict[str, str] = {}
-    for name in classes:
-        twin = known.setdefault(alike(name), name)
-        if twin != name and len(name) > 1:  # single letters may be classes in capitals and small
-            raise InputError(f"the classes {quoted(twin)} and {quoted(name)} {SPELLING}: give them one name.")
+    if twins := spelled_alike(classes):
+        raise InputError(f"the classes {quoted(twins[0])} and {quoted(twins[1])} {SPELLING}: give them one name.")
+    known = {alike(name): name for name in classes}
     there = set(classes)
     for row, name in enumerate(test):
         if name not in there:

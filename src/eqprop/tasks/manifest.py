@@ -44,11 +44,13 @@ class Manifest:
         count = ", ".join(f"{count:,} {side}" for side, count in self.examples.items())
         parts = [f"{self.kind} {self.place}".strip(), f"{count} examples"]
         parts += [f"{len(self.classes)} classes"] * bool(self.classes) + [self.form] * bool(self.form)
-        parts += [f"{self.files:,} files"] * bool(self.files)
+        parts += [f"{self.files:,} file{'s' * (self.files > 1)}"] * bool(self.files)
         if self.skipped:
             file, reason = next(iter(self.skipped.items()))
             rest = len(self.skipped) - 1 + self.more_skipped
             parts.append(f"skipped {file} ({reason}){f' and {rest:,} more' * bool(rest)}")
+        same = {self.fingerprints.get(side, side) for side in ("train", "test")}
+        parts += ["the test side is a copy of the train side"] * (len(same) == 1)
         return plain("; ".join([*parts, *self.notes]))
 
     def differences(self, kept: Manifest, sides: Sequence[str] = ("train", "test")) -> list[str]:

@@ -18,7 +18,7 @@ from eqprop.tasks.arrays import Arrays, ArraySets
 from eqprop.tasks.formats import Classes, Inputs, Outputs, Values
 from eqprop.tasks.manifest import Manifest
 from eqprop.tasks.readers import ARRAY_FILES, files_to_read, find_sides, parts, plain_file, read_arrays, shown
-from eqprop.tasks.tables import check_classes, column_of, listed, numbered, standards
+from eqprop.tasks.tables import EXACT, check_classes, check_varied, column_of, listed, numbered, standards
 from eqprop.tasks.text import explained
 
 SEQUENCE_FILES = (".npz", ".safetensors", ".parquet")
@@ -138,18 +138,21 @@ class Sequences:
         title: of the file, for errors.
         inputs: arrays (steps, features), float64.
         target: texts (count,), the names of classes; or values (count, k), float64.
+        unread: names of what else the file holds.
     """
 
     title: str
     inputs: list[np.ndarray]
     target: np.ndarray
+    unread: tuple[str, ...] = ()
 
     @property
     def classify(self) -> bool:
         return self.target.dtype == object
 
     def rows(self, rows: Tensor) -> Sequences:
-        return Sequences(self.title, [self.inputs[row] for row in rows.tolist()], self.target[rows.numpy()])
+        inputs = [self.inputs[row] for row in rows.tolist()]
+        return Sequences(self.title, inputs, self.target[rows.numpy()], self.unread)
 
     def place(self, row: int) -> str:
         return f"sequence {row + 1} of {self.title}"
@@ -214,10 +217,17 @@ def load_sequences(
     else:
         count = train.target.shape[1]
         names = (TARGET,) if count == 1 else tuple(f"{TARGET}{number}" for number in range(1, count + 1))
-        outputs = Values(names, *standards({name: train.target[:, i] for i, name in enumerate(names)}))
+        values = {name: train.target[:, i] for i, name in enumerate(names)}
+        check_varied(values, train.title)
+        outputs = Values(names, *standards(values))
         targets = {side: (each.target - np.array(outputs.mean)) / np.array(outputs.std) for side, each in sides.items()}
     arrays = {side: Arrays(form.prepare(each.inputs), torch.as_tensor(targets[side])) for side, each in sides.items()}
     shorter = f"sequences of {lengths[0]} to {lengths[-1]} steps have zeros at the end"
+    notes = [shorter] if len(lengths) > 1 else []
+    if not known.classify and (train.target == train.target.round()).all():
+        notes.append("the target has whole numbers with a point, which are values: store integers for classes")
+    if unread := sorted({name for each in sides.values() for name in each.unread}):
+        notes.append(f"not read: {listed(unread)}")
     manifest = Manifest(
         kind="sequences",
         examples={side: len(each) for side, each in arrays.items()},
@@ -227,7 +237,7 @@ def load_sequences(
         classes=outputs.names if isinstance(outputs, Classes) else (),
         files=len(files),
         skipped=skipped,
-        notes=(shorter,) if len(lengths) > 1 else (),
+        notes=tuple(notes),
     )
     return ArraySets(arrays["train"], arrays["test"], manifest, form, outputs)
 
@@ -259,7 +269,7 @@ def read_sequences(path: Path, with_target: bool = True) -> Sequences:
         if TARGET not in found:
             raise InputError(f"{title} has no {TARGET!r}: it has {listed(list(found))}.")
         target = targets_of(np.asarray(found[TARGET]), len(sequences), title)
-    return Sequences(title, list(sequences), target)
+    return Sequences(title, list(sequences), target, tuple(sorted(found.keys() - {INPUTS, TARGET, LENGTHS})))
 
 
 def only_array(found: Mapping[str, np.ndarray], title: str) -> np.ndarray:
@@ -273,6 +283,8 @@ def real(array: np.ndarray, title: str) -> np.ndarray:
     """float64. Raises InputError unless the array has real numbers."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{title} is of {array.dtype}: give real numbers, all examples of one shape.")
+    if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) >= EXACT:
+        raise InputError(f"{title} has whole numbers of 2**53 or more, which are not exact: rescale them.")
     return array.astype(np.float64)
 
 
@@ -355,7 +367,8 @@ def read_parquet(path: Path, with_target: bool) -> dict[str, Any]:
     values = real(numbers.to_numpy(zero_copy_only=False), f"{INPUTS!r} of {title}")
     width = int(widths[0]) if len(widths) else 0
     vectors = values.reshape(len(widths), width)
-    found: dict[str, Any] = {INPUTS: np.split(vectors, np.cumsum(steps)[:-1]) if len(steps) else []}
+    found: dict[str, Any] = dict.fromkeys(names)
+    found |= {INPUTS: np.split(vectors, np.cumsum(steps)[:-1]) if len(steps) else []}
     if with_target:
         target = table.column(TARGET)
         if is_list(target.type):

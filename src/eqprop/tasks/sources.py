@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,9 @@ from eqprop.tasks.text import about, explained, few, plain, short
 
 EMBEDDED = "digits"
 SIDES = ("train", "test")
-FORMAT = 3
+FOLDER = "image folder"
+"""The kind of a data set of image files."""
+FORMAT = 4
 """Of the cached entries."""
 LAYOUTS = "train/<class>/ and test/<class>/ with images, or train.parquet and test.parquet (there or under data/)"
 
@@ -139,7 +142,7 @@ def find_in_folder(folder: Path, follow_links: bool) -> Found:
             other = name not in used and not any(name in each for each in files.values())
             if other and (name.lower().endswith(".parquet") or is_image(name) or root.is_folder(name)):
                 root.skipped.add(name, "of neither side")
-    kind, opener = ("image folder", open_folder) if files is images else ("parquet folder", open_tables)
+    kind, opener = (FOLDER, open_folder) if files is images else ("parquet folder", open_tables)
     return Found(kind, str(folder), files, lambda side: opener(files[side]), root.skipped)
 
 
@@ -181,8 +184,18 @@ def _cached(found: Found) -> Loaded:
     if twice := [name for name, digest in hashes["test"].items() if digest in copies]:
         note = f"{len(twice):,} test files have the content of training files, the first is {plain(twice[0])}"
         loaded = loaded._replace(notes=(*loaded.notes, note))
+    if found.kind == FOLDER and (twins := in_two_classes(hashes["train"])):
+        note = f"{len(twins):,} train files have the content of files of another class, the first is {plain(twins[0])}"
+        loaded = loaded._replace(notes=(*loaded.notes, note))
     cache.store(key, loaded.tensors, {name: value for name, value in loaded._asdict().items() if name != "tensors"})
     return loaded
+
+
+def in_two_classes(hashes: Mapping[str, str]) -> list[str]:
+    """The names, side/class/..., of files whose content was seen before in another class."""
+    first: dict[str, str] = {}
+    label = {name: name.split("/")[1] for name in hashes}
+    return [name for name, digest in hashes.items() if label[first.setdefault(digest, name)] != label[name]]
 
 
 def _hashes(found: Found) -> dict[str, dict[str, str]]:
@@ -199,6 +212,8 @@ def _decoded(found: Found) -> Loaded:
     for name, side in sides.items():
         tensors[f"{name}.pixels"] = stack.decode(side)
         tensors[f"{name}.labels"] = torch.tensor(labels[name], dtype=torch.int64)
+    if len(classes) < 2:
+        raise InputError(f"there is one class, {few(classes)}: give at least two.")
     fingerprints = {}
     for name in SIDES:
         images = Images(tensors[f"{name}.pixels"], tensors[f"{name}.labels"], len(classes))

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from eqprop.errors import InputError
 from eqprop.tasks.arrays import Arrays, ArraySets
+from eqprop.tasks.classes import SPELLING, spelled_alike
 from eqprop.tasks.formats import Classes, Inputs, Outputs, Values
 from eqprop.tasks.manifest import Manifest
 from eqprop.tasks.readers import files_to_read, find_sides, parts, plain_file, shown
@@ -47,9 +48,26 @@ INDEX = ("", "__index_level_0__")
 """How pandas names the column of an index without a name, in CSV and in parquet."""
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
-WHOLE = re.compile(r"\s*[+-]?\d+\s*")
+BLANK = re.compile(r"([ \t]*[\r\n])*")
+"""Lines with nothing in them."""
+CODE = re.compile(r"0\d+")
 COMMA = re.compile(r"\s*[+-]?\d+(,\d+)+(\.\d*)?\s*")
-DATE = re.compile(r"\s*(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{2,4})([T ].*)?\s*")
+DATE = re.compile(
+    r"(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{2,4})([T ].*)?"
+    r"|\d\d?:\d\d(:\d\d(\.\d+)?)?( ?[AP]M)?"
+    r"|(?=.*\d)([A-Z]{3,9},? )?(\d{1,4}[-/ .,]+)*(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)[A-Z]*[-/ .,]+\d.*",
+    re.IGNORECASE,
+)
+"""Dates and times of day."""
+MARKED = re.compile(
+    r"[+\-\u2212(]? ?['$\u20ac\u00a3\u00a5]? ?[+\-\u2212]?"
+    r"(0x[\da-f]+|\d{1,3}([., _'\u2019\u00a0\u202f]\d{3})+([.,]\d+)?|\d+([.,]\d*)?)"
+    r"[ \u00a0\u202f]?[%\u2030$\u20ac\u00a3\u00a5]?\)?",
+    re.IGNORECASE,
+)
+"""Numbers with a currency, per cent, an apostrophe, spaces in them, a longer minus sign, or in base 16."""
+EXACT = 2**53
+"""Whole numbers below this are exact in float64."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +208,7 @@ def load_table(
         check_classes(first.title, targets[0], classes, first.rows)
         outputs = Classes(classes)
     else:
+        check_varied({name: train[name] for name in targets}, first.title)
         classes, outputs = (), Values(targets, *standards({name: train[name] for name in targets}))
     held = {
         name: Arrays(
@@ -223,7 +242,9 @@ class Side:
         """All rows of a sheet; the columns in ``classes`` as texts."""
         columns = {name: sheet.values(name, kind) for name, kind in kinds.items()}
         for name in classes:
-            if kinds[name] != "text":
+            if sheet.codes(name):
+                columns[name] = sheet.values(name, "text")
+            elif kinds[name] != "text":
                 columns[name] = column_of([label(value, kinds[name]) for value in columns[name].tolist()], "text")
         return cls(columns, sheet.place)
 
@@ -246,9 +267,14 @@ def targets_of(side: Side, outputs: Outputs, targets: Sequence[str]) -> np.ndarr
 
 
 def notes_on(sides: Mapping[str, Side], kinds: Mapping[str, ColumnKind], target: str | None) -> list[str]:
-    """Texts that occur on the test side only, and classes that do not occur there."""
+    """Texts that occur on the test side only or are spelled alike, constant columns, and classes without a test row."""
     train, test = (sides[side].columns for side in ("train", "test"))
     notes = []
+    for name, kind in kinds.items():
+        if kind == "text" and (twins := spelled_alike(sorted({*train[name].tolist()}))):
+            notes.append(f"{listed(twins)} in column {shown(name)} {SPELLING}")
+        if kind != "text" and train[name].min() == train[name].max():
+            notes.append(f"column {shown(name)} has one value on the training side")
     classes = () if target is None else (target,)
     for name in (*(name for name, kind in kinds.items() if kind == "text"), *classes):
         more = sorted({*test[name].tolist()} - {*train[name].tolist()})
@@ -316,7 +342,8 @@ class Sheet:
         if pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of):
             return "number"
         if pa.types.is_string(of) or pa.types.is_large_string(of) or str(of) == "string_view":
-            self._check_texts(name, column, column.unique().to_pylist())
+            trimmed = self._trimmed(name, column.cast("string"))
+            self._check_texts(name, trimmed, trimmed.unique().to_pylist())
             return "text"
         if pa.types.is_null(of):
             raise InputError(f"{self.title}, column {shown(name)} is empty: leave it out, by naming the inputs.")
@@ -326,13 +353,13 @@ class Sheet:
         )
 
     def whole(self, name: str) -> bool:
-        """Whether a column of numbers has whole ones only, and is written so."""
-        import pyarrow as pa
+        """Whether a column of numbers has whole ones only, also if they are written as 1.0."""
+        values = self.values(name, "number")
+        return bool((values == values.round()).all())
 
-        column = self.column(name)
-        if self.texts:
-            return all(WHOLE.fullmatch(each) for each in column.unique().to_pylist())
-        return pa.types.is_integer(column.type) or (pa.types.is_decimal(column.type) and column.type.scale <= 0)
+    def codes(self, name: str) -> bool:
+        """Whether a column has texts of digits of which one begins with 0, as 007: they are names, no amounts."""
+        return self.texts and any(CODE.fullmatch(each.strip()) for each in self.column(name).unique().to_pylist())
 
     def values(self, name: str, kind: ColumnKind) -> Column:
         """The values of a column that has to be of this kind.
@@ -363,12 +390,26 @@ class Sheet:
             if column.null_count:
                 self._refuse(int(column.is_null().to_numpy().argmax()), name, "the value is missing")
             if kind == "text":
-                return column_of(column.cast("string").to_pylist(), kind)
+                return column_of(self._trimmed(name, column.cast("string")).to_pylist(), kind)
             found = column.cast("float64", safe=False).to_numpy()
         if not np.isfinite(found).all():
             row = int((~np.isfinite(found)).argmax())
             self._refuse(row, name, f"{shown(float(found[row]))} is not finite")
+        if kind == "number" and np.abs(found).max() >= EXACT:
+            self._check_exact(name, column, found)
         return found
+
+    def _check_exact(self, name: str, column: Any, found: Column) -> None:
+        """Raises InputError for a whole number that float64 rounds: an identity, which is no amount."""
+        for row in np.flatnonzero(np.abs(found) >= EXACT).tolist():
+            value = column[row].as_py()
+            if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
+                value = int(value)
+            if isinstance(value, int) and int(found[row]) != value:
+                raise InputError(
+                    f"{self.place(row)}, column {shown(name)}: {shown(value)} is too large to be exact: leave the "
+                    "column out, by naming the inputs, or write it with fewer digits."
+                )
 
     def _refuse(self, row: int, name: str, why: str) -> None:
         raise InputError(f"{self.place(row)}, column {shown(name)}: {why}: correct it, or leave the row out.")
@@ -378,6 +419,8 @@ class Sheet:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if column.null_count:
+            self._refuse(pc.index(column.is_null(), True).as_py(), name, "the value is missing")
         trimmed = pc.utf8_trim_whitespace(column)
         missing = pc.is_in(trimmed, value_set=pa.array(MISSING))
         if pc.any(missing).as_py():
@@ -385,21 +428,29 @@ class Sheet:
             self._refuse(row, name, f"the value is missing ({shown(trimmed[row].as_py())})")
         return trimmed
 
-    def _check_texts(self, name: str, column: Any, different: list[str | None]) -> None:
+    def _check_texts(self, name: str, column: Any, different: list[str]) -> None:
         """Raises InputError for texts that are meant as something else."""
-        known = [each for each in different if each is not None]
-        numbers = [each for each in known if NUMBER.fullmatch(each)]
+        numbers = [each for each in different if NUMBER.fullmatch(each)]
         where = f"{self.title}, column {shown(name)}"
-        if known and all(DATE.fullmatch(each) for each in known):
+        if all(map(DATE.fullmatch, different)):
             raise InputError(
-                f"{where} has dates, e.g. {shown(known[0])}: make numbers of them, e.g. days, or leave the column out, "
-                "by naming the inputs."
+                f"{where} has dates or times, e.g. {shown(different[0])}: make numbers of them, e.g. days, or leave "
+                "the column out, by naming the inputs."
             )
-        if known and all(COMMA.fullmatch(each) or NUMBER.fullmatch(each) for each in known) and known != numbers:
-            comma = next(each for each in known if not NUMBER.fullmatch(each))
+        if len(numbers) == len(different):  # texts in parquet
+            raise InputError(
+                f"{where} has numbers that are stored as texts, e.g. {shown(different[0])}: store numbers."
+            )
+        if all(COMMA.fullmatch(each) or NUMBER.fullmatch(each) for each in different):
+            comma = next(each for each in different if not NUMBER.fullmatch(each))
             raise InputError(f"{where} has numbers with a comma, e.g. {shown(comma)}: write 1.5, and 1000.")
-        if 2 * len(numbers) > len(known):
-            row = next(i for i, each in enumerate(column.to_pylist()) if each and not NUMBER.fullmatch(each))
+        if all(MARKED.fullmatch(each) or NUMBER.fullmatch(each) for each in different):
+            marked = next(each for each in different if not NUMBER.fullmatch(each))
+            raise InputError(
+                f"{where} has numbers with other signs, e.g. {shown(marked)}: write digits alone, as -1.5."
+            )
+        if 2 * len(numbers) > len(different):
+            row = next(i for i, each in enumerate(column.to_pylist()) if not NUMBER.fullmatch(each))
             self._refuse(row, name, f"{shown(column[row].as_py())} is no number, as most others in this column")
 
 
@@ -457,7 +508,10 @@ def read_csv(path: Path) -> tuple[list[str], int, Callable[[str], Any], bool]:
         raise InputError(
             f"Line {line} of {title} is not UTF-8 (byte 0x{data[error.start]:02x}): save it as CSV in UTF-8."
         ) from None
+    text = text[BLANK.match(text).end() :]  # type: ignore[union-attr]
+    data = text.encode()
     delimiter = delimiter_of(text, title)
+    check_quotes(text, delimiter, title)
     with explained(f"The header of {title} cannot be read ({{}}): check its quotes.", csv.Error, StopIteration):
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         names = [name.strip() for name in next(line for line in lines if line)]
@@ -487,6 +541,22 @@ def read_csv(path: Path) -> tuple[list[str], int, Callable[[str], Any], bool]:
             "correct it, or quote a text that has a separator or a quote."
         )
     return names, table.num_rows, lambda name: table.column(names.index(name)), True
+
+
+def check_quotes(text: str, delimiter: str, title: str) -> None:
+    """Raises InputError for a quote that does not end where its value does: it would join values or rows."""
+    if '"' not in text:
+        return
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    begun = 1  # the line on which a row begins
+    try:
+        for _ in lines:
+            begun = lines.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{title} has a row from line {begun} on whose quotes do not fit ({error}): end each quoted value with one "
+            'quote, and write "" for a quote in it.'
+        ) from None
 
 
 def delimiter_of(text: str, title: str) -> str:
@@ -550,7 +620,7 @@ def numbered(values: Column, known: Sequence[str], name: str, place: Place) -> n
 
 def label(value: float, kind: ColumnKind) -> str:
     """The name of a class. Raises InputError for a number that is not exact."""
-    if abs(value) >= 2**53:
+    if abs(value) >= EXACT:
         raise InputError(f"A class of the number {value:.0f} is too large to be exact: write texts.")
     return str(bool(value)) if kind == "truth" else str(int(value)) if value == int(value) else repr(value)
 
@@ -604,11 +674,27 @@ def check_classes(title: str, name: str, classes: Sequence[str], rows: int) -> N
     """Raises InputError unless the classes can be learnt."""
     if len(classes) < 2:
         raise InputError(f"{title}, {shown(name)} has one class, {listed(classes)}: give at least two.")
+    if not all(each.strip() for each in classes):
+        raise InputError(f"{title}, {shown(name)} has a class without a name, '': name it, or leave it out.")
+    if twins := spelled_alike(classes):
+        raise InputError(
+            f"{title}, {shown(name)} has the classes {listed(twins)}, which {SPELLING}: give them one name."
+        )
     if len(classes) > max(CATEGORIES, rows // 2):
         raise InputError(
             f"{title}, {shown(name)} has {len(classes)} different values in {rows} rows, which are no classes: choose "
             "another target, or for numbers a regression."
         )
+
+
+def check_varied(targets: Mapping[str, Column], title: str) -> None:
+    """Raises InputError for a target of a regression with the same value in all training rows."""
+    for name, values in targets.items():
+        if values.min() == values.max():
+            raise InputError(
+                f"{title}, {shown(name)} is {values[0]:g} in all training rows: there is nothing to learn, choose "
+                "another target."
+            )
 
 
 def kind_of_task(sheet: Sheet, targets: tuple[str, ...], kinds: Mapping[str, ColumnKind], kind: TableKind) -> TableKind:
