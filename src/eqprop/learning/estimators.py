@@ -299,6 +299,7 @@ def compare(
     free: State,
     settled: State,
     held: bool = False,
+    read: bool = False,
 ) -> Phases:
     """The ``Phases`` that a rule reads: the free state and each phase's displacement, as the substrate measures them.
 
@@ -307,6 +308,7 @@ def compare(
         free: (batch, ...), before nudging.
         settled: (phases * batch, ...), in the form's variable.
         held: whether the teacher held the loss's nodes.
+        read: whether ``free`` is what was measured of the free state already.
     """
     batch = len(cost.weight)
     nudge, examples = nudge_of(cost, [phase.beta for phase in phases])
@@ -314,19 +316,21 @@ def compare(
     before = select(free, examples)
     displacement = form.displacement(before, settled)
     if not landscape.substrate.is_ideal:
-        before, displacement = measured(landscape.substrate, free, displacement, phases)
+        before, displacement = measured(landscape.substrate, free, displacement, phases, read)
     weight = shares * cost.weight[examples] / batch
     return Phases(landscape.select(examples), nudge, before, displacement, weight, held, form.linearized)
 
 
-def measured(substrate: Substrate, free: State, displacement: State, phases: Sequence[Phase]) -> tuple[State, State]:
+def measured(
+    substrate: Substrate, free: State, displacement: State, phases: Sequence[Phase], read: bool = False
+) -> tuple[State, State]:
     """The free state and the displacements as a substrate measures them, stacked phase by phase.
 
     A displacement is the difference of two measured states. An error of the free reading alone cancels in the
-    estimate, as the weights of a stencil sum to 0.
+    estimate, as the weights of a stencil sum to 0. ``read``: whether ``free`` was measured already.
     """
     batch = len(next(iter(free.values())))
-    before = substrate.measured(free, 0)
+    before = free if read else substrate.measured(free, 0)
     shown = []
     for k, phase in enumerate(phases):
         rows = slice(k * batch, (k + 1) * batch)

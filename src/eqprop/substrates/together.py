@@ -60,9 +60,13 @@ class Anew(Fault):
         return generator_for(type(self).__name__, self.seed, self.batch, *names)
 
     def noise(self, like: Tensor, *names: str | int) -> Tensor:
-        """Standard normal numbers in the shape and precision of ``like``: the same for the same batch and names."""
-        found = torch.randn(like.shape, generator=self.drawn(*names), dtype=torch.float64)
-        return found.to(like.device, like.real.dtype)
+        """Standard normal numbers in the shape and precision of ``like``: the same for the same batch and names.
+
+        Of a complex number both parts are standard normal.
+        """
+        parts = (2,) if like.is_complex() else ()
+        found = torch.randn(like.shape + parts, generator=self.drawn(*names), dtype=torch.float64)
+        return (torch.view_as_complex(found) if parts else found).to(like)
 
 
 @lru_cache(maxsize=64)
