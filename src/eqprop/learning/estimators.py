@@ -266,13 +266,16 @@ class EquilibriumPropagation(PhaseEstimator):
         self, landscape: Landscape, free: Solution, cost: Cost, phases: Sequence[Phase], parameters: Sequence[Tensor]
     ) -> GradientEstimate:
         """The share of these phases in the estimate: settle them, and apply the rule."""
-        # Phases at beta 0 come first and are not settled again.
+        # Phases at beta 0 come first. They are not settled again where the weights are those of the free phase.
         phases = sorted(phases, key=lambda phase: phase.beta != 0)
         betas = [phase.beta for phase in phases if phase.beta != 0]
         still, batch = len(phases) - len(betas), len(cost.weight)
         every = torch.arange(batch, device=cost.weight.device)
         start = self._form(landscape).start(free.state)
         reached, settled = select(start, every.repeat(still)), None
+        if landscape.reading and not betas:  # the free phase once more, on weights that were read anew
+            with torch.no_grad():
+                reached = self.nudged(landscape, free.state).state
         if betas:
             settled = self._settle(landscape, free, cost, betas, select(start, every.repeat(len(betas))))
             reached = {node: torch.cat([value, settled.state[node]]) for node, value in reached.items()}
