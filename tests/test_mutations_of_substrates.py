@@ -25,6 +25,18 @@ BUGS = {
         "for beta, weight in pairs]",
         f"{LAWS}::test_the_order_a_b_b_a_cancels_a_drift[centred]",
     ),
+    "a second free phase on the weights of the first": (
+        "learning/estimators.py",
+        "if landscape.reading and not betas:",
+        "if False:",
+        f"{EXPONENTS}[two copies of the weights, order A B B A-one-sided]",
+    ),
+    "a prediction that is measured twice": (
+        "learning/predictive.py",
+        "self.teacher.holds, read=True)",
+        "self.teacher.holds)",
+        "learning/test_predictive.py::test_a_unit_predicts_what_is_measured_of_it_and_each_state_is_measured_once",
+    ),
     "nothing goes straight through": (
         "energy/substrate.py",
         "w + (read(name, w) - w).detach()",

@@ -293,3 +293,29 @@ def test_bad_settings_are_named():
         with pytest.raises(ep.InputError, match=says):
             update(network, ep.learning.PredictiveLearning(free, free, 5, learnt, predictor), x, y)
     update(network, ep.learning.PredictiveLearning(free, free, 5, 2), x, y)  # one more than there are coefficients
+
+
+class Doubled(ep.energy.Substrate):
+    def measured(self, state, reading):
+        return {node: 2 * value for node, value in state.items()}
+
+
+class EarlyNoise(ep.energy.Substrate):
+    """Noise on the moments before rest alone."""
+
+    def measured(self, state, reading):
+        return {n: v + 0.1 * torch.randn_like(v) if reading < -1 else v for n, v in state.items()}
+
+
+def test_a_unit_predicts_what_is_measured_of_it_and_each_state_is_measured_once():
+    network = mlp(6, 8)
+    x, y = batch(network, 40)
+    estimator = ep.learning.PredictiveLearning(
+        ep.FixedSweeps(40, LEAKY), ep.FixedSweeps(30, LEAKY), 9, 6, ep.learning.LeastSquares((2, 8))
+    )
+    plain, doubled, noisy = (
+        update(network.on(each), estimator, x, y) for each in (network.substrate, Doubled(), EarlyNoise())
+    )
+    for name, value in plain.items():  # a weight is a product of a state and a displacement, or of data and one
+        torch.testing.assert_close(doubled[name], (4 if "layer1_layer2" in name else 2) * value, rtol=1e-9, atol=1e-12)
+        assert relative(noisy[name], value) > 1e-3

@@ -98,3 +98,5 @@ def test_what_cannot_be_is_refused():
     for pre, post, constant in ((rates, rates[:3], 3.0), (rates, rates, 0.5), (rates, 2 + rates, 3.0)):
         with pytest.raises(ep.InputError):
             physics.event_rule(pre, post, constant)
+    with pytest.raises(ep.InputError, match="real nudges"):
+        physics.RegularSpikes(10).measured({"a": torch.zeros(1, 2, dtype=torch.complex64)}, 1)

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import kills
 from runs.conftest import environment, eqprop, run
+
+from runs import kills
 
 TRIALS = int(os.environ.get("EQPROP_KILLS", "20"))
 

@@ -204,6 +204,13 @@ def test_draws_that_change_come_from_a_generator_that_is_kept(name):
     assert torch.equal(learnt(setting, fault), second)
 
 
+def test_noise_of_a_complex_reading_is_in_both_of_its_parts():
+    state = {"a": torch.zeros(200, 50, dtype=torch.complex128)}
+    read = torch.view_as_real(s.ReadNoise(0.2).measured(state, 1)["a"])
+    torch.testing.assert_close(read.std((0, 1)), torch.tensor([0.2, 0.2], dtype=torch.float64), rtol=0.05, atol=0)
+    assert abs(float((read[..., 0] * read[..., 1]).mean())) < 0.05 * 0.2**2
+
+
 def test_a_model_offers_the_generators_of_its_substrate():
     noise = s.ReadNoise(0.1)
     model = ep.Equilibrium(NETWORKS["dense"]().on(s.Together(noise)), settings({"ep-in-turn"})[0].case.make())

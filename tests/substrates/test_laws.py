@@ -86,6 +86,9 @@ LAWS = {
     "gains of messages, apart": Law(lambda p: s.MessageGains(0.0, p), NONE, UNKNOWN),
     "nudge offset": Law(s.NudgeOffset, {"one-sided": -1.0, "centred": 0.0}, (0.046, 0.0017)),
     "drift, order A B B A": Law(s.Droop, NONE, (0.0026, 0.0028), back=True),
+    "two copies of the weights, order A B B A": Law(
+        lambda p: s.TwoCircuits(Substrate(), s.WeightSpread(p)), NONE, UNKNOWN, back=True
+    ),
     "offsets of one reader": Law(lambda p: s.ReadSpread(0.0, p), NONE, (0.0034, 0.0035)),
     "gains of one reader": Law(s.ReadSpread, NONE, (0.0012, 0.0013)),
     "gains of the nudge": Law(s.NudgeGain, NONE, (0.0007, 0.0008)),

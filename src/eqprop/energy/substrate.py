@@ -30,7 +30,7 @@ class Substrate:
     """The ideal substrate, and the base of all others: a subclass overrides the methods in which it differs.
 
     ``reading`` is the index of a physical reading: 0 for the free phase, 1, 2, ... for nudged phases, -1 for a
-    prediction.
+    prediction, and -2, -3, ... for the free phase before it rests.
     """
 
     per_phase: bool = False

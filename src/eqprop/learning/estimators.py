@@ -271,13 +271,16 @@ class EquilibriumPropagation(PhaseEstimator):
         self, landscape: Landscape, free: Solution, cost: Cost, phases: Sequence[Phase], parameters: Sequence[Tensor]
     ) -> GradientEstimate:
         """The share of these phases in the estimate: settle them, and apply the rule."""
-        # Phases at beta 0 come first and are not settled again.
+        # Phases at beta 0 come first. They are not settled again where the weights are those of the free phase.
         phases = sorted(phases, key=lambda phase: phase.beta != 0)
         betas = [phase.beta for phase in phases if phase.beta != 0]
         still, batch = len(phases) - len(betas), len(cost.weight)
         every = torch.arange(batch, device=cost.weight.device)
         start = self._form(landscape).start(free.state)
         reached, settled = select(start, every.repeat(still)), None
+        if landscape.reading and not betas:  # the free phase once more, on weights that were read anew
+            with torch.no_grad():
+                reached = self.nudged(landscape, free.state).state
         if betas:
             settled = self._settle(landscape, free, cost, betas, select(start, every.repeat(len(betas))))
             reached = {node: torch.cat([value, settled.state[node]]) for node, value in reached.items()}
@@ -311,6 +314,7 @@ def compare(
     free: State,
     settled: State,
     teacher: Teacher = force,
+    read: bool = False,
 ) -> Phases:
     """The ``Phases`` that a rule reads: the free state and each phase's displacement, as the substrate measures them.
 
@@ -319,6 +323,7 @@ def compare(
         free: (batch, ...), before nudging.
         settled: (phases * batch, ...), in the form's variable.
         teacher: how the nudge acted.
+        read: whether ``free`` is what was measured of the free state already.
     """
     batch = len(cost.weight)
     nudge, examples = nudge_of(cost, [phase.beta for phase in phases])
@@ -326,7 +331,7 @@ def compare(
     before = select(free, examples)
     displacement = form.displacement(before, settled)
     if not landscape.substrate.is_ideal:
-        before, displacement = measured(landscape.substrate, free, displacement, phases)
+        before, displacement = measured(landscape.substrate, free, displacement, phases, read)
     weight = shares * cost.weight[examples] / batch
     return Phases(
         landscape.select(examples),
@@ -340,14 +345,16 @@ def compare(
     )
 
 
-def measured(substrate: Substrate, free: State, displacement: State, phases: Sequence[Phase]) -> tuple[State, State]:
+def measured(
+    substrate: Substrate, free: State, displacement: State, phases: Sequence[Phase], read: bool = False
+) -> tuple[State, State]:
     """The free state and the displacements as a substrate measures them, stacked phase by phase.
 
     A displacement is the difference of two measured states. An error of the free reading alone cancels in the
-    estimate, as the weights of a stencil sum to 0.
+    estimate, as the weights of a stencil sum to 0. ``read``: whether ``free`` was measured already.
     """
     batch = len(next(iter(free.values())))
-    before = substrate.measured(free, 0)
+    before = free if read else substrate.measured(free, 0)
     shown = []
     for k, phase in enumerate(phases):
         rows = slice(k * batch, (k + 1) * batch)

@@ -6,7 +6,8 @@ uses the first moments of the same run, so the examples to learn from need not s
 metrics). It replaces the free activity in contrastive Hebbian learning, x'y' - x y = x'(y' - y) + (x' - x) y, of which
 the rule keeps the first half, ``clamped_presynaptic``.
 
-Moments are numbers of sweeps: moment 0 is the state at zero, moment k the state after k sweeps.
+Moments are numbers of sweeps: moment 0 is the state at zero, moment k the state after k sweeps. A predictor uses the
+states as a substrate measures them, each moment by a reading of its own.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ class Predictor(ABC):
         """Node -> (learnt, *node shape): the predicted free state of the first ``learnt`` examples.
 
         Args:
-            sampled: the state of the whole batch at each of ``samples``.
-            free: the free state of the whole batch; only a baseline may use that of the first ``learnt`` examples.
+            sampled: the state of the whole batch at each of ``samples``, as it was measured.
+            free: the free state of the whole batch, as it was measured; only a baseline may use that of the first
+                ``learnt`` examples.
             learnt: how many examples are learnt from.
         """
 
@@ -163,8 +165,9 @@ class PredictiveLearning(Estimator):
         every = torch.arange(self.learnt, device=cost.weight.device)
         cost = cost.select(every)
         with torch.no_grad():
-            sampled = [passed[moment] for moment in self.predictor.samples]
-            expected = self.predictor(sampled, free.state, self.learnt)
+            measured = landscape.substrate.measured
+            sampled = [measured(passed[moment], -2 - moment) for moment in self.predictor.samples]
+            expected = self.predictor(sampled, measured(free.state, 0), self.learnt)
             start = select(passed[self.onset], every)
             nudge, _ = nudge_of(cost, [self.beta])
             taught = self.teacher(forms.states, landscape.select(every), expected, nudge)
@@ -175,7 +178,7 @@ class PredictiveLearning(Estimator):
         moved = {node: torch.cat([value, settled.state[node]]) for node, value in expected.items()}
         with torch.enable_grad():
             again = landscape.select(every).rebuilt()
-            compared = compare(forms.states, again, cost, phases, expected, moved, self.teacher)
+            compared = compare(forms.states, again, cost, phases, expected, moved, self.teacher, read=True)
             return GradientEstimate(self.rule(compared, parameters), settled)
 
 

@@ -34,7 +34,7 @@ class SpikeCounts(Substrate):
         low, high: the states of rates 0 and 1.
 
     Raises:
-        InputError: the window is below 1, or low not below high.
+        InputError: the window is below 1, or low not below high; in use, a state is complex.
     """
 
     window: Count
@@ -47,6 +47,8 @@ class SpikeCounts(Substrate):
 
     def measured(self, state: State, reading: int) -> State:
         span = self.high - self.low
+        if any(value.is_complex() for value in state.values()):
+            raise InputError(f"{self}: a rate is a real number, and this state is complex: take real nudges.")
         return {
             node: self.low + span * self.counted(((value - self.low) / span).clamp(0, 1)) / self.window
             for node, value in state.items()

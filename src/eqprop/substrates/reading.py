@@ -20,6 +20,8 @@ from eqprop.substrates.together import Anew, Fault
 class ReadNoise(Anew):
     """Each reading of a state has noise of its own: the mean of several reads of s + size x, x standard normal.
 
+    Both parts of a complex state have it.
+
     Effect: size / beta, over the root of reads; symmetric nudges halve it.
     Remedy: more reads, a larger beta. A batch averages over its examples, as the root of its size.
     Source: Peters & Talatchian 2025, arXiv 2503.22810, for the root of the number of reads.

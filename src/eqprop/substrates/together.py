@@ -64,9 +64,13 @@ class Anew(Fault):
         return generator_for(type(self).__name__, self.seed, self.batch, *names)
 
     def noise(self, like: Tensor, *names: str | int) -> Tensor:
-        """Standard normal numbers in the shape and precision of ``like``: the same for the same batch and names."""
-        found = torch.randn(like.shape, generator=self.drawn(*names), dtype=torch.float64)
-        return found.to(like.device, like.real.dtype)
+        """Standard normal numbers in the shape and precision of ``like``: the same for the same batch and names.
+
+        Of a complex number both parts are standard normal.
+        """
+        parts = (2,) if like.is_complex() else ()
+        found = torch.randn(like.shape + parts, generator=self.drawn(*names), dtype=torch.float64)
+        return (torch.view_as_complex(found) if parts else found).to(like)
 
 
 @lru_cache(maxsize=64)
@@ -158,7 +162,8 @@ class TwoCircuits(Substrate):
     """Two copies of a machine, each with its own weights and readers; phases use them in turn.
 
     Effect: what differs between the two, of size p, adds p / beta, with one-sided and symmetric nudges alike.
-    Remedy: one circuit for all phases, one after the other.
+    Remedy: one circuit for all phases, one after the other; or phases in the order A B B A, the option
+        ``there_and_back`` of EquilibriumPropagation, which reads each phase from both: p, whatever beta.
     Source: an abstract reports 33 % on MNIST with two circuits of which a tenth is defective, and 92 % with one.
 
     Args:
