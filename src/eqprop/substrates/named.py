@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from eqprop.devices.ageing import HOUR, PhaseChange
 from eqprop.energy.substrate import IDEAL, Substrate
-from eqprop.errors import InputError
+from eqprop.errors import InputError, explained
 from eqprop.substrates.reading import ReadConverter, ReadNoise, ReadSpread
 from eqprop.substrates.together import Together, TwoCircuits
 from eqprop.substrates.units import UnitSpread
@@ -57,8 +57,13 @@ def find_substrate(name: str) -> Substrate:
     try:
         found = getattr(importlib.import_module(module), own)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"The substrate {name!r} cannot be imported: {error}.") from error
-    made = found() if isinstance(found, type) else found
+        raise InputError(
+            f"The substrate {name!r} cannot be imported: {error}. Name an object of a module in a folder of PYTHONPATH."
+        ) from error
+    if isinstance(found, type) and issubclass(found, Substrate):
+        with explained(f"{name} cannot be made without arguments ({{}}): give the path of an object of it.", TypeError):
+            found = found()
+    made = found
     if not isinstance(made, Substrate):
         raise InputError(f"{name!r} is {made!r:.80}, no substrate: give the path of one.")
     return copy.deepcopy(made)
