@@ -23,6 +23,7 @@ from eqprop.pretrained import Pretrained
 from eqprop.recipes import RECIPES, Recipe, find
 from eqprop.runs import recipe_files
 from eqprop.runs.folder import NAME, About, code_of, quoted, read
+from eqprop.substrates import SUBSTRATES
 from eqprop.training.checkpoint import restore_optimizer
 from eqprop.training.loop import Experiment, Progress, load_own, load_weights
 
@@ -83,7 +84,7 @@ class Kept:
         data: where its data are now; "": where they were.
 
     Raises:
-        InputError: it is no run, it is damaged, or it is a stranger's and names code or data without a word for it.
+        InputError: it is no run, it is damaged, or it is a stranger's and names code or files without a word for it.
     """
 
     def __init__(self, folder: Path, trust_recipe: bool = False, data: str = "", ours: bool = False):
@@ -96,7 +97,17 @@ class Kept:
             if "data" not in options:
                 raise InputError(f"The recipe {self.about.recipe!r} has no option 'data': run it from its own folder.")
             options["data"] = absolute(data)
-        elif not known and options.get("data", EMBEDDED) not in ("", EMBEDDED):
+        if not (known or trust_recipe) and own_substrate(self.about):
+            raise InputError(
+                f"The run {str(folder)!r} was not made by you on this machine, and its substrate "
+                f"{options['substrate']!r} is code: pass --trust-recipe to run it."
+            )
+        if not (known or trust_recipe) and str(options.get("write_to", "")).endswith(".csv"):
+            raise InputError(
+                f"The run {str(folder)!r} was not made by you on this machine, and reads its device from "
+                f"{options['write_to']!r}: pass --trust-recipe to read that file."
+            )
+        if not (data or known) and options.get("data", EMBEDDED) not in ("", EMBEDDED):
             raise InputError(
                 f"The run {str(folder)!r} was not made by you on this machine, and its data are {options['data']!r}: "
                 f"say where to read them, `--data {quoted(str(options['data']))}`."
@@ -167,8 +178,9 @@ def load(
         run: its folder; or one that ``Pretrained.save_pretrained`` wrote.
         checkpoint: "best" or "last".
         allow: your own classes and functions that its network may name.
-        trust_recipe: whether the code of a user's recipe in a run that you have not made here may run. It is needed
-            only for networks that do not write themselves down; else nothing in a run's files is executed.
+        trust_recipe: whether the code of a user's recipe or substrate in a run that you have not made here may run.
+            It is needed only for networks that do not write themselves down without ``allow``; else nothing in a run's
+            files is executed.
 
     Raises:
         InputError: there is no such model, a file is damaged, or it needs code that may not run.
@@ -179,7 +191,7 @@ def load(
     try:
         return pretrained.load(folder, checkpoint, allow)
     except InputError as error:
-        if not (folder / NAME).exists() or read(folder)[0].source is None:
+        if not (folder / NAME).exists() or not has_code(read(folder)[0]):
             raise
         reason = error
     try:
@@ -189,6 +201,17 @@ def load(
     except InputError as error:
         raise InputError(f"{reason} By its recipe: {error}") from error
     return Pretrained(experiment.model.eval(), experiment.inputs, experiment.outputs)
+
+
+def own_substrate(about: About) -> bool:
+    """Whether a run is on a substrate that is not one of this package."""
+    name = about.options.get("substrate", "ideal")
+    return name not in SUBSTRATES and not str(name).startswith("eqprop.")
+
+
+def has_code(about: About) -> bool:
+    """Whether a run has a recipe or a substrate of a user."""
+    return about.source is not None or own_substrate(about)
 
 
 def load_epoch(run: Experiment, kept: Kept, name: str) -> int:

@@ -262,7 +262,8 @@ def test_the_scatter_of_a_measured_device_is_its_noise(tmp_path):
     assert table.step == pytest.approx(2 / 400, rel=0.1)
 
 
-RISING = [float(i) for i in range(20)]
+WHOLE = "".join(f"{i},{i},{-i}\n" for i in range(20))
+"""Twenty pulses up and down."""
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,12 @@ RISING = [float(i) for i in range(20)]
         ("1,2,3\n2,3,2\n", "2 pulses: give 9 or more"),
         ("".join(f"{i},{i},{i}\n" for i in range(20)), "fall in the third"),
         ("".join(f"{i},1,1\n" for i in range(20)), "must rise"),
+        ("pulse,up,down\n\n1,2,3\n2,3,x\n", "line 4"),
+        ("0,1O,3\n" + WHOLE, "line 1: '0,1O,3'"),
+        (WHOLE.replace(",", ";"), "commas between them and decimal points"),
+        ("".join(f"{i},{i},{-i}\n" for i in range(0, 200, 10)), "pulse 10 comes after pulse 0"),
+        ("".join(f"nan,{i},{-i}\n" for i in range(20)), "pulse nan comes after"),
+        (WHOLE + WHOLE, "line 21: pulse 0 comes after pulse 19"),
     ],
 )
 def test_a_file_that_holds_no_device_is_refused_in_one_line(tmp_path, text, words):
@@ -282,3 +289,10 @@ def test_a_file_that_holds_no_device_is_refused_in_one_line(tmp_path, text, word
     with pytest.raises(ep.InputError, match=words) as caught:
         Table.from_csv(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_one_node_is_refused(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(WHOLE)
+    with pytest.raises(ep.InputError, match="nodes 1: a table has two or more"):
+        Table.from_csv(path, nodes=1)

@@ -175,6 +175,19 @@ def test_a_word_lets_the_code_run(stranger, command):
     assert found.status == 0, found
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("substrate", "ran.Chip", "its substrate 'ran.Chip' is code"), ("write_to", "/etc/own.csv", "'/etc/own.csv'")],
+)
+def test_a_substrate_and_a_device_of_a_stranger_want_a_word(stranger, monkeypatch, option, value, told):
+    """Neither is a module imported nor a file read."""
+    Path("ran.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(str(stranger))
+    resealed(lambda found: found["options"].update({option: value}), "plain")
+    for command in ("evaluate", "resume", "check"):
+        refused([command, "plain"], "--trust-recipe", told)
+
+
 def test_a_run_that_was_made_here_needs_no_word(friend):
     assert answer("evaluate", "own").status == 0
     assert answer("evaluate", "own").status == 0, "the first has left something"
@@ -185,9 +198,9 @@ def change_recipe(name):
     path.write_text(path.read_text() + "\n# changed\n")
 
 
-def resealed(change):
+def resealed(change, run="own"):
     """Changes run.json, with a checksum that is right."""
-    path = Path("own/run.json")
+    path = Path(run, "run.json")
     found = json.loads(path.read_text())
     del found["sha256"]
     change(found)

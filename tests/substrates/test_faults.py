@@ -267,6 +267,8 @@ def test_substrates_by_name():
         ("nowhere.Chip", "cannot be imported"),
         ("eqprop.substrates.Chip", "cannot be imported"),
         ("faults.FAULTS", "no substrate"),
+        ("pathlib.Path", "no substrate"),
+        ("faults.TwoCircuits", "cannot be made without arguments"),
     ):
         with pytest.raises(ep.InputError, match=told):
             s.find_substrate(name)
@@ -293,3 +295,46 @@ def test_forms_agree_where_only_weights_and_units_are_off():
     ]
     assert relative(found[1], found[0]) < 1e-8
     assert relative(found[2], found[1]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["WeightSpread", "WeightRange", "StuckWeights", "Aged", "MessageGains", "Wires"])
+def test_weights_of_the_way_down_have_the_faults_that_come_later(name):
+    """Its own weights are the same whether the fault of each weight comes before or after."""
+    fault, coupling = FAULTS[name], ep.Synapse("a", "b", ep.Dense((5,), (4,))).double()
+    made = s.Together(s.FeedbackSpread(1e-12), fault).mounted("a_b", coupling, 0)
+    other = s.Together(fault, s.FeedbackSpread(1e-12)).mounted("a_b", coupling, 0)
+    pre, post = torch.zeros(5, 5, dtype=torch.float64), torch.eye(5, 4, dtype=torch.float64)
+    down, likewise, plain = (each.drive("a", pre, post).detach() for each in (made, other, coupling))
+    assert relative(down, likewise) < 1e-9
+    assert relative(down, plain) > 1e-6
+
+
+def test_messages_of_a_unit_have_one_gain_in_all_its_couplings():
+    """Also where a dense layer reads channels: the slopes of the drives are symmetric but for a gain a unit."""
+    layer = ep.ConvLayer(2, pool=None, activation=ep.tanh)
+    network = ep.chain((1, 4, 4), [layer, layer, ep.DenseLayer(4, ep.tanh)]).double()
+    fault = s.MessageGains(0.5)
+    for name in ("layer1_layer2", "layer2_layer3"):
+        coupling = fault.mounted(name, network.terms[name], 0)
+        pre, post = (torch.randn(1, *network.nodes[n].shape, dtype=torch.float64) for n in coupling.nodes)
+        up = torch.autograd.functional.jacobian(lambda v, c=coupling, u=post: c.drive(c.nodes[1], v, u), pre)
+        down = torch.autograd.functional.jacobian(lambda u, c=coupling, v=pre: c.drive(c.nodes[0], v, u), post)
+        gains = []
+        for node in coupling.nodes:
+            shape = network.nodes[node].shape
+            drawn = (0.5 * fault.fixed(shape[:1], node)).exp()
+            gains.append(drawn.view(-1, *[1] * (len(shape) - 1)).expand(shape).flatten())
+        up, down = up.reshape(post.numel(), pre.numel()), down.reshape(pre.numel(), post.numel())
+        torch.testing.assert_close(gains[1][:, None] * up, (gains[0][:, None] * down).T)
+
+
+def test_a_convolution_of_groups_has_no_place_for_the_gains_of_messages():
+    coupling = ep.Synapse("a", "b", ep.Convolution((4, 3, 3), 4, groups=2))
+    with pytest.raises(ep.InputError, match=r"2 entries for 'a' of shape .4, 3, 3.*take a dense layer"):
+        s.MessageGains(0.1).mounted("a_b", coupling, 0)
+
+
+def test_a_weight_that_is_read_in_another_shape_is_refused():
+    coupling = ep.Synapse("a", "b", ep.Dense((3,), (2,)))
+    with pytest.raises(ep.InputError, match=r"map.weight of shape \(2, 3\) is read as \(\): keep its shape"):
+        ep.energy.read_weights(coupling, lambda key, w: w.mean())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from interrupted import check_same_bits
 
+import eqprop as ep
 from eqprop.cli import main
 from eqprop.files import load
 from eqprop.recipes import mnist
@@ -38,6 +39,30 @@ def test_a_run_is_evaluated_and_checked_on_other_substrates(capsys):
     assert told("evaluate", "run", "--substrate", "ideal") != own
     assert main(["evaluate", "run", "--substrate", "mismach"]) == 2
     assert "did you mean 'mismatch'" in capsys.readouterr().err
+
+
+CHIP = """
+import eqprop as ep
+from eqprop import substrates as s
+
+class Rust(ep.energy.Substrate):
+    def mounted(self, name, coupling, reading):
+        return ep.energy.read_weights(coupling, lambda key, weight: 0.5 * weight)
+
+chip = s.Together(Rust(), s.WeightSpread(0.1))
+"""
+
+
+def test_a_model_that_was_trained_on_a_substrate_of_ones_own_is_loaded_with_it(tmp_path, monkeypatch, capsys):
+    (tmp_path / "rusty.py").write_text(CHIP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main([*TRAIN, "--substrate", "rusty.chip", "--out", "run"]) == 0
+    loaded = ep.load("run").model.network.substrate
+    assert isinstance(loaded, ep.substrates.Together)
+    assert type(loaded.parts[0]).__name__ == "Rust"
+    capsys.readouterr()
+    assert main(["predict", "run"]) == 0
+    assert capsys.readouterr().out.count("\n") == 361
 
 
 def test_two_runs_in_one_process_draw_the_same(tmp_path):

@@ -212,22 +212,24 @@ class Table(Device):
     @classmethod
     def from_csv(cls, path: str | Path, nodes: Count = 9, **more: Any) -> Table:
         """A device that was measured: a line each pulse with its number, the conductance on the way up after it, and
-        that on the way down. A first line of titles is skipped.
+        that on the way down. A first line of titles is skipped. Numbers rise by 1 from line to line.
 
         The measured range becomes the weights from -1 to 1. A pulse at a node is the mean of those measured about it;
         what they scatter about the table is the noise of a pulse.
 
         Args:
-            path: of the file.
-            nodes: of the table.
+            path: of the file; columns are separated by commas, decimals by points.
+            nodes: of the table, at least 2.
             more: other parameters of the device, such as its spreads, which one device does not tell; default: none.
 
         Returns:
             The device.
 
         Raises:
-            InputError: the file cannot be read, is too short, or does not rise and fall.
+            InputError: the file cannot be read, is too short, leaves out pulses, or does not rise and fall.
         """
+        if nodes < 2:
+            raise InputError(f"nodes {nodes}: a table has two or more.")
         up, down = measured(Path(path), nodes)
         low, high = min(*up, *down), max(*up, *down)
         ends = [up[-1] - up[0], down[0] - down[-1]]
@@ -251,24 +253,41 @@ class Table(Device):
 def measured(path: Path, nodes: int) -> tuple[list[float], list[float]]:
     """The second and the third column of a CSV file. Raises InputError if they hold other than enough numbers."""
     with explained(f"{path} cannot be read as measured pulses ({{}}).", OSError, UnicodeDecodeError, csv.Error):
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(row)]
-    up, down = [], []
-    for line, row in enumerate(rows, 1):
+        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+        rows = [(reader.line_num, row) for row in reader if any(row)]
+    up, down, before = [], [], None
+    for line, row in rows:
         try:
-            _, rising, falling = map(float, row)
+            number, rising, falling = map(float, row)
         except ValueError as error:
-            if line == 1:
+            if line == rows[0][0] and not any(map(is_number, row)):
                 continue
             raise InputError(
-                f"{path}, line {line}: {','.join(row)!r} is not a pulse number, a conductance up and one down."
+                f"{path}, line {line}: {','.join(row)!r} is not a pulse number, a conductance up and one down: give "
+                "three numbers, with commas between them and decimal points."
             ) from error
         if not torch.tensor([rising, falling]).isfinite().all():
             raise InputError(f"{path}, line {line}: a conductance is not finite.")
+        if before is not None and number != before + 1:
+            raise InputError(
+                f"{path}, line {line}: pulse {number:g} comes after pulse {before:g}: give a line for each pulse, in "
+                "order, of one way up and one way down."
+            )
+        before = number
         up.append(rising)
         down.append(falling)
     if len(up) < max(nodes, 3):
         raise InputError(f"{path} has {len(up)} pulses: give {max(nodes, 3)} or more, or fewer nodes.")
     return up, down
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def about_nodes(weights: Tensor, sign: int, nodes: int) -> Tensor:

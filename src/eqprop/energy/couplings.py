@@ -29,6 +29,9 @@ T = TypeVar("T")
 class Coupling(nn.Module, Term):
     """A term of a network's energy, with parameters. See ``Term`` for what a subclass defines."""
 
+    downwards: tuple[Coupling, ...] = ()
+    """On a substrate: what drives the first node in the place of this coupling."""
+
     def bind(self, nodes: Mapping[str, Node]) -> None:
         """Called by the network when it is built, with its nodes, to check shapes.
 

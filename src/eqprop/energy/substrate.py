@@ -19,6 +19,7 @@ from torch import Tensor
 from eqprop.energy.nodes import Node, State
 from eqprop.energy.substitution import swap
 from eqprop.energy.terms import Term
+from eqprop.errors import InputError
 
 if TYPE_CHECKING:
     from eqprop.energy.couplings import Coupling
@@ -114,7 +115,24 @@ def read_weights(coupling: C, read: Callable[[str, Tensor], Tensor]) -> C:
     """A copy of ``coupling`` with ``read(name, parameter)`` as the value of every parameter.
 
     The dynamics uses the value that is read; the gradient is that of an exact reading (straight through): the local
-    rule of a device, which multiplies measured activities.
+    rule of a device, which multiplies measured activities. Where the way down has weights of its own, as on
+    ``FeedbackSpread``, they are read likewise.
+
+    Args:
+        coupling: whose parameters are read.
+        read: (name, parameter) -> the value, in the parameter's shape.
+
+    Raises:
+        InputError: a value has another shape.
     """
-    seen = {id(w): w + (read(name, w) - w).detach() for name, w in coupling.named_parameters()}
-    return swap(coupling, seen)
+
+    def straight(name: str, w: Tensor) -> Tensor:
+        value = read(name, w)
+        if value.shape != w.shape:
+            raise InputError(f"{name} of shape {tuple(w.shape)} is read as {tuple(value.shape)}: keep its shape.")
+        return w + (value - w).detach()
+
+    found = swap(coupling, {id(w): straight(name, w) for name, w in coupling.named_parameters()})
+    if coupling.downwards:
+        found.downwards = tuple(read_weights(each, read) for each in coupling.downwards)
+    return found

@@ -57,9 +57,14 @@ def find_substrate(name: str) -> Substrate:
     try:
         found = getattr(importlib.import_module(module), own)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"The substrate {name!r} cannot be imported ({one_line(error)}): give its path.") from error
-    with explained(f"The substrate {name!r} cannot be made ({{}}): give the path of an object.", TypeError):
-        made = found() if isinstance(found, type) and issubclass(found, Substrate) else found
+        raise InputError(
+            f"The substrate {name!r} cannot be imported ({one_line(error)}): name an object of a module in a folder of "
+            "PYTHONPATH."
+        ) from error
+    made = found
+    if isinstance(found, type) and issubclass(found, Substrate):
+        with explained(f"{name} cannot be made without arguments ({{}}): give the path of an object of it.", TypeError):
+            made = found()
     if not isinstance(made, Substrate):
         kind = "class" if isinstance(made, type) else type(made).__name__
         raise InputError(f"{name!r} is a {kind}, no substrate: give the path of one.")

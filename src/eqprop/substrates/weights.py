@@ -277,16 +277,20 @@ class FeedbackSpread(Fault):
 class MessageGains(Fault):
     """The state of a unit is sent with a gain of its own: e^(size x) upwards, e^(size x + apart x') downwards.
 
-    A unit is an output or an input of a weight matrix, a channel of a kernel.
+    The units of a channel of a (channels, height, width) node, and those at different places of a token, share one.
 
-    Effect: none on learning in situ if apart is 0: the network is a symmetric one in other variables, whose gradient is
-        scaled by positive factors. Apart counts as FeedbackSpread: apart, whatever beta.
+    Effect: if apart is 0, on learning in situ that of NudgeGain, size: the network is a symmetric one in other
+        variables, in which the outputs weigh differently in the loss, and its gradient is scaled by positive factors.
+        Apart counts as FeedbackSpread: apart, whatever beta.
     Remedy: one amplifier for both directions.
     Source: derived and measured here.
 
     Args:
         size: of the gain's logarithm, standard deviation.
         apart: of the difference between the two directions.
+
+    Raises:
+        InputError: on use, a weight has no place for the gain of each unit, as in a convolution of several groups.
     """
 
     size: NonNegative = 0.0
@@ -298,16 +302,29 @@ class MessageGains(Fault):
         pre, post = coupling.nodes
 
         def up(key: str, w: Tensor) -> Tensor:
-            return w if w.ndim < 2 else w * self.gains(pre, w.shape[1], 0.0).to(w).view(1, -1, *[1] * (w.ndim - 2))
+            if w.ndim < 2:
+                return w
+            return w * self.gains(pre, coupling.map.in_shape, w.shape[1], 0.0).to(w).view(1, -1, *[1] * (w.ndim - 2))
 
         def down(key: str, w: Tensor) -> Tensor:
-            return w if w.ndim < 2 else w * self.gains(post, len(w), self.apart).to(w).view(-1, *[1] * (w.ndim - 1))
+            if w.ndim < 2:
+                return w
+            return w * self.gains(post, coupling.map.out_shape, len(w), self.apart).to(w).view(-1, *[1] * (w.ndim - 1))
 
         return TwoWays.of(coupling, read_weights(coupling, up), read_weights(coupling, down))
 
-    def gains(self, node: str, count: int, apart: float) -> Tensor:
-        """(count,): of the messages of a node."""
-        return (self.size * self.fixed((count,), node) + apart * self.fixed((count,), node, "down")).exp()
+    def gains(self, node: str, shape: tuple[int, ...], count: int, apart: float) -> Tensor:
+        """(count,): of the messages of a node of this shape, by channel or by unit."""
+        channels = shape[0] if len(shape) == 3 else shape[-1]
+        drawn = (self.size * self.fixed((channels,), node) + apart * self.fixed((channels,), node, "down")).exp()
+        if count == channels:
+            return drawn
+        if count == math.prod(shape):
+            return (drawn.view(-1, 1, 1) if len(shape) == 3 else drawn).expand(shape).flatten()
+        raise InputError(
+            f"{self}: a weight has {count} entries for {node!r} of shape {shape}, and so no place for the gain of each "
+            "unit: take a dense layer, or a convolution of one group."
+        )
 
 
 class TwoWays(Synapse):
