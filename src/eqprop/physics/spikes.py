@@ -21,6 +21,7 @@ from eqprop.checks import Count, Positive, checked
 from eqprop.energy.nodes import State
 from eqprop.energy.substrate import Substrate
 from eqprop.errors import InputError
+from eqprop.substrates.reading import on_parts
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,12 @@ class SpikeCounts(Substrate):
 
     def measured(self, state: State, reading: int) -> State:
         span = self.high - self.low
-        return {
-            node: self.low + span * self.counted(((value - self.low) / span).clamp(0, 1)) / self.window
-            for node, value in state.items()
-        }
+
+        def read(value: Tensor) -> Tensor:
+            rate = ((value.double() - self.low) / span).clamp(0, 1)  # counts of a long window need many digits
+            return (self.low + span * self.counted(rate) / self.window).to(value)
+
+        return {node: on_parts(read, value) for node, value in state.items()}
 
     @abstractmethod
     def counted(self, rate: Tensor) -> Tensor:
