@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -119,8 +119,8 @@ class Altered(Unit):
 class Spread(Altered):
     """s = f(slope (a + offset)), so G_of(s) / slope - offset s."""
 
-    slope: Tensor
-    offset: Tensor
+    slope: Tensor = field(repr=False)
+    offset: Tensor = field(repr=False)
 
     def potential(self, state: Tensor) -> Tensor:
         slope, offset = self._at(state)
@@ -145,7 +145,7 @@ class Noisy(Altered):
     """f(a) + size x; the generator is this batch's own."""
 
     size: float
-    generator: torch.Generator
+    generator: torch.Generator = field(repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
