@@ -78,7 +78,7 @@ def test_signs_and_scale_of_weights_are_kept():
 def test_filaments_spread_by_their_polynomial(age):
     memory, share = Filamentary(), torch.full((40000,), 0.6, dtype=torch.float64)
     found = memory.cells(share, age, torch.Generator().manual_seed(0))
-    law = sum(c * 0.6**i for i, c in enumerate(memory.errors[age]))
+    law = sum(c * 0.6**i for i, c in enumerate(dict(memory.errors)[age]))
     assert float(found.mean()) == pytest.approx(24.0, abs=4 * law / math.sqrt(40000))
     assert float(found.std()) == pytest.approx(law, rel=0.02)
 

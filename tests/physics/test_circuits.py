@@ -10,7 +10,7 @@ from circuits import SETTLE, SIZES, branches, circuit, conductances, example, in
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eqprop as ep
-from eqprop import physics, testing
+from eqprop import physics, substrates, testing
 from eqprop.energy import Nudge, Wire
 from eqprop.learning import forms
 
@@ -391,3 +391,16 @@ def test_what_cannot_be_is_refused_in_one_line(make, words):
 def bound(coupling):
     resistors = physics.Resistors("x", "v", (2,), (1,))
     return ep.Network({"x": ep.Node((2,)), "v": ep.Node((1,), Wire())}, {"one": resistors, "other": coupling})
+
+
+@pytest.mark.parametrize(
+    "fault", [substrates.StuckWeights(1.0, largest=0.5), substrates.WeightNoise(0.5), substrates.Aged(age=1e6)]
+)
+def test_no_machine_reads_a_conductance_below_0(fault):
+    network, _ = circuit([4, 6, 3])
+    for name, coupling in network.terms.items():
+        if isinstance(coupling, physics.Resistors):
+            seen = fault.mounted(name, coupling, 0).conductance
+            assert float(seen.detach().min()) >= 0
+            (slope,) = torch.autograd.grad(seen.sum(), coupling.conductance)
+            assert bool((slope == 1).all())

@@ -200,3 +200,15 @@ def test_without_the_simulator_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ep.InputError, match="apt-get install ngspice"):
         physics.ngspice("")
+
+
+@pytest.mark.parametrize("part", ["data", "target", "weights"])
+def test_values_that_are_not_finite_make_no_netlist(part):
+    network, x, y = subject()
+    x, y = x[:1], y[:1]
+    if part == "weights":
+        with torch.no_grad():
+            next(network.parameters()).view(-1)[0] = math.nan
+    x, y = (math.nan * each if part == name else each for name, each in (("data", x), ("target", y)))
+    with pytest.raises(ep.InputError, match=r"A value of the circuit is not finite, '[RV]"):
+        physics.netlist(network, x, y, 0.1)

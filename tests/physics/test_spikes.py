@@ -100,3 +100,14 @@ def test_what_cannot_be_is_refused():
             physics.event_rule(pre, post, constant)
     with pytest.raises(ep.InputError, match="real nudges"):
         physics.RegularSpikes(10).measured({"a": torch.zeros(1, 2, dtype=torch.complex64)}, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [physics.RegularSpikes, physics.RandomSpikes])
+def test_states_of_any_precision_are_counted(kind, dtype):
+    """A long window is counted in full."""
+    torch.manual_seed(0)
+    state = {"a": torch.linspace(-0.9, 0.9, 50, dtype=torch.float64).to(dtype)[None]}
+    found = kind(10**8, -1.0, 1.0).measured(state, 0)["a"]
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, state["a"], rtol=0, atol=1e-3)

@@ -1,6 +1,7 @@
 """Machines whose memory was programmed long ago: in Python, and by the options of every command."""
 
 import csv
+import json
 import math
 import re
 
@@ -11,6 +12,7 @@ import eqprop as ep
 from eqprop.cli import main
 from eqprop.cli.machines import seconds
 from eqprop.devices import DAY, HOUR, YEAR, Filamentary, PhaseChange
+from eqprop.energy.spec import from_spec, to_spec
 from eqprop.files import load
 from eqprop.substrates import (
     Aged,
@@ -256,3 +258,9 @@ def test_weights_written_by_pulses_age_too(told, place):
 def test_what_is_refused(told, words, says):
     new = ["--out", "new"] if words[0] == "train" else []
     assert says in told(*words, *new, status=2)
+
+
+def test_memory_of_filaments_is_written_down_and_hashed():
+    memory = Aged(Filamentary(), DAY)
+    assert from_spec(json.loads(json.dumps(to_spec(memory, "memory"))), ()) == memory
+    assert hash(memory) == hash(Aged(Filamentary(), DAY))

@@ -338,3 +338,11 @@ def test_a_weight_that_is_read_in_another_shape_is_refused():
     coupling = ep.Synapse("a", "b", ep.Dense((3,), (2,)))
     with pytest.raises(ep.InputError, match=r"map.weight of shape \(2, 3\) is read as \(\): keep its shape"):
         ep.energy.read_weights(coupling, lambda key, w: w.mean())
+
+
+@pytest.mark.parametrize("fault", [s.UnitSpread(0.1, 0.1), s.UnitNoise(0.1), s.LoopConverter(0.1)])
+def test_an_altered_unit_is_named_in_a_few_words(fault):
+    """Messages name it, and not the numbers of all units."""
+    told = str(fault.unit("a", ep.Node((500,), ep.tanh)).unit)
+    assert "Tanh" in told
+    assert len(told) < 60

@@ -109,3 +109,8 @@ def test_weights_are_read_as_pairs_of_cells_also_of_kernels():
         right = s.crossbar(given.clamp(0), 1e-2) - s.crossbar((-given).clamp(0), 1e-2)
         torch.testing.assert_close(seen, (right * w.abs().max()).T.reshape(w.shape))
         assert float((seen.detach() - w).abs().max() / w.abs().max()) > 1e-2
+
+
+def test_wires_that_let_nothing_through_are_refused():
+    with pytest.raises(ep.InputError, match=r"the wires let nothing through.*take less"):
+        s.Wires(1e30).mounted("a_b", ep.Synapse("a", "b", ep.Dense((3,), (2,))), 0)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -90,31 +90,30 @@ class Filamentary(Ageing):
 
     Args:
         largest: conductance, microsiemens.
-        errors: age in seconds -> coefficients of r^0, r^1, ... of the standard deviation, microsiemens.
+        errors: of each known age, (seconds, coefficients of r^0, r^1, ... of the standard deviation, microsiemens).
 
     Raises:
         InputError: on ``weights``: nothing is known of this age.
     """
 
     largest: Positive = 40.0
-    errors: Mapping[float, tuple[float, ...]] = field(
-        default_factory=lambda: {
-            1.0: (0.348, 16.030, -43.853, 45.393, -16.815),
-            DAY: (0.701, 22.086, -50.773, 47.095, -16.458),
-            2 * DAY: (0.782, 20.274, -43.507, 37.062, -11.934),
-        }
+    errors: Sequence[tuple[float, Sequence[float]]] = (
+        (1.0, (0.348, 16.030, -43.853, 45.393, -16.815)),
+        (DAY, (0.701, 22.086, -50.773, 47.095, -16.458)),
+        (2 * DAY, (0.782, 20.274, -43.507, 37.062, -11.934)),
     )
 
     @property
     def earliest(self) -> float:  # type: ignore[override]
         """The first age of which something is known, in seconds."""
-        return min(self.errors)
+        return min(age for age, _ in self.errors)
 
     def cells(self, shares: Tensor, age: float, generator: torch.Generator | None = None) -> Tensor:
-        if age not in self.errors:
-            known = ", ".join(f"{each:g}" for each in self.errors)
+        errors = dict(self.errors)
+        if age not in errors:
+            known = ", ".join(f"{each:g}" for each in errors)
             raise InputError(f"Filamentary: nothing is known of the age of {age:g} s: give one of {known}.")
-        error = sum(c * shares**power for power, c in enumerate(self.errors[age]))
+        error = sum(c * shares**power for power, c in enumerate(errors[age]))
         return (self.largest * shares + error * normal(shares, generator)).clamp(0)
 
 

@@ -29,6 +29,8 @@ T = TypeVar("T")
 class Coupling(nn.Module, Term):
     """A term of a network's energy, with parameters. See ``Term`` for what a subclass defines."""
 
+    passive: bool = False
+    """Whether its parameters are conductances: no machine reads them below 0."""
     downwards: tuple[Coupling, ...] = ()
     """On a substrate: what drives the first node in the place of this coupling."""
 

@@ -116,7 +116,8 @@ def read_weights(coupling: C, read: Callable[[str, Tensor], Tensor]) -> C:
 
     The dynamics uses the value that is read; the gradient is that of an exact reading (straight through): the local
     rule of a device, which multiplies measured activities. Where the way down has weights of its own, as on
-    ``FeedbackSpread``, they are read likewise.
+    ``FeedbackSpread``, they are read likewise. Where weights are conductances, as of ``Resistors``, what would be below
+    0 is read as 0.
 
     Args:
         coupling: whose parameters are read.
@@ -130,7 +131,7 @@ def read_weights(coupling: C, read: Callable[[str, Tensor], Tensor]) -> C:
         value = read(name, w)
         if value.shape != w.shape:
             raise InputError(f"{name} of shape {tuple(w.shape)} is read as {tuple(value.shape)}: keep its shape.")
-        return w + (value - w).detach()
+        return w + ((value.clamp(min=0) if coupling.passive else value) - w).detach()
 
     found = swap(coupling, {id(w): straight(name, w) for name, w in coupling.named_parameters()})
     if coupling.downwards:

@@ -50,8 +50,8 @@ def netlist(
         diode: what stands for each ideal diode.
 
     Raises:
-        InputError: the network has a part that no netlist describes, the data are not one example, or a nudge has no
-            target.
+        InputError: the network has a part that no netlist describes, the data are not one example, a nudge has no
+            target, or a number is not finite.
     """
     if not network.substrate.is_ideal:
         raise InputError(f"A netlist is of the ideal circuit, not of one on {network.substrate}.")
@@ -60,6 +60,8 @@ def netlist(
         raise InputError("A netlist is of one example: pass data with one row.")
     with torch.no_grad():
         lines = [*elements(network, held), *diodes(network, diode), *nudge(network, target, beta)]
+    if wrong := [line for line in lines if re.search(r"\b(nan|inf)\b", line)]:
+        raise InputError(f"A value of the circuit is not finite, {wrong[0]!r}: check the data, the target and weights.")
     printed = [f"print v({place})" for node in network.free for place in places(network, node)]
     control = [f".options {OPTIONS}", ".control", "set numdgt=15", "op", *printed, ".endc", ".end"]
     return "\n".join(["* a circuit of eqprop", *lines, *control, ""])

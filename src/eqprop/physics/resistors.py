@@ -43,7 +43,7 @@ class Resistors(Coupling):
         InputError: ``pre`` is ``post``; the gain is 0; when bound, a node has another shape.
     """
 
-    quadratic = True
+    quadratic = passive = True
     pre, post = property(lambda self: self.nodes[0]), property(lambda self: self.nodes[1])
 
     def __init__(
@@ -175,7 +175,7 @@ class Leak(Coupling):
         InputError: when bound, the node has another shape.
     """
 
-    quadratic = True
+    quadratic = passive = True
     node = property(lambda self: self.nodes[0])
 
     def __init__(self, node: str, shape: tuple[int, ...], initial: NonNegative):

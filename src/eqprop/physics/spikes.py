@@ -49,10 +49,12 @@ class SpikeCounts(Substrate):
         span = self.high - self.low
         if any(value.is_complex() for value in state.values()):
             raise InputError(f"{self}: a rate is a real number, and this state is complex: take real nudges.")
-        return {
-            node: self.low + span * self.counted(((value - self.low) / span).clamp(0, 1)) / self.window
-            for node, value in state.items()
-        }
+
+        def read(value: Tensor) -> Tensor:
+            rate = ((value.double() - self.low) / span).clamp(0, 1)  # counts of a long window need many digits
+            return (self.low + span * self.counted(rate) / self.window).to(value)
+
+        return {node: read(value) for node, value in state.items()}
 
     @abstractmethod
     def counted(self, rate: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from eqprop.checks import NonNegative
 from eqprop.energy.couplings import Coupling
 from eqprop.energy.substrate import Substrate
+from eqprop.errors import explained
 from eqprop.substrates.weights import read
 
 
@@ -40,7 +41,8 @@ class Wires(Substrate):
                 return w
             cells = w.double().reshape(len(w), -1).T
             scale = cells.abs().max()
-            seen = [crossbar((side * cells / scale).clamp(0), self.resistance) for side in (1, -1)]
+            with explained(f"{self}: the wires let nothing through ({{}}): take less.", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+                seen = [crossbar((side * cells / scale).clamp(0), self.resistance) for side in (1, -1)]
             return ((seen[0] - seen[1]) * scale).T.reshape(w.shape).to(w)
 
         return read(coupling, change)
