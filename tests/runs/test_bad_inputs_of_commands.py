@@ -160,7 +160,6 @@ def test_a_disk_that_is_full_when_a_run_is_locked(run_folder, monkeypatch):
     refused(["resume", "run"], "Cannot write run/.lock (No space left on device)")
 
 
-@pytest.mark.filterwarnings("always")
 def test_an_option_that_is_given_twice_is_told(run_folder):
     found = answer("evaluate", "run", "--checkpoint", "last", "--checkpoint=best")
     assert found.status == 0

@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import re
-import warnings
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType, NoneType, UnionType
@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from eqprop.errors import InputError, explained
+from eqprop.errors import InputError, explained, plain
 
 PLACES = ("out", "from", "run", "runs", "paths")
 """Options and arguments that name files, in which a leading ~ is the user's home, as a shell has it in some places."""
@@ -77,7 +77,7 @@ class Parser(ArgumentParser):
         self._check_finite(options)
         self._check_written(options)
         for name, value in twice.items():
-            warnings.warn(f"{name} is given twice: the last, {value!r:.200}, is used.", stacklevel=2)
+            print(plain(f"eqprop: {name} is given twice: the last, {value!r:.200}, is used."), file=sys.stderr)
         for name in options.keys() & {*PLACES}:
             options[name] = self._place(name, options[name])
         return options
