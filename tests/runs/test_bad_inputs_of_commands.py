@@ -160,12 +160,6 @@ def test_a_disk_that_is_full_when_a_run_is_locked(run_folder, monkeypatch):
     refused(["resume", "run"], "Cannot write run/.lock (No space left on device)")
 
 
-def test_an_option_that_is_given_twice_is_told(run_folder):
-    found = answer("evaluate", "run", "--checkpoint", "last", "--checkpoint=best")
-    assert found.status == 0
-    check_line(found.err, "--checkpoint is given twice: the last, 'best', is used")
-
-
 def test_a_network_without_a_finite_equilibrium(run_folder, monkeypatch):
     monkeypatch.setattr("eqprop.cli.using.measure", lambda *_: {"loss": float("nan")})
     refused(["evaluate", "run"], "The test loss of the best weights is nan")

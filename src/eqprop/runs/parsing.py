@@ -6,7 +6,6 @@ import difflib
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType, NoneType, UnionType
@@ -14,7 +13,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from eqprop.errors import InputError, explained, plain
+from eqprop.errors import InputError, explained
 
 PLACES = ("out", "from", "run", "runs", "paths")
 """Options and arguments that name files, in which a leading ~ is the user's home, as a shell has it in some places."""
@@ -63,21 +62,15 @@ class Parser(ArgumentParser):
         known = {name for name in self._option_string_actions if name.startswith("--")}
         words = [self._known(word, known) for word in arguments]
         given = self.given = {}
-        twice = {}
         for word, following in pairwise([*words, ""]):
             name, equals, value = word.partition("=")
-            value = value if equals else following
-            if word.startswith("--") and given.get(name.removeprefix("--"), value) != value:
-                twice[name] = value
-            given[name.removeprefix("--")] = value
+            given[name.removeprefix("--")] = value if equals else following
         try:
             options: dict[str, Any] = self.parse_args(words).as_dict()
         except (RecursionError, OverflowError, MemoryError) as error:
             self.error(f"an option cannot be read ({type(error).__name__})")
         self._check_finite(options)
         self._check_written(options)
-        for name, value in twice.items():
-            print(plain(f"eqprop: {name} is given twice: the last, {value!r:.200}, is used."), file=sys.stderr)
         for name in options.keys() & {*PLACES}:
             options[name] = self._place(name, options[name])
         return options
