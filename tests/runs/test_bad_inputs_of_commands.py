@@ -1,5 +1,6 @@
 """Commands, recipes, folders of runs and their options that cannot be used are refused in one line."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -151,10 +152,12 @@ def test_a_home_in_the_place_of_a_run(run_folder, monkeypatch):
     assert Path("answers.csv").exists()
 
 
-def test_an_option_that_is_given_twice_is_told(run_folder):
-    found = answer("evaluate", "run", "--checkpoint", "last", "--checkpoint=best")
-    assert found.status == 0
-    check_line(found.err, "--checkpoint is given twice: the last, 'best', is used")
+def test_a_disk_that_is_full_when_a_run_is_locked(run_folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("eqprop.runs.lock.os.pwrite", full)
+    refused(["resume", "run"], "Cannot write run/.lock (No space left on device)")
 
 
 def test_a_network_without_a_finite_equilibrium(run_folder, monkeypatch):

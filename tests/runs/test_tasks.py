@@ -93,3 +93,16 @@ def test_data_that_changed(make, capsys):
     for command in ("resume", "evaluate"):
         assert main([command, "run"]) == 2
         assert "are not what it was trained on" in capsys.readouterr().err
+
+
+def test_weights_of_other_classes_or_columns_are_told(capsys):
+    rows = [(f"{row}.5", f"{row % 5}.25", "ab"[row % 2]) for row in range(40)]
+    for name, header, classes in (("one", "u,v,kind", "ab"), ("two", "v,u,kind", "cd")):
+        lines = [",".join(row).replace("a", classes[0]).replace("b", classes[1]) for row in rows]
+        Path(f"{name}.csv").write_text("\n".join([header, *lines]))
+    train = ["train", "table", "--target", "kind", "--epochs", "1", "--threads", "1", "--report_seconds", "0"]
+    said(capsys, *train, "--data", "one.csv", "--out", "one")
+    assert "--from were" not in said(capsys, *train, "--data", "one.csv", "--from", "one", "--out", "same")
+    told = said(capsys, *train, "--data", "two.csv", "--from", "one", "--out", "two")
+    assert "The classes are 'c', 'd', and those of --from were 'a', 'b'." in told
+    assert "The columns are 'v', 'u', and those of --from were 'u', 'v'." in told

@@ -30,6 +30,7 @@ from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
 from eqprop.substrates import Aged, age_weights
 from eqprop.tasks import ImageInputs
+from eqprop.tasks.text import few
 from eqprop.training.cost import names_a_machine, tally_of_run
 from eqprop.training.loop import (
     Experiment,
@@ -114,7 +115,32 @@ def train(arguments: Sequence[str]) -> int:
     messages.sixteen_bits = about.session.precision == "bf16"
     stamp = time.strftime(STAMP)
     path, about = by_first(fabric, lambda: folders.make(about, stamp))
-    return train_on(path, run, fabric, about, seconds, new=True)
+    return train_on(path, run, fabric, about, seconds, other_meaning(about), new=True)
+
+
+def other_meaning(about: About) -> list[str]:
+    """How classes and columns differ from those that the weights of ``--from`` were trained for, if they do."""
+    if not about.start or not (Path(about.start) / folders.NAME).exists():
+        return []
+    then, now = folders.read(Path(about.start))[0], about.manifest
+    if then.manifest is None or now is None:
+        return []
+    pairs = {
+        "classes": ([*then.manifest.classes], [*now.classes]),
+        "columns": (columns_of(then.inputs), columns_of(about.inputs)),
+    }
+    return [
+        f"The {what} are {few(others, 6) or 'none'}, and those of --from were {few(known, 6) or 'none'}."
+        for what, (known, others) in pairs.items()
+        if known != others
+    ]
+
+
+def columns_of(inputs: Any) -> list[str]:
+    """The columns of a table that are inputs, as ``run.json`` tells of them; [] of other data."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return [str(each) for each in inputs["arguments"]["columns"]]
+    return []
 
 
 def measured(options: dict[str, Any], run: Experiment) -> dict[str, Any]:

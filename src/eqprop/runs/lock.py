@@ -40,8 +40,9 @@ def locked(folder: Path) -> Iterator[None]:
                     f"The run {str(folder)!r} is being trained by {holder or 'another process'}: wait for it, or "
                     "stop it first."
                 ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with explained(f"Cannot write {folder / NAME} ({{}}): make room.", OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         try:
             yield
         finally:

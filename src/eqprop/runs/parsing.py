@@ -6,7 +6,6 @@ import difflib
 import math
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType, NoneType, UnionType
@@ -63,21 +62,15 @@ class Parser(ArgumentParser):
         known = {name for name in self._option_string_actions if name.startswith("--")}
         words = [self._known(word, known) for word in arguments]
         given = self.given = {}
-        twice = {}
         for word, following in pairwise([*words, ""]):
             name, equals, value = word.partition("=")
-            value = value if equals else following
-            if word.startswith("--") and given.get(name.removeprefix("--"), value) != value:
-                twice[name] = value
-            given[name.removeprefix("--")] = value
+            given[name.removeprefix("--")] = value if equals else following
         try:
             options: dict[str, Any] = self.parse_args(words).as_dict()
         except (RecursionError, OverflowError, MemoryError) as error:
             self.error(f"an option cannot be read ({type(error).__name__})")
         self._check_finite(options)
         self._check_written(options)
-        for name, value in twice.items():
-            warnings.warn(f"{name} is given twice: the last, {value!r:.200}, is used.", stacklevel=2)
         for name in options.keys() & {*PLACES}:
             options[name] = self._place(name, options[name])
         return options
