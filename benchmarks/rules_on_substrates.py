@@ -270,32 +270,37 @@ def tables(found: Found) -> Iterator[str]:
         yield ""
 
 
+def strengths() -> Iterator[str]:
+    yield "### The machines, of seed 0\n\n| machine | substrate |\n|---|---|"
+    yield from (f"| {name} | `{make(0)}` |" for name, make in (SAME | APART).items())
+
+
 def reasons(found: Found) -> Iterator[str]:
-    """Why runs have no accuracy: a line for each rule and reason, without what names the machine."""
-    yield "### Refusals\n\n| rule | machines | reason |\n|---|---|---|"
+    """Why runs have no accuracy: a line for each reason, without what names the machine."""
+    yield "### Refusals\n\n| rules | machines | reason |\n|---|---|---|"
+    where: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for rule in RULES:
-        by_reason: dict[str, list[str]] = {}
         for name in MACHINES:
             for row in rows_of(found, rule, name):
                 if row["accuracy"] is None:
                     reason = row["reason"].replace(repr(MACHINES[name](row["seed"])), "The substrate")
-                    where = by_reason.setdefault(reason or row["outcome"], [])
-                    where += [name] * (name not in where)
-        for reason, where in by_reason.items():
-            yield f"| {rule} | {'; '.join(where)} | {reason} |"
+                    rules, machines = where.setdefault(reason or row["outcome"], ({}, {}))
+                    rules[rule] = machines[name] = None
+    for reason, both in where.items():
+        yield f"| {' | '.join('; '.join(each) for each in both)} | {reason} |"
     yield ""
 
 
 def page(kept: Mapping[str, Any], command: str) -> str:
     found = kept["runs"]
     hours = sum(row["seconds"] for row in found.values()) / 3600
-    seeds = sorted({int(name.rpartition(" | ")[2]) for name in found})
+    seeds = sorted({row["seed"] for row in found.values()})
     about = (
         f"`{command}`: {len(found)} runs, {hours:.2f} hours of one core in all; {kept['machine']['machine']}, one "
         f"thread a run, torch {kept['machine']['torch']}; commit {', '.join(kept['commits'])}; seeds "
         f"{', '.join(map(str, seeds))}. Mean and half of the range of the seeds."
     )
-    return "\n".join([about, "", *tables(found), *reasons(found)]).strip()
+    return "\n".join([about, "", *tables(found), *reasons(found), *strengths()]).strip()
 
 
 def draw(kept: Mapping[str, Any]) -> None:
@@ -315,7 +320,8 @@ def draw(kept: Mapping[str, Any]) -> None:
         for j, rule in enumerate(RULES):
             rows = rows_of(found, rule, name)
             text = f"{values[i][j]:.0f}" if accuracies(rows) else rows[0]["outcome"][:3] + "."
-            axes.text(j, i, text, ha="center", va="center", fontsize=8)
+            colour = "black" if not 25 < abs(values[i][j] - 50) < 50 else "white"  # on the dark ends of the map
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(RULES)), list(RULES), rotation=55, ha="left", rotation_mode="anchor", fontsize=8)
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(MACHINES)), list(MACHINES), fontsize=8)
@@ -327,11 +333,11 @@ def draw(kept: Mapping[str, Any]) -> None:
             line(place - 0.5, color="black", lw=1)
     figure.colorbar(image, ax=axes, label="test accuracy on digits, %", shrink=0.5, pad=0.01)
     figure.suptitle(
-        f"Learning rules on machines with faults: digits, mean of {len({name[-1] for name in found})} seeds; ref.: "
-        "refused, uns.: no stable equilibrium; lines between what is the same in all phases and what is not",
+        f"Test accuracy on digits, %, mean of {len({row['seed'] for row in found.values()})} seeds. Between the lines: "
+        "what is the same in all phases, and what is not. Grey: refused",
         fontsize=9,
     )
-    figure.savefig(PICTURE, dpi=120)
+    figure.savefig(PICTURE, dpi=100)
 
 
 def settings() -> Row:
