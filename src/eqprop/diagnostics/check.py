@@ -94,7 +94,7 @@ class Subject:
         """The run's own rule; else one that gives a gradient for this network."""
         if isinstance(self.own, EquilibriumPropagation):
             return self.own.rule
-        return contrastive if symmetric_terms(self.network) else vector_field
+        return contrastive if reciprocal(self.network) else vector_field
 
     def few(self) -> Subject:
         """The same with the first few images, for phases that settle to high accuracy."""
@@ -202,7 +202,7 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
     found: dict[str, Estimator] = {
         f"{name} {beta:g}": replace(base, nudging=make(beta)) for name, make in followed(network, x).items()
     }
-    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_terms(network) else FixedSweeps(2 * SWEEPS)
+    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if reciprocal(network) else FixedSweeps(2 * SWEEPS)
     found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0)
     unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)
     last = min(unrolled.n, base.nudged.n if isinstance(base.nudged, FixedSweeps) else SWEEPS)
@@ -210,8 +210,9 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
     return found
 
 
-def symmetric_terms(network: Network) -> bool:
-    return all(term.symmetric for term in network.terms.values())
+def reciprocal(network: Network) -> bool:
+    """Whether all feedback is the transpose of the feedforward drives, up to gains."""
+    return all(term.reciprocal for term in network.terms.values())
 
 
 # -- the parts: each measures, draws, and returns its part of check.json --

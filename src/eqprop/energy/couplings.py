@@ -98,6 +98,7 @@ class Synapse(Coupling):
         InputError: ``pre`` is ``post``; when bound, the map does not fit the nodes, or its ``linear`` is wrong.
     """
 
+    reciprocal = True
     map: Map
     pre, post = property(lambda self: self.nodes[0]), property(lambda self: self.nodes[1])
 
@@ -187,6 +188,10 @@ class CachedSynapse(Term):
         self.synapse, self.nodes = synapse, synapse.nodes
         self.bilinear, self.symmetric, self.holomorphic = synapse.bilinear, synapse.symmetric, synapse.holomorphic
         self._linearized = MemoizeLast(partial(memoized_linearization, synapse.map))
+
+    @property
+    def reciprocal(self) -> bool:
+        return self.synapse.reciprocal
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.synapse.energy(*states)

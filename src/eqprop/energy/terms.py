@@ -37,6 +37,11 @@ class Term(ABC):
     symmetric: bool = True
     """Whether all nodes descend the same potential, so that this term has an energy."""
 
+    @property
+    def reciprocal(self) -> bool:
+        """Whether each node descends ``gain`` times the same potential: feedback is the transpose, up to a gain."""
+        return self.symmetric
+
     holomorphic: bool = False
     """Whether it accepts complex states, as its holomorphic extension."""
 
@@ -178,6 +183,13 @@ class Tangent(Term):
     def select(self, examples: Tensor) -> Term:
         return Tangent(self.term.select(examples), tuple(state[examples] for state in self.states))
 
+    @property
+    def reciprocal(self) -> bool:
+        return self.term.reciprocal
+
+    def gain(self, node: str) -> float:
+        return self.term.gain(node)
+
     def energy(self, *states: Tensor) -> Tensor:
         pairs = zip(self.nodes, states, strict=True)
         return -0.5 * torch.stack([sum_per_example(self.drive(node, *states) * state) for node, state in pairs]).sum(0)
@@ -201,8 +213,16 @@ class LinearTerm(Term):
         self.feedback_gain, self.symmetric = gain, symmetric
 
     def select(self, examples: Tensor) -> Term:
-        up, down = self.up.select(examples), self.down.select(examples)
+        up = self.up.select(examples)
+        down = up if self.down is self.up else self.down.select(examples)
         return LinearTerm(self.nodes, up, down, self.feedback_gain, self.symmetric)
+
+    @property
+    def reciprocal(self) -> bool:
+        return self.up is self.down
+
+    def gain(self, node: str) -> float:
+        return self.feedback_gain if node == self.nodes[0] else 1.0
 
     def energy(self, *states: Tensor) -> Tensor:
         if not self.symmetric:

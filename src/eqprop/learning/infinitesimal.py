@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from eqprop.checks import NonNegative
+from eqprop.energy.gains import amplification_from
 from eqprop.energy.landscape import Landscape
-from eqprop.learning.contrasts import amplification_from, at, drive_dot
+from eqprop.learning.contrasts import at, drive_dot
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.conjugate_gradients import ConjugateGradients
