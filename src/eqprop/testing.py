@@ -213,8 +213,8 @@ def check_coupling(coupling: Term, shapes: Mapping[str, tuple[int, ...]], batch:
         close(one, derived[:1], f"{coupling}: the drive on {node!r} of one example and of a batch")
     last = coupling.nodes[-1]
     for node in coupling.nodes[:-1] if coupling.reciprocal else ():
-        one, other = (coupling.gain(a) * coupling.potential(b, *states) for a, b in ((last, node), (node, last)))
-        close(one, other, f"{coupling}: reciprocal, and the potentials of {node!r} and {last!r}")
+        here, there = (coupling.gain(a) * coupling.potential(b, *states) for a, b in ((last, node), (node, last)))
+        close(here, there, f"{coupling}: reciprocal, and the potentials of {node!r} and {last!r}")
     bound = coupling.clamp({})
     every, some = torch.arange(batch), torch.tensor([*range(batch), 0, batch - 1])
     for seen, examples in ((bound, every), (bound.select(some), some)):
