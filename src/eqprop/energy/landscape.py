@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eqprop.energy.couplings import CachedSynapse, MemoizeLast
 from eqprop.energy.nodes import Node, State
-from eqprop.energy.shapes import channels_last, sum_per_example
+from eqprop.energy.shapes import sum_per_example, zeros_like_images
 from eqprop.energy.substrate import IDEAL, Substrate
 from eqprop.energy.terms import Field, Term, select_terms
 from eqprop.energy.units import Unit
@@ -62,7 +62,7 @@ class Landscape:
     def zeros(self) -> State:
         """Every free node at zero: the start of settling."""
         batch = len(self.like)
-        return {name: channels_last(self.like.new_zeros(batch, *node.shape)) for name, node in self.nodes.items()}
+        return {name: zeros_like_images(self.like, (batch, *node.shape)) for name, node in self.nodes.items()}
 
     def energy(self, state: State) -> Tensor:
         """(batch,): the sum of all nodes' and terms' energies.

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from eqprop.energy.attached import attached
 from eqprop.energy.holomorphic import gradient, linearly, pushforward
 from eqprop.energy.pooling import Linearization
-from eqprop.energy.shapes import sum_per_example
+from eqprop.energy.shapes import expand_like, sum_per_example
 from eqprop.errors import InputError
 
 
@@ -95,6 +96,17 @@ class Term(ABC):
         pairs = zip(self.nodes, displacements, strict=True)
         return torch.stack([sum_per_example(self.drive(n, *states) * d) for n, d in pairs]).sum(0)
 
+    def drive_derivative(
+        self, states: Sequence[Tensor], displacements: Sequence[Tensor], factors: Sequence[float]
+    ) -> Tensor:
+        """(batch,): 0, with the derivative by parameters of <drive, factor * displacement>, summed over the nodes.
+
+        For rules that need no value. An override avoids the drives that nothing reads, and scales no state.
+        """
+        scaled = [d if factor == 1 else factor * d for d, factor in zip(displacements, factors, strict=True)]
+        value = self.drive_dot(states, scaled)
+        return value - value.detach()
+
     def gain(self, node: str) -> float:
         """The factor of the drive on ``node``, relative to that on the last node of this term."""
         return 1.0
@@ -169,6 +181,18 @@ class Field(Term):
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.strength.expand_as(states[0])
 
+    def drive_derivative(
+        self, states: Sequence[Tensor], displacements: Sequence[Tensor], factors: Sequence[float]
+    ) -> Tensor:
+        (move,) = displacements
+        if not self.strength.requires_grad or move.is_complex():
+            return super().drive_derivative(states, displacements, factors)
+
+        def backward(each: Tensor) -> tuple[Tensor]:
+            return ((expand_like(each, move) * move).sum_to_size(self.strength.shape),)
+
+        return factors[0] * attached(len(move), backward, self.strength)
+
     def select(self, examples: Tensor) -> Term:
         return self if len(self.strength) == 1 else Field(self.nodes[0], self.strength[examples])
 
@@ -235,8 +259,8 @@ class LinearTerm(Term):
     def drive(self, node: str, *states: Tensor) -> Tensor:
         if node == self.nodes[1]:
             return linearly(self.up.jvp, states[0])
-        fed_back = linearly(self.down.vjp, states[1])
-        return fed_back if self.feedback_gain == 1 else self.feedback_gain * fed_back
+        gained = states[1] if self.feedback_gain == 1 else self.feedback_gain * states[1]
+        return linearly(self.down.vjp, gained)
 
 
 class ShiftedTerm(Term):

@@ -41,6 +41,16 @@ def drive_dot(landscape: Landscape, state: State, displacement: State, amplifica
     return torch.stack([t.drive_dot(at(t, masked), at(t, moved)) for t in landscape.terms.values()]).sum(0)
 
 
+def drive_derivative(landscape: Landscape, state: State, displacement: State, amplification: Amplification) -> Tensor:
+    """(batch,): 0, with the derivative of ``drive_dot`` by parameters."""
+    masked, moved = landscape.masked(state), landscape.masked(displacement)
+    parts = [
+        term.drive_derivative(at(term, masked), at(term, moved), [amplification.get(n, 1.0) for n in term.nodes])
+        for term in landscape.terms.values()
+    ]
+    return torch.stack(parts).sum(0)
+
+
 def amplified(term: Term, amplification: Amplification) -> float:
     """The amplification of a term: that of the node it drives."""
     return next((amplification.get(node, 1.0) * term.gain(node) for node in reversed(term.nodes)), 1.0)
