@@ -7,6 +7,7 @@
 from eqprop.diagnostics.bias import BiasCurve, Suggestion, bias_curve, suggest_beta
 from eqprop.diagnostics.comparison import Comparison, Row, Settling, compare
 from eqprop.diagnostics.equilibria import Equilibria, equilibria
+from eqprop.diagnostics.layers import LayerSize, layer_sizes
 from eqprop.diagnostics.references import FiniteDifferences, Reference, exact_gradients, implicit
 from eqprop.diagnostics.smoothing import smooth
 from eqprop.diagnostics.through_time import ThroughTime, through_time
@@ -16,6 +17,7 @@ __all__ = [
     "Comparison",
     "Equilibria",
     "FiniteDifferences",
+    "LayerSize",
     "Reference",
     "Row",
     "Settling",
@@ -26,6 +28,7 @@ __all__ = [
     "equilibria",
     "exact_gradients",
     "implicit",
+    "layer_sizes",
     "smooth",
     "suggest_beta",
     "through_time",

@@ -19,6 +19,7 @@ from eqprop.diagnostics.bias import Family, best_beta, bias_curve, noise_curve
 from eqprop.diagnostics.comparison import compare, plain, short
 from eqprop.diagnostics.equilibria import equilibria
 from eqprop.diagnostics.gradients import double, loss_of, undisturbed
+from eqprop.diagnostics.layers import layer_sizes, table_of_sizes
 from eqprop.diagnostics.smoothing import is_smooth, smooth
 from eqprop.diagnostics.through_time import through_time
 from eqprop.diagnostics.verdict import verdict
@@ -158,7 +159,8 @@ def check(
     except InputError as error:
         say(f"No smooth version: {error}")
     subject = Subject(title, networks, x, y, own, beta, folder, say)
-    parts = {"suggestion": partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)}
+    parts: dict[str, Callable[[Subject], Any]] = {"layers": layers}
+    parts |= {"suggestion": partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)}
     for name, part in (parts | PICTURED if pictures else parts).items():
         try:
             found[name] = part(subject)
@@ -216,6 +218,13 @@ def reciprocal(network: Network) -> bool:
 
 
 # -- the parts: each measures, draws, and returns its part of check.json --
+
+
+def layers(subject: Subject) -> Any:
+    """The size of the contrast in each layer: it may fall or grow from layer to layer."""
+    sizes = layer_sizes(subject.network, subject.x, subject.y)
+    subject.say(table_of_sizes(sizes, f"What a small nudge does to each layer: {len(subject.x)} images"))
+    return sizes
 
 
 def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> Any:
