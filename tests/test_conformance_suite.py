@@ -44,6 +44,15 @@ class Quartic(ep.Coupling):
         return -(states[0].square() * states[1].square()).sum(1)
 
 
+class Unequal(Quartic):
+    """Its nodes descend different potentials, and `gain` does not say so."""
+
+    symmetric = False
+
+    def potential(self, node, *states):
+        return (2.0 if node == "a" else 1.0) * self.energy(*states)
+
+
 class Mixing(ep.Coupling):
     nodes = ("a",)
 
@@ -60,10 +69,15 @@ COUPLINGS = {
     "select": lambda: synapse(select=lambda self, examples: doubled(), clamp=lambda self, data: self),
     "change": lambda: synapse(contrast_difference=lambda self, s, m: -(self.map(m[0]) * s[1]).sum(1)),
     "tangent": lambda: synapse(tangent=lambda self, *s: doubled()),
+    "reciprocal": lambda: type("Claims", (Unequal,), {"reciprocal": True})(),
     "bilinear": lambda: type("Claims", (Quartic,), {"bilinear": True})(),
     "mixing": Mixing,
     "holomorphic": lambda: synapse(contrast=lambda self, *s: -(self.map(s[0]) * s[1].conj()).sum(1)),
 }
+
+
+def test_a_coupling_that_does_not_claim_to_be_reciprocal_passes():
+    testing.check_coupling(Unequal(), {"a": UNITS, "b": UNITS})
 
 
 @pytest.mark.parametrize("make", COUPLINGS.values(), ids=COUPLINGS.keys())

@@ -26,6 +26,7 @@ from eqprop.energy.terms import Tangent, Term
 from eqprop.energy.units import Unit, tanh
 from eqprop.errors import InputError
 from eqprop.models.builders import ConvLayer, DenseLayer, chain
+from eqprop.settling import displacement
 from eqprop.settling.solvers import Solver, Status
 from eqprop.settling.sweeps import Sweep
 
@@ -79,6 +80,9 @@ def check_unit(unit: Unit, low: float = -3.0, high: float = 3.0, shape: tuple[in
             assert unit.parabolic, f"{unit}: `response` refuses what it must answer."
             continue
         _check_minimum(unit, drives, states, *stiffness)
+        if unit.has_slope_at and not stiffness:
+            expected = displacement.slope(unit.response, drives)
+            close(unit.slope_at(states), expected, f"{unit}: slope_at and the derivative of the response")
         _check_difference(unit, drives, *stiffness)
     if unit.holomorphic:
         check_holomorphic(unit.response, drives, what=f"{unit}: response")
@@ -175,11 +179,10 @@ def check_map(map: Map, batch: int = 2) -> None:
     ):
         close(found, whole[some], f"{map}: the {name} of selected examples")
     if carried.bilinear_derivative is not None:
-        parameters, known, counts = list(map.parameters()), torch.randn(batch), torch.randn(batch)
-        pairs = [(pre, post), (step, post.flip(0))]
-        attached = carried.bilinear_derivative(known, pairs)
-        close(attached, known, f"{map}: bilinear_derivative and its argument")
-        sums = torch.stack([sum_per_example(push(p) * q) for p, q in pairs]).sum(0)
+        parameters, counts = list(map.parameters()), torch.randn(batch)
+        attached = carried.bilinear_derivative(step, post)
+        close(attached, 0 * attached, f"{map}: bilinear_derivative and 0")
+        sums = sum_per_example(push(step) * post)
         both = (torch.autograd.grad((counts * each).sum(), parameters) for each in (attached, sums))
         for found, expected in zip(*both, strict=True):
             close(found, expected, f"{map}: bilinear_derivative and the derivative of the jvp")
@@ -211,6 +214,10 @@ def check_coupling(coupling: Term, shapes: Mapping[str, tuple[int, ...]], batch:
         close(coupling.drive(node, *states), derived, f"{coupling}: drive and -grad potential at {node!r}")
         one = coupling.drive(node, *(s[:1] for s in states))
         close(one, derived[:1], f"{coupling}: the drive on {node!r} of one example and of a batch")
+    last = coupling.nodes[-1]
+    for node in coupling.nodes[:-1] if coupling.reciprocal else ():
+        here, there = (coupling.gain(a) * coupling.potential(b, *states) for a, b in ((last, node), (node, last)))
+        close(here, there, f"{coupling}: reciprocal, and the potentials of {node!r} and {last!r}")
     bound = coupling.clamp({})
     every, some = torch.arange(batch), torch.tensor([*range(batch), 0, batch - 1])
     for seen, examples in ((bound, every), (bound.select(some), some)):
@@ -231,12 +238,17 @@ def check_coupling(coupling: Term, shapes: Mapping[str, tuple[int, ...]], batch:
     if done.requires_grad:
         assert isinstance(coupling, nn.Module)
         learning, counts = [p for p in coupling.parameters() if p.requires_grad], torch.randn(batch)
-        both = (
-            torch.autograd.grad((counts * each).sum(), learning, allow_unused=True, materialize_grads=True)
-            for each in (bound_done, done)
-        )
-        for found, expected in zip(*both, strict=True):
-            close(found, expected, f"{coupling}: in a landscape, derivatives of drive_dot and of <drive, displacement>")
+        factors = [0.5 + i for i in range(len(moves))]
+        derivative = bound.drive_derivative(states, moves, factors)
+        close(derivative, 0 * derivative, f"{coupling}: in a landscape, drive_derivative and 0")
+        scaled = Term.drive_dot(coupling, states, [by * move for by, move in zip(factors, moves, strict=True)])
+        for name, own, right in (("drive_dot", bound_done, done), ("drive_derivative", derivative, scaled)):
+            both = (
+                torch.autograd.grad((counts * each).sum(), learning, allow_unused=True, materialize_grads=True)
+                for each in (own, right)
+            )
+            for found, expected in zip(*both, strict=True):
+                close(found, expected, f"{coupling}: in a landscape, {name} and <drive, displacement>, derivatives")
     tangent, steps = coupling.tangent(*states), [torch.randn_like(s) for s in states]
     for node in coupling.nodes:
         expected = Tangent(coupling, tuple(states)).drive(node, *steps)

@@ -97,3 +97,28 @@ def test_the_smooth_clip_has_no_energy_of_its_own_and_says_so():
         ep.energy.smooth_clip.potential(torch.tensor(0.5))
     with pytest.raises(ep.InputError, match="gain"):
         ep.energy.SmoothClip(0.0)
+
+
+TELLING = [each for each in EVERY if each.has_slope_at]
+
+
+@pytest.mark.parametrize("activation", TELLING, ids=str)
+def test_the_slope_at_a_state_is_that_at_its_drive(activation):
+    drives = torch.linspace(-3, 3, 601, dtype=torch.float64, requires_grad=True)
+    states = activation.response(drives)
+    (slope,) = torch.autograd.grad(states.sum(), drives)
+    torch.testing.assert_close(activation.slope_at(states.detach()), slope, rtol=1e-9, atol=1e-12)
+
+
+def test_a_unit_with_another_response_does_not_inherit_the_slope():
+    class Leaky(ep.energy.Clip):
+        def response(self, drive, stiffness=0.0):
+            return super().response(drive, stiffness) + 0.1 * drive
+
+    class Same(ep.energy.Clip):
+        pass
+
+    assert ep.hard_sigmoid.has_slope_at and Same().has_slope_at  # noqa: PT018
+    assert not Leaky().has_slope_at
+    with pytest.raises(ep.InputError, match="at a drive"):
+        ep.energy.smooth_clip.slope_at(torch.zeros(2))

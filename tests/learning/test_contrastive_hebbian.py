@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import eqprop as ep
 from eqprop import testing
-from eqprop.learning.contrasts import amplification_from
+from eqprop.energy.gains import amplification_from
 from eqprop.learning.teachers import Towards
 
 pytestmark = pytest.mark.usefixtures("double")

@@ -1,10 +1,13 @@
 """The infinitesimal nudge is the exact gradient, on every network with energy; and says where it cannot be."""
 
+import itertools
+
 import pytest
 import torch
-from networks import NETWORKS, SETTLE, conv, data, dense, gradients, nudging, relative, shrunk
+from networks import NETWORKS, SETTLE, conv, data, dense, gradients, nudging, relative, shrunk, skip
 
 import eqprop as ep
+from eqprop.energy.gains import self_adjoint_weights
 from eqprop.settling.displacement import tangent
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -61,6 +64,96 @@ def test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out(dropo
     nudge = ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(200, 1e-9), 0.0)
     ep.Equilibrium(network, nudge).train().loss(x, y, record=record).backward()
     assert int(record.nudged.sweeps.max()) <= 9
+
+
+def gained(network, gains):
+    """The network with a feedback gain on each synapse, in turn."""
+    synapses = [term for term in network.terms.values() if isinstance(term, ep.Synapse)]
+    for synapse, gain in zip(synapses, itertools.cycle(gains), strict=False):
+        synapse.feedback_gain, synapse.symmetric = gain, gain == 1
+    return network
+
+
+def triangle_with_gains():
+    """A triangle whose two ways have the same product of gains, a node beside it, and a loss on two nodes."""
+    nodes = {"x": ep.Node((6,)), **{n: ep.Node((5,), ep.tanh) for n in "abcd"}}
+    edges = {"xa": 1.0, "ab": 0.2, "bc": 0.5, "ac": 0.1, "ad": 3.0}
+    couplings = [ep.Synapse(*way, ep.Dense(nodes[way[0]].shape, (5,)), gain) for way, gain in edges.items()]
+    return shrunk(ep.Network(nodes, couplings, ep.SquaredError("c", (5,))), 0.5)
+
+
+def two_parts():
+    """Two chains that share no free node; the loss is on one of them."""
+    nodes = {"x": ep.Node((6,)), **{n: ep.Node((5,), ep.tanh) for n in "abcd"}}
+    edges = {"xa": 1.0, "ab": 0.2, "xc": 1.0, "cd": 0.3}
+    couplings = [ep.Synapse(*way, ep.Dense(nodes[way[0]].shape, (5,)), gain) for way, gain in edges.items()]
+    return shrunk(ep.Network(nodes, couplings, ep.SquaredError("b", (5,))))
+
+
+GAINED = {
+    "dense": lambda: gained(dense(), (0.1, 0.03)),
+    "dense, gains above 1": lambda: gained(dense(), (1.3, 0.5)),
+    "max": lambda: gained(conv(ep.MaxPool(2)), (0.3, 0.1)),
+    "soft": lambda: gained(conv(ep.energy.SoftPool(2)), (0.3,)),
+    "triangle": triangle_with_gains,
+    "two parts": two_parts,
+}
+
+
+@pytest.mark.parametrize("make", GAINED.values(), ids=GAINED.keys())
+def test_conjugate_gradients_with_feedback_gains_give_the_exact_gradient(make):
+    network = make()
+    x, y = data(network)
+    wanted = [p for name, p in network.named_parameters() if not name.startswith(("couplings.c", "couplings.xc"))]
+    found = {}
+    for name, estimator in {
+        "exact": ep.ImplicitDifferentiation(SETTLE),
+        "iterations": ep.InfinitesimalNudge(SETTLE, **EXACT),
+        "sweeps": ep.InfinitesimalNudge(SETTLE, ep.FixedSweeps(400), 0.0),
+    }.items():
+        loss = ep.Equilibrium(network, estimator).loss(x, y)
+        found[name] = torch.cat([g.flatten() for g in torch.autograd.grad(loss, wanted)])
+    assert relative(found["iterations"], found["exact"]) < 1e-8
+    assert relative(found["iterations"], found["sweeps"]) < 1e-8
+
+
+def test_with_feedback_gains_they_end_in_as_few_iterations():
+    """One for each unit eliminated and one more; an inner product without the gains takes longer, or never ends."""
+    layers = [ep.DenseLayer(n, ep.tanh) for n in (9, 8, 4)]
+    network = shrunk(ep.chain((6,), layers, ep.SquaredError, feedback_gain=0.2))
+    x, y = data(network)
+    record = ep.Record()
+    nudge = ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(200, 1e-9), 0.0)
+    ep.Equilibrium(network, nudge, "raise").loss(x, y, record=record).backward()
+    assert int(record.nudged.sweeps.max()) <= 9
+
+
+def test_of_twelve_weak_layers_the_first_learns_in_float32():
+    """Displacements fall as gain^12 = 5e-19, whose squares no float32 can hold."""
+    torch.manual_seed(0)
+    network = ep.chain((6,), [ep.DenseLayer(8, ep.tanh) for _ in range(12)], ep.SquaredError, feedback_gain=0.03)
+    x, y = torch.randn(5, 6), torch.arange(5)
+    exact = gradients(network, ep.ImplicitDifferentiation(SETTLE), x, y)
+    found = gradients(network.float(), ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(40)), x.float(), y)
+    first = slice(0, 48)  # the weights of the first layer
+    assert relative(found[first], exact[first]) < 2e-3
+
+
+@pytest.mark.parametrize("make", SYMMETRIC.values(), ids=SYMMETRIC.keys())
+def test_without_gains_no_number_is_weighted(make):
+    """So that conjugate gradients are, bit by bit, those of the plain inner product."""
+    network = make()
+    scene = network.landscape(data(network)[0])
+    assert set(self_adjoint_weights(scene, network.loss.nodes).values()) == {1.0}
+
+
+def test_gains_without_an_inner_product_are_refused():
+    for network, words in (
+        (gained(skip(), (0.5,)), "same product on every way"),
+        (gained(dense(), (1.0, -0.5)), "'layer1' has a negative gain"),
+    ):
+        with pytest.raises(ep.InputError, match=words):
+            gradients(network, ep.InfinitesimalNudge(SETTLE, **EXACT))
 
 
 def test_conjugate_gradients_end_where_relaxation_ends_and_sooner():

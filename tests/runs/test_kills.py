@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from runs.conftest import environment, eqprop, run
-
 from runs import kills
+from runs.conftest import environment, eqprop, run
 
 TRIALS = int(os.environ.get("EQPROP_KILLS", "20"))
 

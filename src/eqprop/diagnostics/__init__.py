@@ -7,6 +7,7 @@
 from eqprop.diagnostics.bias import BiasCurve, Suggestion, bias_curve, suggest_beta
 from eqprop.diagnostics.comparison import Comparison, Row, Settling, compare
 from eqprop.diagnostics.equilibria import Equilibria, equilibria
+from eqprop.diagnostics.layers import LayerSize, layer_sizes
 from eqprop.diagnostics.machine import Added, MachineErrors, machine_errors
 from eqprop.diagnostics.references import FiniteDifferences, Reference, exact_gradients, implicit
 from eqprop.diagnostics.smoothing import smooth
@@ -18,6 +19,7 @@ __all__ = [
     "Comparison",
     "Equilibria",
     "FiniteDifferences",
+    "LayerSize",
     "MachineErrors",
     "Reference",
     "Row",
@@ -29,6 +31,7 @@ __all__ = [
     "equilibria",
     "exact_gradients",
     "implicit",
+    "layer_sizes",
     "machine_errors",
     "smooth",
     "suggest_beta",

@@ -20,7 +20,8 @@ from eqprop.diagnostics import pictures
 from eqprop.diagnostics.bias import Family, Suggestion, best_beta, bias_curve, noise_curve
 from eqprop.diagnostics.comparison import compare, plain, short
 from eqprop.diagnostics.equilibria import equilibria
-from eqprop.diagnostics.gradients import double, loss_of, symmetric_terms, undisturbed
+from eqprop.diagnostics.gradients import double, loss_of, reciprocal_terms, undisturbed
+from eqprop.diagnostics.layers import layer_sizes, table_of_sizes
 from eqprop.diagnostics.machine import Bench, ExactOn, MachineErrors, machine_errors
 from eqprop.diagnostics.smoothing import is_smooth, smooth
 from eqprop.diagnostics.through_time import through_time
@@ -107,7 +108,7 @@ class Subject:
         """The run's own rule; else one that gives a gradient for this network."""
         if isinstance(self.own, EquilibriumPropagation):
             return self.own.rule
-        return contrastive if symmetric_terms(self.network, self.x) else vector_field
+        return contrastive if reciprocal_terms(self.network, self.x) else vector_field
 
     @property
     def teacher(self) -> Teacher:
@@ -170,7 +171,7 @@ def check(
     beta = nudge or beta_of(own)
     make_folder(folder, exist_ok=True)
     estimators = {OWN: own} | standard(network, x, own, beta)
-    corrects = "" if symmetric_terms(network, x) else f"{ASYMMETRIC} {beta:g}"
+    corrects = "" if reciprocal_terms(network, x) else f"{ASYMMETRIC} {beta:g}"
     found: dict[str, Any] = {"title": title, "images": len(x), "beta": beta}
     errors: MachineErrors | None = None
     if network.substrate.is_ideal:
@@ -205,6 +206,7 @@ def check(
     noisy = network if errors is not None and errors.whole.by_beta > SEEN else None
     subject = Subject(title, networks, x, y, own, beta, folder, say, noisy)
     parts: dict[str, Callable[[Subject], Any]] = {"modelled_cost": partial(cost_of_a_step, run=run, table=table)}
+    parts["layers"] = layers
     parts["suggestion"] = partial(suggestions, read_noise=read_noise, reads=reads, drawn=pictures)
     for name, part in (parts | PICTURED if pictures else parts).items():
         try:
@@ -256,10 +258,10 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
         f"{name} {beta:g}": phases_apart(replace(base, nudging=make(beta)), network.substrate)
         for name, make in followed(network, x).items()
     }
-    symmetric_feedback = symmetric_terms(network, x)
-    if not symmetric_feedback:
+    transposes = reciprocal_terms(network, x)
+    if not transposes:
         found |= {name: phases_apart(each, network.substrate) for name, each in without_energy(base, beta).items()}
-    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if symmetric_feedback else FixedSweeps(2 * SWEEPS)
+    response: Solver = ConjugateGradients(SWEEPS, 1e-6) if transposes else FixedSweeps(2 * SWEEPS)
     found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0, base.teacher.corrects)
     unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)
     last = min(unrolled.n, base.nudged.n if isinstance(base.nudged, FixedSweeps) else SWEEPS)
@@ -299,6 +301,13 @@ def cost_of_a_step(subject: Subject, run: Experiment, table: CostTable | None) -
         pulses = f" (the mean of {made:,} steps)" if made else " (none is known: check a trained run)"
     subject.say(f"A training step of {run.train.size(0)} examples on a machine: {found['modelled_cost']}{pulses}")
     return found
+
+
+def layers(subject: Subject) -> Any:
+    """The size of the contrast in each layer: it may fall or grow from layer to layer."""
+    sizes = layer_sizes(subject.network, subject.x, subject.y)
+    subject.say(table_of_sizes(sizes, f"What a small nudge does to each layer: {len(subject.x)} images"))
+    return sizes
 
 
 def suggestions(subject: Subject, read_noise: float, reads: int, drawn: bool) -> dict[str, Suggestion]:

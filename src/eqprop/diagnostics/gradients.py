@@ -66,9 +66,9 @@ def check_batch(network: Network, x: Data, y: Target) -> None:
     loss.check(y, len(network.on(IDEAL).landscape(x).like))  # a machine would draw
 
 
-def symmetric_terms(network: Network, x: Data) -> bool:
-    """Whether all terms of the network, on its substrate, have equal feedforward and feedback."""
-    return all(term.symmetric for term in network.landscape(x).terms.values())
+def reciprocal_terms(network: Network, x: Data) -> bool:
+    """Whether feedback is the transpose of feedforward, up to gains, in all terms of the network on its substrate."""
+    return all(term.reciprocal for term in network.landscape(x).terms.values())
 
 
 def double(network: Network) -> Network:

@@ -24,8 +24,8 @@ from eqprop.diagnostics.gradients import (
     double_data,
     estimate,
     learning,
+    reciprocal_terms,
     relative_error,
-    symmetric_terms,
     undisturbed,
 )
 from eqprop.diagnostics.references import exact_gradients, onward
@@ -209,7 +209,7 @@ class Bench:
         """The exact gradient on a machine as made, and what the limit of small nudges lacks; (parameters,) each."""
         network = self.network.on(made)
         exact = as_vector(exact_gradients(network, state, self.x, self.y))
-        if symmetric_terms(network, self.x):
+        if reciprocal_terms(network, self.x):
             return exact, torch.zeros_like(exact)
         limit = InfinitesimalNudge(onward(state), UntilConverged(1e-10, 1000))
         return exact, as_vector(estimate(network, limit, self.x, self.y).gradients) - exact

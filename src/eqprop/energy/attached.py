@@ -1,4 +1,4 @@
-"""Values with a derivative of their own, in place of that of the graph that computed them."""
+"""Derivatives without a value: for rules that differentiate a quantity which nothing reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
-"""The incoming gradient -> one for each input."""
+"""The incoming gradient, (batch,) -> one for each input."""
+
+
+def attached(batch: int, backward: Backward, *inputs: Tensor) -> Tensor:
+    """Zeros, (batch,), as a function of ``inputs``, whose derivative ``backward`` computes."""
+    value: Tensor = Attached.apply(inputs[0].new_zeros(batch), backward, *inputs)
+    return value
 
 
 class Attached(torch.autograd.Function):

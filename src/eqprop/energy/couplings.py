@@ -18,7 +18,7 @@ from eqprop.checks import Count
 from eqprop.energy.holomorphic import linearly
 from eqprop.energy.maps import Convolution, Dense, Map, ModuleMap, is_linear, linearization
 from eqprop.energy.nodes import Node
-from eqprop.energy.pooling import Linearization
+from eqprop.energy.pooling import BilinearDerivative, Linearization
 from eqprop.energy.shapes import sum_per_example
 from eqprop.energy.terms import Clamped, Field, LinearTerm, Term
 from eqprop.errors import InputError
@@ -103,6 +103,7 @@ class Synapse(Coupling):
         InputError: ``pre`` is ``post``; when bound, the map does not fit the nodes, or its ``linear`` is wrong.
     """
 
+    reciprocal = True
     map: Map
     pre, post = property(lambda self: self.nodes[0]), property(lambda self: self.nodes[1])
 
@@ -136,16 +137,16 @@ class Synapse(Coupling):
             return super().drive_dot(states, displacements)
         (pre, post), (pre_move, post_move) = states, displacements
         at = linearization(self.map, pre)
-        fed_back = self._gained(linearly(at.jvp, pre_move))
-        return sum_per_example(at.value * post_move) + sum_per_example(fed_back * post)
+        fed_back = linearly(at.jvp, pre_move) * self._gained(post)
+        return sum_per_example(at.value * post_move) + sum_per_example(fed_back)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
         pre, post = states
         if node == self.nodes[1]:
             return linearization(self.map, pre).value
         if self.map._forward_pre_hooks:  # which may set the weights
-            return self._gained(linearization(self.map, pre).vjp(post))
-        return self._gained(self.map.transpose(pre, post))
+            return linearization(self.map, pre).vjp(self._gained(post))
+        return self.map.transpose(pre, self._gained(post))
 
     def tangent(self, *states: Tensor) -> Term:
         if not self.bilinear:
@@ -177,8 +178,9 @@ class Synapse(Coupling):
     def _tangent(self, at: Linearization) -> Term:
         return LinearTerm(self.nodes, at, at, self.feedback_gain, self.symmetric)
 
-    def _gained(self, feedback: Tensor) -> Tensor:
-        return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback
+    def _gained(self, post: Tensor) -> Tensor:
+        """What feeds back, times the gain: before the transposed map, as ``post`` is often the smaller node."""
+        return post if self.feedback_gain == 1 else self.feedback_gain * post
 
 
 class CachedSynapse(Term):
@@ -191,7 +193,11 @@ class CachedSynapse(Term):
     def __init__(self, synapse: Synapse):
         self.synapse, self.nodes = synapse, synapse.nodes
         self.bilinear, self.symmetric, self.holomorphic = synapse.bilinear, synapse.symmetric, synapse.holomorphic
-        self._linearized = MemoizeLast(partial(memoized_linearization, synapse.map))
+        self._linearized = MemoizeLast(partial(memoized_linearization, synapse))
+
+    @property
+    def reciprocal(self) -> bool:
+        return self.synapse.reciprocal
 
     def energy(self, *states: Tensor) -> Tensor:
         return self.synapse.energy(*states)
@@ -203,24 +209,35 @@ class CachedSynapse(Term):
         return self.synapse.gain(node)
 
     def drive(self, node: str, *states: Tensor) -> Tensor:
-        at, vjp = self._linearized(states[0])
-        return at.value if node == self.nodes[1] else self.synapse._gained(vjp(states[1]))
+        at, fed_back = self._linearized(states[0])
+        return at.value if node == self.nodes[1] else fed_back(states[1])
 
     def contrast_difference(self, states: Sequence[Tensor], displacements: Sequence[Tensor]) -> Tensor:
         return self.synapse.contrast_difference(states, displacements)
 
     def drive_dot(self, states: Sequence[Tensor], displacements: Sequence[Tensor]) -> Tensor:
-        if not self.bilinear or any(each.is_complex() or each.requires_grad for each in (*states, *displacements)):
+        if self._derivative(states, displacements) is None:
             return self.synapse.drive_dot(states, displacements)
-        (pre, post), (pre_move, post_move) = states, displacements
-        with torch.no_grad():
-            at, vjp = self._linearized(pre)
-        if at.bilinear_derivative is None:
-            return self.synapse.drive_dot(states, displacements)
+        pairs = zip(self.nodes, displacements, strict=True)
         with torch.no_grad():  # its drives, most of them cached
-            fed_back = self.synapse._gained(vjp(post))
-            known = sum_per_example(at.value * post_move) + sum_per_example(fed_back * pre_move)
-        return at.bilinear_derivative(known, [(pre, post_move), (pre_move, self.synapse._gained(post))])
+            known = torch.stack([sum_per_example(self.drive(node, *states) * move) for node, move in pairs]).sum(0)
+        return known + self.drive_derivative(states, displacements, (1.0, 1.0))
+
+    def drive_derivative(
+        self, states: Sequence[Tensor], displacements: Sequence[Tensor], factors: Sequence[float]
+    ) -> Tensor:
+        if (derivative := self._derivative(states, displacements)) is None:
+            return super().drive_derivative(states, displacements, factors)
+        (pre, post), (pre_move, post_move) = states, displacements
+        down, up = factors
+        return up * derivative(pre, post_move) + down * self.synapse.feedback_gain * derivative(pre_move, post)
+
+    def _derivative(self, states: Sequence[Tensor], displacements: Sequence[Tensor]) -> BilinearDerivative | None:
+        """That of the cached linearisation; ``None`` where it does not apply."""
+        if not self.bilinear or any(each.is_complex() or each.requires_grad for each in (*states, *displacements)):
+            return None
+        with torch.no_grad():
+            return self._linearized(states[0])[0].bilinear_derivative
 
     def tangent(self, *states: Tensor) -> Term:
         if not self.bilinear:
@@ -327,7 +344,7 @@ class MemoizeLast(Generic[T]):
         return self._result
 
 
-def memoized_linearization(map: Map, pre: Tensor) -> tuple[Linearization, MemoizeLast[Tensor]]:
-    """The linearisation of a map at ``pre``, and its vjp, which caches its latest result."""
-    at = linearization(map, pre)
-    return at, MemoizeLast(at.vjp)
+def memoized_linearization(synapse: Synapse, pre: Tensor) -> tuple[Linearization, MemoizeLast[Tensor]]:
+    """The linearisation of a synapse's map at ``pre``, and the drive that feeds back, which caches its latest value."""
+    at = linearization(synapse.map, pre)
+    return at, MemoizeLast(lambda post: at.vjp(synapse._gained(post)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eqprop.energy.couplings import CachedSynapse, MemoizeLast
 from eqprop.energy.nodes import Node, State
-from eqprop.energy.shapes import channels_last, sum_per_example
+from eqprop.energy.shapes import sum_per_example, zeros_like_images
 from eqprop.energy.substrate import IDEAL, Substrate
 from eqprop.energy.terms import Field, Term, select_terms
 from eqprop.energy.units import Unit
@@ -62,7 +62,7 @@ class Landscape:
     def zeros(self) -> State:
         """Every free node at zero: the start of settling."""
         batch = len(self.like)
-        return {name: channels_last(self.like.new_zeros(batch, *node.shape)) for name, node in self.nodes.items()}
+        return {name: zeros_like_images(self.like, (batch, *node.shape)) for name, node in self.nodes.items()}
 
     def energy(self, state: State) -> Tensor:
         """(batch,): the sum of all nodes' and terms' energies.
@@ -110,12 +110,14 @@ class Landscape:
         """The state that terms read: dropped units at zero, the others divided by (1 - dropout)."""
         return state | {name: mask(state[name]) for name, mask in self._masks.items()}
 
-    def inner(self, a: State, b: State) -> Tensor:
-        """<a, b>, (batch,), over ``a``'s nodes, each divided by (1 - dropout) as in ``energy``.
+    def inner(self, a: State, b: State, weights: Mapping[str, float] | None = None) -> Tensor:
+        """sum_n w_n <a_n, b_n>, (batch,), over ``a``'s nodes, each divided by (1 - dropout) as in ``energy``.
 
-        The derivative of the drives is symmetric in this product; if dropout differs between nodes, in no other.
+        With the ``weights`` of ``gains.self_adjoint_weights`` (default: 1, without gains) the derivative of the drives
+        is symmetric in this product; if gains or dropout differ between nodes, in no other.
         """
-        return torch.stack([sum_per_example(a[name] * b[name]) / self._retained(name) for name in a]).sum(0)
+        scaled = a if weights is None else weighted(a, weights)  # first: a product could be too small for the precision
+        return torch.stack([sum_per_example(scaled[name] * b[name]) / self._retained(name) for name in a]).sum(0)
 
     def unit(self, node: str) -> Unit:
         """The unit of a free node."""
@@ -263,6 +265,11 @@ class Landscape:
     def _retained(self, name: str) -> float:
         """The fraction of the node's units that are not dropped, on average."""
         return 1 - self.nodes[name].dropout if name in self.masks else 1.0
+
+
+def weighted(state: State, weights: Mapping[str, float]) -> State:
+    """Each node's state times its weight."""
+    return {name: value if weights[name] == 1 else weights[name] * value for name, value in state.items()}
 
 
 def colouring(nodes: Iterable[str], terms: Iterable[Term]) -> Colours:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqprop.checks import Count, Natural
-from eqprop.energy.attached import Attached
+from eqprop.energy.attached import attached
 from eqprop.energy.holomorphic import linearly, pushforward
-from eqprop.energy.pooling import AveragePool, BilinearDerivative, Linearization, MaxPool, Pairs, Pool, Transform
+from eqprop.energy.pooling import AveragePool, BilinearDerivative, Linearization, MaxPool, Pool, Transform
 from eqprop.energy.shapes import expand_like
 from eqprop.energy.substitution import swap
 from eqprop.errors import InputError
@@ -171,21 +171,18 @@ class Convolution(Map):
         )
 
     def _bilinear_derivative(self, bits: torch.dtype, vjp: Transform = lambda z: z) -> BilinearDerivative:
-        """The derivative by the weight of the sum of <w * pre, vjp(post)>, in ``bits``, without ``w * pre``."""
+        """The derivative by the weight of <w * pre, vjp(post)>, in ``bits``, without ``w * pre``."""
         geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups, (False, True, False))
 
-        def derivative(known: Tensor, pairs: Pairs) -> Tensor:
+        def derivative(pre: Tensor, post: Tensor) -> Tensor:
             weight = self.weight.detach().to(bits)
 
-            def part(pre: Tensor, post: Tensor) -> Tensor:
-                z = vjp(post.to(bits))
-                return torch.ops.aten.convolution_backward(z, pre.to(bits), weight, None, *geometry)[1]
-
             def backward(each: Tensor) -> tuple[Tensor]:
-                parts = [part(pre, expand_like(each, post) * post).to(self.weight) for pre, post in pairs]
-                return (torch.stack(parts).sum(0),)
+                z = vjp((expand_like(each, post) * post).to(bits))
+                found = torch.ops.aten.convolution_backward(z, pre.to(bits), weight, None, *geometry)[1]
+                return (found.to(self.weight),)
 
-            return Attached.apply(known, backward, self.weight)
+            return attached(len(pre), backward, self.weight)
 
         return derivative
 

@@ -7,7 +7,7 @@ maps the upper state down. ``linearize`` returns both and the derivative, from o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,9 +21,8 @@ from eqprop.energy.shapes import transformed
 from eqprop.errors import InputError
 
 Transform = Callable[[Tensor], Tensor]
-Pairs = Sequence[tuple[Tensor, Tensor]]
-BilinearDerivative = Callable[[Tensor, Pairs], Tensor]
-"""(known, pairs) -> known, (batch,): the sum of <jvp(pre), post> over the pairs, with its derivative by parameters."""
+BilinearDerivative = Callable[[Tensor, Tensor], Tensor]
+"""(pre, post) -> (batch,): 0, with the derivative of <jvp(pre), post> by parameters."""
 
 
 class Linearization(NamedTuple):

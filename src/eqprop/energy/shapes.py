@@ -28,6 +28,14 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
+def zeros_like_images(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros of ``shape``, of the precision and on the device of ``like``; as ``channels_last`` lays them out."""
+    if len(shape) != 4 or transformed():
+        return like.new_zeros(shape)
+    format = torch.channels_last
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=format).zero_()
+
+
 def transformed() -> bool:
     """Whether a ``torch.func`` transform (``vmap``, ``grad``, ...) is active."""
     return torch._C._functorch.peek_interpreter_stack() is not None

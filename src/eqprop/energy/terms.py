@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from eqprop.energy.attached import attached
 from eqprop.energy.holomorphic import gradient, linearly, pushforward
 from eqprop.energy.pooling import Linearization
-from eqprop.energy.shapes import sum_per_example
+from eqprop.energy.shapes import expand_like, sum_per_example
 from eqprop.errors import InputError
 
 
@@ -36,6 +37,11 @@ class Term(ABC):
 
     symmetric: bool = True
     """Whether all nodes descend the same potential, so that this term has an energy."""
+
+    @property
+    def reciprocal(self) -> bool:
+        """Whether each node descends ``gain`` times the same potential: feedback is the transpose, up to a gain."""
+        return self.symmetric
 
     holomorphic: bool = False
     """Whether it accepts complex states, as its holomorphic extension."""
@@ -89,6 +95,17 @@ class Term(ABC):
         """(batch,): <drive, displacement>, summed over this term's nodes."""
         pairs = zip(self.nodes, displacements, strict=True)
         return torch.stack([sum_per_example(self.drive(n, *states) * d) for n, d in pairs]).sum(0)
+
+    def drive_derivative(
+        self, states: Sequence[Tensor], displacements: Sequence[Tensor], factors: Sequence[float]
+    ) -> Tensor:
+        """(batch,): 0, with the derivative by parameters of <drive, factor * displacement>, summed over the nodes.
+
+        For rules that need no value. An override avoids the drives that nothing reads, and scales no state.
+        """
+        scaled = [d if factor == 1 else factor * d for d, factor in zip(displacements, factors, strict=True)]
+        value = self.drive_dot(states, scaled)
+        return value - value.detach()
 
     def gain(self, node: str) -> float:
         """The factor of the drive on ``node``, relative to that on the last node of this term."""
@@ -144,6 +161,10 @@ class Clamped(Term):
     def stiffness(self, node: str, *states: Tensor) -> Tensor | None:
         return self.term.stiffness(node, *self._all(states))
 
+    @property
+    def reciprocal(self) -> bool:
+        return self.term.reciprocal
+
     def gain(self, node: str) -> float:
         return self.term.gain(node)
 
@@ -172,6 +193,18 @@ class Field(Term):
     def drive(self, node: str, *states: Tensor) -> Tensor:
         return self.strength.expand_as(states[0])
 
+    def drive_derivative(
+        self, states: Sequence[Tensor], displacements: Sequence[Tensor], factors: Sequence[float]
+    ) -> Tensor:
+        (move,) = displacements
+        if not self.strength.requires_grad or move.is_complex():
+            return super().drive_derivative(states, displacements, factors)
+
+        def backward(each: Tensor) -> tuple[Tensor]:
+            return ((expand_like(each, move) * move).sum_to_size(self.strength.shape),)
+
+        return factors[0] * attached(len(move), backward, self.strength)
+
     def select(self, examples: Tensor) -> Term:
         return self if len(self.strength) == 1 else Field(self.nodes[0], self.strength[examples])
 
@@ -185,6 +218,13 @@ class Tangent(Term):
 
     def select(self, examples: Tensor) -> Term:
         return Tangent(self.term.select(examples), tuple(state[examples] for state in self.states))
+
+    @property
+    def reciprocal(self) -> bool:
+        return self.term.reciprocal
+
+    def gain(self, node: str) -> float:
+        return self.term.gain(node)
 
     def energy(self, *states: Tensor) -> Tensor:
         pairs = zip(self.nodes, states, strict=True)
@@ -242,7 +282,8 @@ class LinearTerm(Term):
         self.feedback_gain, self.symmetric = gain, symmetric
 
     def select(self, examples: Tensor) -> Term:
-        up, down = self.up.select(examples), self.down.select(examples)
+        up = self.up.select(examples)
+        down = up if self.down is self.up else self.down.select(examples)
         return LinearTerm(self.nodes, up, down, self.feedback_gain, self.symmetric)
 
     def tangent(self, *states: Tensor) -> Term:
@@ -250,6 +291,13 @@ class LinearTerm(Term):
 
     def transposed(self) -> Term:
         return LinearTerm(self.nodes, self.down.scaled(self.feedback_gain), self.up, 1.0, self.symmetric)
+
+    @property
+    def reciprocal(self) -> bool:
+        return self.up is self.down
+
+    def gain(self, node: str) -> float:
+        return self.feedback_gain if node == self.nodes[0] else 1.0
 
     def energy(self, *states: Tensor) -> Tensor:
         if not self.symmetric:
@@ -262,8 +310,8 @@ class LinearTerm(Term):
     def drive(self, node: str, *states: Tensor) -> Tensor:
         if node == self.nodes[1]:
             return linearly(self.up.jvp, states[0])
-        fed_back = linearly(self.down.vjp, states[1])
-        return fed_back if self.feedback_gain == 1 else self.feedback_gain * fed_back
+        gained = states[1] if self.feedback_gain == 1 else self.feedback_gain * states[1]
+        return linearly(self.down.vjp, gained)
 
 
 class ShiftedTerm(Term):

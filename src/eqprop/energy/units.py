@@ -98,6 +98,20 @@ class Unit(ABC):
         """The derivative of ``response`` at ``drive``, applied to ``vector``."""
         return pushforward(self.response, (drive,), (vector,))
 
+    def slope_at(self, state: Tensor) -> Tensor:
+        """The derivative of ``response`` at the drive whose response is ``state``; for elementwise units, optional.
+
+        Raises:
+            InputError: the state does not tell it.
+        """
+        raise InputError(f"{self} does not say its slope at a state: use that at a drive.")
+
+    @property
+    def has_slope_at(self) -> bool:
+        """Whether ``slope_at`` is defined, and ``response`` is not replaced in a class below its own."""
+        told, answered = (next(c for c in type(self).__mro__ if name in vars(c)) for name in ("slope_at", "response"))
+        return told is not Unit and issubclass(told, answered)
+
     def select(self, examples: Tensor) -> Unit:
         """The unit for the given ``examples``, (n,) int64; it differs only if it stores values for each example."""
         return self
@@ -121,6 +135,9 @@ class Identity(Unit):
 
     def potential(self, state: Tensor) -> Tensor:
         return 0.5 * state.square()
+
+    def slope_at(self, state: Tensor) -> Tensor:
+        return torch.ones_like(state)
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,10 @@ class Clip(Unit):
 
     def potential(self, state: Tensor) -> Tensor:
         return state.square() / (2 * self.slope)
+
+    def slope_at(self, state: Tensor) -> Tensor:
+        slope = state.new_full((), self.slope).expand_as(state)
+        return torch.ops.aten.hardtanh_backward(slope, state, self.low, self.high)  # 0 at the ends of the range
 
     def difference(self, drive: Tensor, change: Tensor, stiffness: Stiffness = 0.0) -> Tensor:
         below, above = self.low - self.slope * drive, self.high - self.slope * drive
@@ -224,6 +245,9 @@ class Sigmoid(Unit):
         entropy = torch.xlogy(state, state) + torch.xlogy(1 - state, 1 - state)
         return self.centre * state + entropy / self.slope
 
+    def slope_at(self, state: Tensor) -> Tensor:
+        return self.slope * state * (1 - state)
+
     def difference(self, drive: Tensor, change: Tensor) -> Tensor:
         return logistic_difference(self.slope * (drive - self.centre), self.slope * change)
 
@@ -240,6 +264,9 @@ class Tanh(Unit):
 
     def potential(self, state: Tensor) -> Tensor:
         return 0.5 * (torch.xlogy(1 + state, 1 + state) + torch.xlogy(1 - state, 1 - state))
+
+    def slope_at(self, state: Tensor) -> Tensor:
+        return 1 - state.square()
 
     def difference(self, drive: Tensor, change: Tensor) -> Tensor:
         return tanh_difference(drive, change)

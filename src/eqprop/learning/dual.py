@@ -70,7 +70,7 @@ class DualPropagation(Estimator):
 
     def _learn(self, landscape: Landscape, free: State, cost: Cost, parameters: Sequence[Tensor]) -> GradientEstimate:
         nudge = landscape.only({NUDGE: landscape.substrate.injected(nudge_of(cost, [self.beta])[0])})
-        heard, rest = upstream(landscape), landscape.zeros()
+        heard, rest = upstream(landscape, landscape.nodes), landscape.zeros()
         mean, apart = dict(free), dict(rest)  # of z+ and z-
 
         def around(node: str) -> State:
@@ -113,7 +113,8 @@ class DualPropagation(Estimator):
         with torch.enable_grad():
             rebuilt, seen = landscape.rebuilt(), landscape.masked(apart)
             carried = [
-                sum_per_example(each.drive(around(node), node) * seen[node]) for node, each in upstream(rebuilt).items()
+                sum_per_example(each.drive(around(node), node) * seen[node])
+                for node, each in upstream(rebuilt, rebuilt.nodes).items()
             ]
             objective = cost.mean(cost.values(rebuilt, mean) - torch.stack(carried).sum(0) / self.beta)
             gradients = torch.autograd.grad(objective, list(parameters), materialize_grads=True)

@@ -14,12 +14,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from eqprop.energy.gains import amplification_from
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
 from eqprop.energy.shapes import sum_per_example
 from eqprop.energy.terms import ShiftedTerm, Term
 from eqprop.errors import InputError
-from eqprop.learning.contrasts import amplification_from, at, contrast, contrast_difference, drive_dot
+from eqprop.learning.contrasts import at, contrast, contrast_difference, drive_dot
 from eqprop.settling.displacement import displacement
 
 

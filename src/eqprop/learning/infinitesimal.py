@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from eqprop.checks import NonNegative
+from eqprop.energy.gains import amplification_from
 from eqprop.energy.landscape import Landscape
-from eqprop.learning.contrasts import amplification_from, at, drive_dot
+from eqprop.learning.contrasts import at, drive_derivative
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.learning.rules import differentiate
 from eqprop.settling.conjugate_gradients import ConjugateGradients
@@ -35,6 +36,8 @@ class InfinitesimalNudge(Estimator):
             instability the exact gradient explodes and training with it fails: recipes use 0.25.
         corrected: send the response through the transposes of all messages, so that the limit is the exact gradient for
             feedback weights of any kind (Scurria et al. 2026, arXiv 2602.03670).
+        slopes_from_states: linearise units at their states instead of at their drives (``tangent``). At rest it is the
+            same. After directed sweeps, which drive every node but the last ones once more, it saves half a sweep.
 
     Raises:
         InputError: on use, a unit has no derivative, as a spin.
@@ -44,6 +47,7 @@ class InfinitesimalNudge(Estimator):
     response: Solver = ConjugateGradients(6)  # noqa: RUF009 - frozen
     damping: NonNegative = 0.0
     corrected: bool = False
+    slopes_from_states: bool = False
 
     def sixteen_bits(self, landscape: Landscape) -> bool:
         return True
@@ -61,11 +65,11 @@ class InfinitesimalNudge(Estimator):
         with torch.no_grad():
             force = {node: cost.loss.force(node, cost.target, *seen) for node in cost.loss.nodes}
             field = corrected(landscape, free.state) if self.corrected else landscape
-            moved = tangent(field, free.state, force, self.damping)
+            moved = tangent(field, free.state, force, self.damping, self.slopes_from_states)
             response = self.response(moved, moved.zeros())
         with torch.enable_grad():
             rebuilt = landscape.rebuilt().remembering(landscape)
             amplification = {} if self.corrected else amplification_from(rebuilt, cost.loss.nodes)
-            work = drive_dot(rebuilt, free.state, response.state, amplification)
+            work = drive_derivative(rebuilt, free.state, response.state, amplification)
             objective = cost.mean(cost.values(rebuilt, free.state) - work)
             return GradientEstimate(differentiate(objective, parameters), response)

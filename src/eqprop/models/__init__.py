@@ -7,3 +7,4 @@ from eqprop.models.builders import (
     graph as graph,
     parameter_groups as parameter_groups,
 )
+from eqprop.models.initial import scale_weights as scale_weights

@@ -43,7 +43,7 @@ class Resistors(Coupling):
         InputError: ``pre`` is ``post``; the gain is 0; when bound, a node has another shape.
     """
 
-    quadratic = passive = True
+    quadratic = reciprocal = passive = True
     pre, post = property(lambda self: self.nodes[0]), property(lambda self: self.nodes[1])
 
     def __init__(
@@ -103,7 +103,7 @@ class PlacedResistors(Term):
     every example.
     """
 
-    quadratic = True
+    quadratic = reciprocal = True
 
     def __init__(self, resistors: Resistors):
         self.nodes, self.symmetric = resistors.nodes, resistors.symmetric

@@ -18,7 +18,16 @@ from eqprop.energy.network import Network
 from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
 from eqprop.learning.estimators import phases_apart
 from eqprop.models.builders import ConvLayer, DenseLayer, Layer
-from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
+from eqprop.settling import (
+    ConjugateGradients,
+    Directed,
+    FixedSweeps,
+    FromFeedforward,
+    UntilConverged,
+    backward_order,
+    forward_order,
+    relative_norm,
+)
 from eqprop.substrates import find_substrate
 from eqprop.tasks import Augmentation, Batches, Classes, Examples, ImageInputs, Inputs, Manifest, Normalise, Outputs
 from eqprop.tasks.sources import load_images
@@ -243,6 +252,31 @@ def fast(tolerance: float, free_sweeps: int, response_sweeps: int, damping: floa
     """The estimator of fast recipes: settle from the feedforward pass, then one linear phase. See ``FastOptions``."""
     free = FromFeedforward(UntilConverged(tolerance, free_sweeps, norm=relative_norm, over_relaxation=1.5))
     return InfinitesimalNudge(free, ConjugateGradients(response_sweeps, 1e-3), damping)
+
+
+class WeakFeedbackOptions(Options):
+    """The options of infinitesimal nudges with weak feedback.
+
+    Args:
+        feedback_gain: the factor of the drive of feedback; 1 is the symmetric network.
+        free_sweeps: of the free phase, from the input to the output; the first is the feedforward pass.
+        response_sweeps: of the linear phase, from the output to the input.
+    """
+
+    feedback_gain: Positive = 0.03
+    free_sweeps: Count = 2
+    response_sweeps: Count = 1
+
+    @property
+    def estimator(self) -> InfinitesimalNudge:
+        return weak(self.free_sweeps, self.response_sweeps)
+
+
+def weak(free_sweeps: int, response_sweeps: int) -> InfinitesimalNudge:
+    """The estimator for networks with weak feedback: directed sweeps each way. See ``WeakFeedbackOptions``."""
+    free = Directed(FixedSweeps(free_sweeps, forward_order))
+    response = Directed(FixedSweeps(response_sweeps, backward_order))
+    return InfinitesimalNudge(free, response, slopes_from_states=True)
 
 
 def innermost(network: Network) -> Network:

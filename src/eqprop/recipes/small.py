@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from eqprop.checks import Count, Positive
-from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError, hard_sigmoid
+from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError, hard_sigmoid, tanh
 from eqprop.learning import Backpropagation, EquilibriumPropagation, forms, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
+from eqprop.models.initial import scale_weights
 from eqprop.recipes.cifar10 import MEAN, STD, ep
-from eqprop.recipes.setting import PLAIN, FastOptions, ImageRecipe, NudgeOptions, Share, Sized
+from eqprop.recipes.setting import PLAIN, FastOptions, ImageRecipe, NudgeOptions, Share, Sized, WeakFeedbackOptions
 from eqprop.settling.solvers import FixedSweeps
 from eqprop.tasks import Crop, Flip
 from eqprop.training.loop import Experiment
@@ -58,6 +59,33 @@ class Digits(Small):
     data: str = "digits"
 
     augment = (Crop(1),)
+
+
+class DigitsDeep(WeakFeedbackOptions, ImageRecipe):
+    """Adam, with a rate that falls to 0 by a cosine with each batch.
+
+    Args:
+        lr: the first learning rate.
+        activity: the standard deviation of each layer's drives at first (``eqprop.models.scale_weights``).
+    """
+
+    lr: Positive = 2e-3
+    activity: Positive = 0.5
+    batch_size: Count = 32
+    epochs: Count = 20
+    validation: Share = 0.0
+    data: str = "digits"
+    depth: Annotated[int, ">= 1", "<= 1000"] = 6
+
+    schedule_by_batch = True
+
+    def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
+        optimizer = torch.optim.Adam(network.parameters(), self.lr)
+        return optimizer, CosineAnnealingLR(optimizer, periods)
+
+    def network(self, shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
+        read_out = partial(ReadoutCrossEntropy, classes=classes)
+        return chain(shape, sized([DenseLayer(128, tanh)]), read_out, feedback_gain=self.feedback_gain)
 
 
 class MnistDense(Small):
@@ -105,6 +133,14 @@ def digits(**options: Any) -> Experiment:
     """The embedded 8x8 handwritten digits: two convolutions, cross-entropy read-out, under a minute on a CPU."""
     small = Digits(**options)
     return small.run(partial(convolutions, layers=[ConvLayer(32, pool=None), ConvLayer(64)]), small.estimator)
+
+
+def digits_deep(**options: Any) -> Experiment:
+    """The digits with any number of dense tanh layers, by weak feedback: two sweeps forwards, one back."""
+    deep = DigitsDeep(**options)
+    run = deep.run(deep.network, deep.estimator)
+    scale_weights(run.model.network, run.train.sample(min(200, len(run.train)))[0], deep.activity)
+    return run
 
 
 def mnist_dense(**options: Any) -> Experiment:

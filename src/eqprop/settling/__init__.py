@@ -2,6 +2,7 @@
 
 from eqprop.settling.conjugate_gradients import ConjugateGradients as ConjugateGradients
 from eqprop.settling.crossing import crossing as crossing
+from eqprop.settling.directed import Directed as Directed
 from eqprop.settling.solvers import (
     Averaged as Averaged,
     FixedSweeps as FixedSweeps,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from eqprop.checks import Count, NonNegative
-from eqprop.energy.landscape import Landscape
+from eqprop.energy.gains import self_adjoint_weights
+from eqprop.energy.landscape import Landscape, weighted
 from eqprop.energy.nodes import State
 from eqprop.energy.shapes import example_dims, expand_like
 from eqprop.energy.terms import Field, Term
@@ -20,7 +21,10 @@ from eqprop.settling.solvers import Solution, Solver, Status
 
 @dataclass(frozen=True)
 class ConjugateGradients(Solver):
-    """Solves a symmetric linear landscape (``tangent``), example by example; an iteration costs as much as a sweep.
+    """Solves a linear landscape (``tangent``) with an energy, example by example; an iteration costs a sweep.
+
+    With feedback gains the landscape is symmetric in an inner product weighted by the amplification of each node
+    (``gains.self_adjoint_weights``). Displacements are then compared times that weight, as learning reads them.
 
     If no term couples two nodes of one colour, one colour is eliminated exactly and the iteration runs on the other.
     An example is settled when a sweep would move none of its units by more than ``tolerance`` times the first step of
@@ -33,7 +37,8 @@ class ConjugateGradients(Solver):
         tolerance: see above.
 
     Raises:
-        InputError: an argument is out of range; the landscape is not linear, or its feedback not the transpose.
+        InputError: an argument is out of range; the landscape is not linear, or its feedback not the transpose; or a
+            feedback gain is 0 or negative, or differs between two ways to a node.
     """
 
     iterations: Count
@@ -44,18 +49,19 @@ class ConjugateGradients(Solver):
         units = {name: linear_unit_of(name, node) for name, node in landscape.nodes.items()}
         fields: dict[str, Term] = {name: term for name, term in landscape.terms.items() if isinstance(term, Field)}
         couplings = {name: term for name, term in landscape.terms.items() if name not in fields}
-        check_symmetric(couplings)
+        check_reciprocal(couplings)
         free, force = landscape.only(couplings), landscape.only(fields)  # A, and b
         forced = {term.nodes[0] for term in fields.values()}
         retained, eliminated = self._split(landscape, forced)
+        weights = self_adjoint_weights(landscape, sorted(forced, key=list(landscape.nodes).index))
 
         # Eliminated nodes are always at their exact response to the retained ones, which start at zero.
         d = start | force.step(start, eliminated)
         driven = force if forced.isdisjoint(eliminated) else landscape  # at first only b acts
         residual = {n: driven.drive(d, n) for n in retained}
         q, p = residual, {n: units[n].precondition(residual[n]) for n in retained}
-        norm = landscape.inner(residual, p)
-        first = largest(p)
+        norm = landscape.inner(residual, p, weights)
+        first = largest(weighted(p, weights))
         frontier = forced if forced.isdisjoint(eliminated) else neighbours(free, forced)
         wild, unstable, moving = ~norm.isfinite(), torch.zeros_like(norm, dtype=torch.bool), norm > 0
         taken = torch.zeros_like(norm, dtype=torch.int64)
@@ -70,7 +76,7 @@ class ConjugateGradients(Solver):
             near = incident(free, reached)
             image = {n: units[n].curved(q[n], p[n]) - near.drive(along, n) for n in retained}  # (K - A) p
             frontier = neighbours(free, reached)
-            curvature = landscape.inner(p, image)
+            curvature = landscape.inner(p, image, weights)
             wild |= moving & ~curvature.isfinite()
             unstable |= moving & (curvature <= 0)
             moving &= (curvature > 0) & ~wild
@@ -81,9 +87,10 @@ class ConjugateGradients(Solver):
             }
             taken += moving
             moved = {n: units[n].precondition(residual[n]) for n in retained}
-            new = landscape.inner(residual, moved)
+            new = landscape.inner(residual, moved, weights)
             wild |= moving & ~new.isfinite()
-            far = largest(moved) > self.tolerance * first if frontier == reached else new > 0  # or not reached
+            left = largest(weighted(moved, weights))
+            far = left > self.tolerance * first if frontier == reached else new > 0  # or not reached
             moving &= far & ~wild
             turn = torch.where(moving, new / norm, 0)
             q = {n: torch.addcmul(residual[n], expand_like(turn, q[n]), q[n]) for n in retained}
@@ -120,9 +127,9 @@ def neighbours(landscape: Landscape, frontier: set[str]) -> set[str]:
     return frontier.union(*(t.nodes for t in landscape.terms.values() if not frontier.isdisjoint(t.nodes)))
 
 
-def check_symmetric(terms: dict[str, Term]) -> None:
+def check_reciprocal(terms: dict[str, Term]) -> None:
     for name, term in terms.items():
-        if not term.symmetric:
+        if not term.reciprocal:
             raise InputError(
                 f"The feedback of {name!r} is not the transpose of its feedforward path, so conjugate gradients do not "
                 "apply: use FixedSweeps or UntilConverged for the response."

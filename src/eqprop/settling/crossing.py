@@ -7,7 +7,7 @@ from functools import lru_cache, reduce
 from operator import or_
 
 from eqprop.energy.landscape import Landscape
-from eqprop.settling.sweeps import Leaky, Sweep, alternating, backward_order, forward_order
+from eqprop.settling.sweeps import Leaky, OneWay, Sweep, alternating, backward_order, forward_order
 
 Groups = tuple[tuple[str, ...], ...]
 """Sets of nodes; the nodes of one set respond at the same time."""
@@ -22,11 +22,13 @@ def crossing(landscape: Landscape, sweep: Sweep) -> int:
     Args:
         landscape: defines the graph.
         sweep: a sweep of ``eqprop.settling``. ``Leaky``, and functions with a ``__wrapped__``, count as the sweep that
-            they call; any other sweep counts as synchronous, one edge a sweep.
+            they call; any other sweep counts as synchronous, one edge a sweep. Those of ``Directed`` count as 1.
 
     Returns:
         At least 1. The result is cached for each graph.
     """
+    if isinstance(sweep, OneWay):
+        return 1
     edges = tuple(term.nodes for term in landscape.terms.values() if len(term.nodes) > 1)
     return _sweeps_across(groups(landscape, sweep), edges)
 

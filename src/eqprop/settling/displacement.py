@@ -214,7 +214,9 @@ class Curvature(LinearUnit):
         return -self.force(direction)
 
 
-def tangent(landscape: Landscape, state: State, force: State, damping: float = 0.0) -> Landscape:
+def tangent(
+    landscape: Landscape, state: State, force: State, damping: float = 0.0, slopes_from_states: bool = False
+) -> Landscape:
     """The linear landscape of displacements from ``state`` under a small ``force``.
 
     Args:
@@ -222,13 +224,15 @@ def tangent(landscape: Landscape, state: State, force: State, damping: float = 0
         force: node -> (batch, *node shape), for the nodes on which it acts.
         damping: every unit's own curvature is multiplied by ``1 + damping``: a leak, for equilibria that are
             nearly unstable.
+        slopes_from_states: take slopes at the units' states instead of at their drives, where units can tell them
+            (``slope_at``). At rest both are the same; the drives of a state that is not cost half a sweep.
 
     Raises:
         InputError: a unit has no derivative.
     """
     check_differentiable(landscape)
     nodes = {
-        name: Node(node.shape, linear_unit(landscape, state, name, damping), node.dropout)
+        name: Node(node.shape, linear_unit(landscape, state, name, damping, slopes_from_states), node.dropout)
         for name, node in landscape.nodes.items()
     }
     forces = {f".force.{node}": Field(node, push) for node, push in force.items()}  # no coupling's name has a dot
@@ -245,9 +249,15 @@ def check_differentiable(landscape: Landscape) -> None:
             )
 
 
-def linear_unit(landscape: Landscape, state: State, name: str, damping: float) -> LinearUnit:
+def linear_unit(
+    landscape: Landscape, state: State, name: str, damping: float, slopes_from_states: bool = False
+) -> LinearUnit:
     """A node's unit to first order, including the stiffness of the node's terms, which ``tangents`` leave out."""
-    unit, drive, stiffness = landscape.unit(name), landscape.drive(state, name), landscape.stiffness(state, name)
+    unit, stiffness = landscape.unit(name), landscape.stiffness(state, name)
+    if slopes_from_states and unit.has_slope_at and unit.elementwise:
+        own = unit.slope_at(state[name])
+        return Slope((own if stiffness is None else own / (1 + own * stiffness)) / (1 + damping))
+    drive = landscape.drive(state, name)
     if not unit.has_response:
         if stiffness is not None:
             raise InputError(f"{unit} of node {name!r} has no response, so it cannot include its terms' stiffness.")

@@ -28,7 +28,8 @@ Norm = Callable[[State, State], dict[str, Tensor]]
 
 def max_norm(before: State, after: State) -> dict[str, Tensor]:
     """The largest change of any unit between ``before`` and ``after``: node -> (batch,)."""
-    return {node: (after[node] - before[node]).abs().amax(example_dims(after[node])) for node in after}
+    changes = {node: after[node] - before[node] for node in after}
+    return {n: (c.abs() if c.is_complex() else c.abs_()).amax(example_dims(c)) for n, c in changes.items()}
 
 
 def relative_norm(before: State, after: State) -> dict[str, Tensor]:

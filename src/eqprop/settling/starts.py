@@ -46,8 +46,13 @@ class FromState(Solver):
 
 def feedforward(landscape: Landscape, start: State) -> State:
     """Each node's response to the data and the nodes before it, without feedback."""
+    return directed_pass(landscape, start, landscape.nodes)
+
+
+def directed_pass(landscape: Landscape, start: State, nodes: Iterable[str]) -> State:
+    """Each node's response, one after another in the order of ``nodes``, to the data and the nodes before it."""
     state = start
-    for node, heard in upstream(landscape).items():
+    for node, heard in upstream(landscape, nodes).items():
         state = state | heard.step(state, [node])
     return state
 
@@ -67,13 +72,13 @@ def one_pass(landscape: Landscape) -> Solution:
     return Solution.from_states([state, state], 1, torch.inf)
 
 
-def upstream(landscape: Landscape) -> dict[str, Landscape]:
-    """Node, in the network's order -> the terms by which the data and the nodes before drive it.
+def upstream(landscape: Landscape, nodes: Iterable[str]) -> dict[str, Landscape]:
+    """Node, in the order of ``nodes`` -> the terms by which the data and the nodes before drive it.
 
     Each term belongs to the last of its nodes.
     """
     found, before = {}, set[str]()
-    for node in landscape.nodes:
+    for node in nodes:
         before.add(node)
         heard = {n: term for n, term in landscape.terms.items() if node in term.nodes and before.issuperset(term.nodes)}
         found[node] = landscape.only(heard)

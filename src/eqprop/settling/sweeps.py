@@ -84,6 +84,16 @@ class Leaky:
         return (self.rate * (self.spread * draws).exp()).clamp(max=1.0).to(like)
 
 
+@dataclass(frozen=True)
+class OneWay:
+    """Another ``sweep``, of which one is enough for all signals that matter (``Directed``)."""
+
+    sweep: Sweep
+
+    def __call__(self, landscape: Landscape, state: State) -> State:
+        return self.sweep(landscape, state)
+
+
 def in_turn(landscape: Landscape, state: State, groups: Sequence[Iterable[str]]) -> State:
     """One group of nodes after another responds, to a state in which the groups before have already moved."""
     for group in groups:

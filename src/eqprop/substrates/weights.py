@@ -333,6 +333,7 @@ class TwoWays(Synapse):
     Its parameters are those of the forward half, so it has the names that an optimiser knows.
     """
 
+    reciprocal = False
     downwards: tuple[Synapse]
 
     @classmethod
