@@ -26,6 +26,7 @@ import eqprop
 NAMESPACES = (
     *("eqprop", "eqprop.energy", "eqprop.settling", "eqprop.learning", "eqprop.models", "eqprop.tasks"),
     *("eqprop.substrates", "eqprop.devices", "eqprop.physics", "eqprop.diagnostics", "eqprop.testing", "eqprop.errors"),
+    "eqprop.report",
 )
 SOURCE = re.compile(r"\]\(\.\./((?:examples|src|benchmarks|tests|tools)/[^)]*|CITATION\.cff|LICENSE)\)")
 COMMANDS = ("train", "resume", "evaluate", "predict", "check", "report", "compare", "recipes")

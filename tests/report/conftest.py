@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import kills
 
 from eqprop.cli import main
 from eqprop.files import sealed
 from eqprop.training.loop import Trainer
+from runs import kills
 
 QUICK = ["--threads", "1", "--device", "cpu", "--precision", "32"]
 TINY = [*QUICK, "--train_images", "60", "--width", "0.05", "--epochs", "2"]

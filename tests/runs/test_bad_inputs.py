@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from runs.refusals import FEW_ODD, HUGE, LONG, NO_NUMBERS, NOT_COUNTS, ODD, named, refused
 
 QUICK = {"epochs": "1", "train_images": "60", "width": "0.1"}

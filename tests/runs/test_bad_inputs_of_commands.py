@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from runs.refusals import FEW_ODD, HUGE, LONG, NO_NUMBERS, NOT_COUNTS, answer, check_line, named, refused
 
 NO_COMMANDS = (

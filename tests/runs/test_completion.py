@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from runs.conftest import run
 
 from eqprop.cli import main
 from eqprop.cli.parsing import SHELLS
+from runs.conftest import run
 
 
 @pytest.mark.parametrize("shell", SHELLS)

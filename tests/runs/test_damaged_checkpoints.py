@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs.refusals import answer, named, refused
 from safetensors.torch import load_file, save_file
 
 from eqprop.files import sealed
+from runs.refusals import answer, named, refused
 
 USERS = {
     "last": (

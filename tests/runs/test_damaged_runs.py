@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs.refusals import HUGE, named, refused
 
 from eqprop.files import sealed
 from eqprop.runs.trust import trust
+from runs.refusals import HUGE, named, refused
 
 COMMANDS = ("resume", "evaluate", "predict", "check", "report")
 OTHERS = (None, True, -1, 1.5, float("nan"), float("inf"), 10**30, "x", "", "\0", [], [1], {}, {"a": 1}, [[]])

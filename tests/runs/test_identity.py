@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import kills
-from runs.conftest import environment, run
 
 import eqprop as ep
 from eqprop.cli import main
@@ -19,6 +17,8 @@ from eqprop.files import load
 from eqprop.runs import folder as folders
 from eqprop.runs.lock import locked
 from eqprop.training.loop import Trainer
+from runs import kills
+from runs.conftest import environment, run
 
 TINY = ["digits", "--epochs", "1", "--width", "0.1", "--threads", "1", "--precision", "32"]
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from runs import kills
 from runs.conftest import environment, eqprop, run
 

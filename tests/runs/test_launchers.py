@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs.conftest import QUICK, environment, eqprop, run
 
 from eqprop.cli import main
 from eqprop.files import load
+from runs.conftest import QUICK, environment, eqprop, run
 
 RECIPE = """
 import torch

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from runs.conftest import environment
-from runs.refusals import answer, refused
 
 import eqprop
 from eqprop.files import sealed
+from runs.conftest import environment
+from runs.refusals import answer, refused
 
 RECIPE = """
 import os

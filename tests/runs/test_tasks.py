@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import kills
-from runs.conftest import run
 
 from eqprop.cli import main
 from eqprop.files import load
+from runs import kills
+from runs.conftest import run
 
 SHORT = ["--epochs", "2", "--precision", "32", "--threads", "1", "--out", "run"]
 

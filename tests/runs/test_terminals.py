@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from runs.conftest import TINY, environment, eqprop, run
 from runs.refusals import answer
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from runs.conftest import TINY, environment, eqprop, run
 from runs.refusals import answer
 

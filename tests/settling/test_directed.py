@@ -21,8 +21,12 @@ def scene_of(network, batch=3):
     return network.landscape(torch.randn(batch, *network.nodes[network.input].shape))
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
-@pytest.mark.parametrize("make", [lambda: chain(4), lambda: triangle(scale=0.5), lambda: conv(ep.MaxPool(2))])
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda each: f"{type(each).__name__}-{each.sweep.__name__}")
+@pytest.mark.parametrize(
+    "make",
+    [lambda: chain(4), lambda: triangle(scale=0.5), lambda: conv(ep.MaxPool(2))],
+    ids=["chain", "triangle", "conv"],
+)
 def test_they_are_the_solver_from_zero(make, solver):
     scene = scene_of(make())
     right, found = solver(scene, scene.zeros()), Directed(solver)(scene, scene.zeros())

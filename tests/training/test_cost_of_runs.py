@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 from interrupted import check_same_bits
-from runs.conftest import eqprop, run
 
 from eqprop.cli import main
 from eqprop.diagnostics.check import cost_of_a_step
@@ -14,6 +13,7 @@ from eqprop.errors import InputError
 from eqprop.physics import CostTable, cost_report, modelled_cost
 from eqprop.recipes import mnist
 from eqprop.training.cost import tally_of_mean_step, tally_of_run
+from runs.conftest import eqprop, run
 
 TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epochs", "2", "--width", "0.1"]
 TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu"]
