@@ -44,7 +44,9 @@ class LayerSize:
 
 
 def layer_sizes(network: Network, x: Tensor, y: Target) -> list[LayerSize]:
-    """The size of each free node's state and response, from the first to the last, in float64, for an infinitesimal nudge.
+    """The size of the state and of the response of each free node, from the first to the last, in float64.
+
+    The nudge is infinitesimal.
 
     Args:
         network: the network, with its loss.
