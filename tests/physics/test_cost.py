@@ -134,7 +134,6 @@ RECORD_A_PART = {
     "continual": learning.ContinualEP(**of(NUDGE, rate=0.01)),
     "agnostic": learning.AgnosticEP(**of(NUDGE, epsilon=0.01)),
     "dual": learning.DualPropagation(0.1),
-    "predictive": learning.PredictiveLearning(ep.FixedSweeps(8), ep.FixedSweeps(4), 2, 2, learning.FreeStateBaseline()),
 }
 
 
@@ -145,6 +144,17 @@ def test_estimators_that_are_not_counted_say_so(name):
     x, y = torch.randn(BATCH, 4, dtype=torch.float64), torch.arange(BATCH) % OUT
     with pytest.raises(ep.InputError, match=words):
         physics.tally_of_step(ep.Equilibrium(network(), {**READ_NOTHING, **RECORD_A_PART}[name], "ignore"), x, y)
+
+
+def test_moments_that_units_predict_from_are_readings_too():
+    torch.manual_seed(0)
+    x, y = torch.randn(BATCH, 4, dtype=torch.float64), torch.arange(BATCH) % OUT
+    predictor = learning.LeastSquares((1,))
+    estimator = learning.PredictiveLearning(ep.FixedSweeps(8), ep.FixedSweeps(4), 2, 2, predictor)
+    tally = physics.tally_of_step(ep.Equilibrium(network(), estimator, "ignore"), x, y)
+    assert tally.phases == BATCH + 2
+    assert tally.readings == BATCH + BATCH + 2
+    assert tally.nudge_conversions == 2 * OUT
 
 
 def test_a_penalty_is_not_taken_for_the_estimator():

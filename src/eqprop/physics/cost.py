@@ -76,7 +76,7 @@ class Counter(Substrate):
 
     Some estimators are not counted, and ``tally`` says so: those that do not read nudged states (infinitesimal nudges,
     reference gradients), and those whose ``Record`` does not hold all nudged phases (``OscillatingNudge``, ``LockIn``,
-    ``ContinualEP``, ``AgnosticEP``, ``DualPropagation``, ``PredictiveLearning``).
+    ``ContinualEP``, ``AgnosticEP``, ``DualPropagation``).
     """
 
     def __init__(self) -> None:
@@ -114,9 +114,10 @@ class Counter(Substrate):
 
     def measured(self, state: State, reading: int) -> State:
         rows = len(next(iter(state.values())))
-        if reading < 0:
+        if reading == -1:  # of a prediction; others below 0 are of moments on the way
             self._read, self._driven, self._nudges, self._batch = {}, {}, 0, rows
-        self._read[max(reading, 0)] = rows, sum(value.numel() for value in state.values())
+            reading = 0
+        self._read[reading] = rows, sum(value.numel() for value in state.values())
         return state
 
     @checked
