@@ -142,7 +142,8 @@ NAMED = {
     "mismatch": "none needed when learning in situ",
     "converters": "ReadConverter, its only fault",
     "noisy-reads": "more reads, a larger beta",
-    "noisy-weights": "a larger beta; the mean of several steps",
+    "noisy-weights": "the mean of many steps",
+    "noisy-writes": "the mean of many steps",
     "stuck": "none needed when learning in situ",
     "two-circuits": "one circuit for all phases",
     "wires": "none needed when learning in situ",
@@ -291,7 +292,7 @@ def test_the_check_of_a_named_substrate_ends_with_its_verdict(recipe, capsys, na
 def test_the_ideal_substrate_has_none(recipe, capsys):
     text, found = checked(capsys, recipe, "--substrate", "ideal")
     assert (found["machine"], "machine_verdict" in found) == (None, False)
-    assert "machine" not in text
+    assert "Verdict on the machine" not in text
     assert found["suggestion"]["symmetric"]["noise_constant"] > 0
 
 
