@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -6,6 +7,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch reads it as it is imported: each test process has one core
 sys.path.insert(0, str(Path(__file__).parent))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell; the tests send this signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 TABLES = (
