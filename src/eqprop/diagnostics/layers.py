@@ -44,7 +44,7 @@ class LayerSize:
 
 
 def layer_sizes(network: Network, x: Tensor, y: Target) -> list[LayerSize]:
-    """One for each free node, from the first to the last, in float64 and for an infinitesimal nudge.
+    """The size of each free node, from the first to the last, in float64 and for an infinitesimal nudge.
 
     Args:
         network: the network, with its loss.
