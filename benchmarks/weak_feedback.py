@@ -28,7 +28,6 @@ from step_cost import Feedforward, cosines
 from torch import Tensor
 
 import eqprop as ep
-from eqprop.errors import NotSettledError
 from eqprop.recipes.cifar10 import NORMALISE
 from eqprop.recipes.setting import innermost, weak
 from eqprop.settling import ConjugateGradients
@@ -110,6 +109,10 @@ def rows_of(gain: float, net: ep.Network, x: Tensor, y: Tensor, options: argpars
     for passes, model in models.items():
         sides[str(passes)] = lambda m=model: m.loss(x, y).backward()  # type: ignore[misc]
     found = costs(sides, options.repeats)
+    few = x[: options.check], y[: options.check]
+    with torch.no_grad():
+        scene = net.landscape(few[0])
+        rests = bool(ep.UntilConverged(1e-3, 300)(scene, scene.zeros()).settled.all())  # else there is no gradient
     rows: list[Row] = []
     for free, response in models:
         row: Row = {
@@ -118,12 +121,8 @@ def rows_of(gain: float, net: ep.Network, x: Tensor, y: Tensor, options: argpars
             "response_sweeps": response,
             "cost": found[str((free, response))],
         }
-        few = slice(0, options.check)
-        try:
-            each = cosines(net, estimator(gain, free, response), "float32", x[few], y[few])
-            rows.append(row | {"worst_cosine": min(each), "cosines": each})
-        except NotSettledError:  # there is no equilibrium to compare with
-            rows.append(row | {"worst_cosine": math.nan, "cosines": []})
+        each = cosines(net, estimator(gain, free, response), "float32", *few) if rests else [math.nan]
+        rows.append(row | {"worst_cosine": min(each), "cosines": each})
     return rows
 
 

@@ -44,9 +44,7 @@ class LayerSize:
 
 
 def layer_sizes(network: Network, x: Tensor, y: Target) -> list[LayerSize]:
-    """The size of the state and of the response of each free node, from the first to the last, in float64.
-
-    The nudge is infinitesimal.
+    """The size of each free node, from the first to the last, in float64 and for an infinitesimal nudge.
 
     Args:
         network: the network, with its loss.

@@ -69,7 +69,7 @@ class DigitsDeep(WeakFeedbackOptions, ImageRecipe):
         activity: the standard deviation of each layer's drives at first (``eqprop.models.scale_weights``).
     """
 
-    lr: Positive = 2e-3
+    lr: Positive = 1.5e-3
     activity: Positive = 0.5
     batch_size: Count = 32
     epochs: Count = 20
@@ -85,7 +85,7 @@ class DigitsDeep(WeakFeedbackOptions, ImageRecipe):
 
     def network(self, shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
         read_out = partial(ReadoutCrossEntropy, classes=classes)
-        return chain(shape, sized([DenseLayer(128, tanh)]), read_out, feedback_gain=self.feedback_gain)
+        return chain(shape, sized([DenseLayer(256, tanh)]), read_out, feedback_gain=self.feedback_gain)
 
 
 class MnistDense(Small):
