@@ -68,6 +68,8 @@ class Clipped:
 
 def all_of(*constraints: Constrain) -> Constrain:
     """Imposes each constraint, one after the other."""
+    if len(constraints) == 1:
+        return constraints[0]
 
     def constrain(network: Network) -> None:
         for each in constraints:
