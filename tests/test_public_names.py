@@ -255,9 +255,10 @@ FILES = re.compile(r"\.(py|md|html|json|csv|png|txt|safetensors|parquet|toml|npz
 
 @cache
 def offered() -> dict[str, object]:
-    names = {}
+    names: dict[str, object] = {}
     for namespace in [*NAMESPACES, "eqprop.training.loop", "eqprop.training.memory", "eqprop.recipes"]:
-        names |= vars(importlib.import_module(namespace))
+        found = vars(importlib.import_module(namespace))
+        names |= {n: v for n, v in found.items() if n not in names or not isinstance(v, types.ModuleType)}
     return names | {"main": importlib.import_module("eqprop.cli").main}
 
 
