@@ -54,8 +54,8 @@ BUGS = {
     ),
     "a residual that flatters": (
         "settling/solvers.py",
-        "(after[node] - before[node]).abs().amax(example_dims(after[node]))",
-        "(after[node] - before[node]).abs().amin(example_dims(after[node]))",
+        "c.abs_()).amax(example_dims(c))",
+        "c.abs_()).amin(example_dims(c))",
         f"{SOLVERS}::test_the_residual_is_the_last_sweeps_largest_change[1-synchronous]",
     ),
     "dropout without its rescaling": (
@@ -66,9 +66,33 @@ BUGS = {
     ),
     "an inner product in which dropout does not count": (
         "energy/landscape.py",
-        "sum_per_example(a[name] * b[name]) / self._retained(name)",
-        "sum_per_example(a[name] * b[name])",
+        "sum_per_example(scaled[name] * b[name]) / self._retained(name)",
+        "sum_per_example(scaled[name] * b[name])",
         "learning/test_infinitesimal.py::test_conjugate_gradients_end_in_as_few_iterations_where_nodes_drop_out[dropout0]",
+    ),
+    "an inner product in which feedback gains do not count": (
+        "settling/conjugate_gradients.py",
+        "curvature = landscape.inner(p, image, weights)",
+        "curvature = landscape.inner(p, image)",
+        "learning/test_infinitesimal.py::test_conjugate_gradients_with_feedback_gains_give_the_exact_gradient[dense]",
+    ),
+    "a first sweep that hears what is still zero": (
+        "settling/directed.py",
+        "if next(counting):",
+        "if True:",
+        "settling/test_directed.py::test_the_first_sweep_asks_for_no_drive_of_a_node_at_zero",
+    ),
+    "a slope that counts units at the end of their range": (
+        "energy/units.py",
+        "hardtanh_backward(slope, state, self.low, self.high)",
+        "hardtanh_backward(slope, state, self.low - 1, self.high + 1)",
+        "energy/test_units.py::test_the_slope_at_a_state_is_that_at_its_drive",
+    ),
+    "a bias that every example teaches alike": (
+        "energy/terms.py",
+        "((expand_like(each, move) * move).sum_to_size(self.strength.shape),)",
+        "(move.sum_to_size(self.strength.shape),)",
+        "learning/test_infinitesimal.py::test_weights_dropout_and_a_loss_downstream_go_through_it",
     ),
     "16 bits in more than the messages": (
         "learning/equilibrium.py",
@@ -96,12 +120,12 @@ BUGS = {
     ),
     "feedback gain forgotten": (
         "energy/couplings.py",
-        "return feedback if self.feedback_gain == 1 else self.feedback_gain * feedback",
-        "return feedback",
+        "return post if self.feedback_gain == 1 else self.feedback_gain * post",
+        "return post",
         f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains[contrastive]",
     ),
     "feedback gains that are not undone": (
-        "learning/contrasts.py",
+        "energy/gains.py",
         "way = found[node] * term.gain(node) / term.gain(other)",
         "way = found[node]",
         f"{EQUILIBRIUM}::test_estimates_undo_the_feedback_gains[contrastive]",
@@ -150,14 +174,14 @@ BUGS = {
     ),
     "examples that all count the same to a kernel": (
         "energy/maps.py",
-        "part(pre, expand_like(each, post) * post)",
-        "part(pre, post)",
+        "z = vjp((expand_like(each, post) * post).to(bits))",
+        "z = vjp(post.to(bits))",
         "energy/test_conformance.py::test_convolutions",
     ),
     "a kernel that learns from feedback without its gain": (
         "energy/couplings.py",
-        "(pre_move, self.synapse._gained(post))]",
-        "(pre_move, post)]",
+        "down * self.synapse.feedback_gain * derivative(pre_move, post)",
+        "down * derivative(pre_move, post)",
         f"{CONFORMANCE}::test_couplings",
     ),
     "imaginary parts of the wrong sign": (
