@@ -68,7 +68,21 @@ class Dense(Map):
         self.weight = initial_weight(math.prod(out_shape), math.prod(in_shape))
 
     def linearize(self, pre: Tensor) -> Linearization:
-        return Linearization.everywhere(self.forward(pre), self.forward, lambda post: self.transpose(pre, post))
+        value, own = self.forward(pre), type(self).forward is Dense.forward
+        derivative = self._bilinear_derivative(value.dtype) if own else None
+        return Linearization.everywhere(value, self.forward, lambda post: self.transpose(pre, post), derivative)
+
+    def _bilinear_derivative(self, bits: torch.dtype) -> BilinearDerivative:
+        """The derivative by the weight of <W pre, post>, in ``bits``, without ``W pre``."""
+
+        def derivative(pre: Tensor, post: Tensor) -> Tensor:
+            def backward(each: Tensor) -> tuple[Tensor]:
+                scaled = (expand_like(each, post) * post).flatten(1).to(bits)
+                return ((scaled.T @ pre.flatten(1).to(bits)).to(self.weight),)
+
+            return attached(len(pre), backward, self.weight)
+
+        return derivative
 
     def forward(self, pre: Tensor) -> Tensor:
         return linearly(lambda s: F.linear(s, self.weight), pre.flatten(1)).view(-1, *self.out_shape)

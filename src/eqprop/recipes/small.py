@@ -72,7 +72,7 @@ class DigitsDeep(WeakFeedbackOptions, ImageRecipe):
     lr: Positive = 1.5e-3
     activity: Positive = 0.5
     batch_size: Count = 32
-    epochs: Count = 20
+    epochs: Count = 18
     validation: Share = 0.0
     data: str = "digits"
     depth: Annotated[int, ">= 1", "<= 1000"] = 6
