@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,8 @@ def test_evaluate_settles_as_far_as_asked(recipe, capsys):
         assert float(words[0]) <= residual
         assert int(words[2]) == sweeps
     assert main(["evaluate", "run", "--precision", "7"]) == 2
+    assert main(["evaluate", "run", "--mirrored"]) == 0
+    assert "with mirror images" in capsys.readouterr().out
 
 
 def test_evaluation_leaves_the_model_as_it_was():
@@ -277,6 +280,25 @@ def test_evaluation_leaves_the_model_as_it_was():
     assert model.training
     assert 0 <= row["accuracy"] <= 1
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_mirrored_evaluation_takes_the_mean_probabilities_of_both_images():
+    torch.manual_seed(0)
+    images = Images(torch.randint(256, (400, 1, 4, 4), dtype=torch.uint8), torch.randint(3, (400,)), 3)
+    network = ep.chain((1, 4, 4), [ep.DenseLayer(4, ep.tanh)], partial(ep.ReadoutCrossEntropy, classes=3))
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), ep.FixedSweeps(5), ep.FixedSweeps(2)))
+    x, y = images.pixels / 255, images.labels
+    with torch.no_grad():
+        each = [model(view).softmax(1) for view in (x, x.flip(-1))]
+    right = float(((each[0] + each[1]).argmax(1) == y).float().mean())
+    assert right != pytest.approx(float((each[0].argmax(1) == y).float().mean())), "else the test would show nothing"
+    batches = Batches(images, 16, Normalise((0.0,), (1.0,)), shuffle=False)
+    rows = [evaluate(model, batches, Fabric(), mirrored=mirrored) for mirrored in (False, True)]
+    assert rows[1]["accuracy"] == pytest.approx(right)
+    assert {name for name in rows[0] if rows[0][name] != rows[1][name]} <= {"accuracy", "top_5_accuracy"}
+    network.loss = ep.energy.LinearForce("layer1")
+    with pytest.raises(ep.InputError, match="no probabilities"):
+        evaluate(model, batches, Fabric(), {}, mirrored=True)
 
 
 def test_the_image_size_is_checked_before_anything_is_trained():

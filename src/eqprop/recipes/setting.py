@@ -40,7 +40,6 @@ Build = Callable[[tuple[int, int, int], int, Sized], Network]
 """(shape of an image, classes, sized) -> a network."""
 
 Share = Annotated[float, ">= 0", "<= 0.5"]
-Fraction = Annotated[float, ">= 0", "<= 1"]
 
 PLAIN = ((0.0,), (1.0,))
 """The mean and the standard deviation that leave pixels in [0, 1]."""

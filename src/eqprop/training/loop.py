@@ -424,11 +424,20 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(model: Equilibrium, task: Task, fabric: Fabric, metrics: dict[str, Any] | None = None) -> Row:
+def evaluate(
+    model: Equilibrium, task: Task, fabric: Fabric, metrics: dict[str, Any] | None = None, mirrored: bool = False
+) -> Row:
     """Loss, metrics, residual and sweeps over a task, at the free equilibrium, without dropout.
 
-    Model and task are on the fabric's device; messages have its precision; processes share each batch. ``metrics`` are
-    new ones, as of ``Experiment.metrics``; default: those for the task's own targets.
+    Model and task are on the fabric's device; messages have its precision; processes share each batch.
+
+    Args:
+        metrics: new ones, as of ``Experiment.metrics``; default: those for the task's own targets.
+        mirrored: scores are the logarithms of the mean probabilities of an image and of its mirror image. The loss,
+            the residual and the sweeps stay those of the image.
+
+    Raises:
+        InputError: ``mirrored``, and the loss has no probabilities of classes.
     """
     training = model.training
     model.eval()
@@ -441,12 +450,29 @@ def evaluate(model: Equilibrium, task: Task, fabric: Fabric, metrics: dict[str, 
         record = Record()
         with fabric.autocast():
             loss = model(x, y, record=record)
+            if mirrored:
+                record.scores = mean_scores(model, record, x.flip(-1))
         if share.start < share.stop:
             totals.add(loss, y, record)
     model.train(training)
     totals.gather(fabric)
     totals.spread(fabric)
     return totals.means()
+
+
+def mean_scores(model: Equilibrium, record: Record, other: Tensor) -> Tensor:
+    """The logarithms of the mean probabilities of what was recorded and of ``other`` inputs.
+
+    Raises:
+        InputError: the loss has no probabilities of classes.
+    """
+    loss = model.network.loss
+    assert loss is not None
+    assert record.scores is not None
+    each = [loss.probabilities(scores) for scores in (record.scores, model(other))]
+    if each[0] is None:
+        raise InputError(f"{type(loss).__name__} has no probabilities of classes: evaluate without mirror images.")
+    return torch.stack(each).mean(0).log()  # type: ignore[arg-type]
 
 
 def load_own(folder: Path, name: str, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
