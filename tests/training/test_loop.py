@@ -287,6 +287,8 @@ def test_mirrored_evaluation_takes_the_mean_probabilities_of_both_images():
     images = Images(torch.randint(256, (400, 1, 4, 4), dtype=torch.uint8), torch.randint(3, (400,)), 3)
     network = ep.chain((1, 4, 4), [ep.DenseLayer(4, ep.tanh)], partial(ep.ReadoutCrossEntropy, classes=3))
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), ep.FixedSweeps(5), ep.FixedSweeps(2)))
+    with torch.no_grad():
+        network.loss.readout.weight.mul_(20)
     x, y = images.pixels / 255, images.labels
     with torch.no_grad():
         each = [model(view).softmax(1) for view in (x, x.flip(-1))]
@@ -296,7 +298,12 @@ def test_mirrored_evaluation_takes_the_mean_probabilities_of_both_images():
     rows = [evaluate(model, batches, Fabric(), mirrored=mirrored) for mirrored in (False, True)]
     assert rows[1]["accuracy"] == pytest.approx(right)
     assert {name for name in rows[0] if rows[0][name] != rows[1][name]} <= {"accuracy", "top_5_accuracy"}
-    network.loss = ep.energy.LinearForce("layer1")
+
+    class Margin(ep.CrossEntropy):
+        def probabilities(self, scores):
+            return None
+
+    network.loss = Margin("layer1", (4,))
     with pytest.raises(ep.InputError, match="no probabilities"):
         evaluate(model, batches, Fabric(), {}, mirrored=True)
 
