@@ -44,6 +44,9 @@ def standardise_weights(network: Network) -> None:
     The network then has the parameters ``...parametrizations.weight.original`` and ``...weight.0.gain`` in the place of
     each weight; ``torch.nn.utils.parametrize.remove_parametrizations`` undoes it.
 
+    Args:
+        network: of any kind; other couplings stay as they are.
+
     Raises:
         InputError: it has no such weights, or they are computed from others already.
     """
