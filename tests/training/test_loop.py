@@ -19,7 +19,8 @@ from eqprop.cli import main
 from eqprop.files import load
 from eqprop.recipes import RECIPES
 from eqprop.tasks import Batches, Images, Normalise
-from eqprop.training.loop import EpochMetrics, Experiment, evaluate
+from eqprop.training.loop import EpochMetrics, Experiment, Trainer, evaluate
+from eqprop.training.report import Report
 
 RECIPE = """
 import torch
@@ -280,6 +281,36 @@ def test_evaluation_leaves_the_model_as_it_was():
     assert model.training
     assert 0 <= row["accuracy"] <= 1
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_loss_that_grows_is_reported_once_with_what_to_change(recipe, capsys):
+    """A diverged network may have a finite loss, and would train on without learning."""
+    words = "The loss grows: it was"
+    sane = ["train", recipe, "--precision", "32", "--epochs", "2", "--out"]
+    assert main([*sane, "sane"]) == 0
+    assert words not in capsys.readouterr().out
+    assert main([*sane, "grown", "--lr", "300", "--epochs", "3"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(words) == 1
+    assert "Lower the learning rate or beta, or clip the gradient" in said
+    assert load(Path("grown"), "last")[1]["progress"]["first_loss"] == pytest.approx(1.1, rel=0.3)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_a_gradient_is_clipped_to_the_norm_asked_for(tmp_path, clip):
+    moved = {}
+    for limit in (0.0, clip):
+        torch.manual_seed(0)
+        run = RECIPES["digits"](epochs=1, lr=1.0, gradient_clip=limit, train_images=32)
+        before = torch.cat([each.detach().flatten() for each in run.model.parameters()])
+        (folder := tmp_path / str(limit)).mkdir()
+        Trainer(run, folder, Fabric(), Report()).fit()
+        moved[limit] = torch.cat([each.detach().flatten() for each in run.model.parameters()]) - before
+    if clip == 1e-3:
+        assert moved[clip].norm().item() == pytest.approx(1e-3, rel=1e-3), "one step at rate 1"
+        torch.testing.assert_close(moved[clip] / moved[clip].norm(), moved[0.0] / moved[0.0].norm(), atol=1e-4, rtol=0)
+    else:
+        assert torch.equal(moved[clip], moved[0.0])
 
 
 def test_mirrored_evaluation_takes_the_mean_probabilities_of_both_images():

@@ -47,6 +47,7 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
     standardise: bool = True
     batch_size: Count = 128
     epochs: Count = 20
+    gradient_clip: NonNegative = 1.0
     validation: Share = 0.0
     data: str = "uoft-cs/cifar10"
 

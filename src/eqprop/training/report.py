@@ -41,6 +41,9 @@ class Report:
     def saved(self, name: str, run: Experiment) -> None:
         """The checkpoint ``name`` has been saved."""
 
+    def warn(self, text: str) -> None:
+        """Training goes on, but not as it should: ``text`` says what to change."""
+
     def end(self) -> None:
         """Training ends, or is interrupted."""
 
@@ -85,6 +88,9 @@ class Files(Report):
             write_curves(self.folder / "curves.png", self.history)
         self.drawn = time.monotonic()
         self.cost = self.drawn - begin
+
+    def warn(self, text: str) -> None:
+        self.say(text)
 
     def end(self) -> None:
         if self.history:
