@@ -78,13 +78,13 @@ def cause(comparison: Comparison, name: str, exact: str, corrected: str, stable:
         )
     if free > AT_REST:
         return f"not settled: the free phase still moves ({most(settling.free_residual)}). Take more free sweeps"
+    if nudged > AT_REST:
+        return f"not settled: a nudged phase still moves ({most(settling.nudged_residual)}). Take more nudged sweeps"
     if stable is not None and stable.elsewhere:
         return (
             f"wrong equilibrium: without the nudge, {percent(stable.elsewhere)} of the nudged states settle to another "
             "equilibrium than the free one. Take a smaller beta"
         )
-    if nudged > AT_REST:
-        return f"not settled: a nudged phase still moves ({most(settling.nudged_residual)}). Take more nudged sweeps"
     if good(comparison, corrected):
         return (
             "biased by its feedback: feedback is not the transpose of feedforward. Take the teacher corrected and the "
