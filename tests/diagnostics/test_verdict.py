@@ -35,6 +35,7 @@ def said(network, beta, free, nudged):
         (0.8, 400, 400, "biased by beta. ", "Take a smaller beta"),
         (0.01, 2, 200, "not settled. ", "Take more free sweeps"),
         (0.01, 200, 1, "not settled. ", "Take more nudged sweeps"),
+        (1e-4, 200, 2, "not settled. ", "before the nudge had crossed the network"),
     ],
 )
 def test_what_is_wrong_comes_first_and_then_what_to_change(network, beta, free, nudged, begins, holds):

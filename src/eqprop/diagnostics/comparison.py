@@ -18,7 +18,7 @@ from eqprop.energy.network import Data
 from eqprop.errors import InputError, needing_extra
 from eqprop.files import one_line
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
-from eqprop.settling.solvers import Solution
+from eqprop.settling.solvers import Solution, Status
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,6 +64,7 @@ class Settling:
             batch (and all nudged phases); ``None`` for an estimator without nudged phases. Residuals of displacements
             and linear responses have the unit of these.
         free_sweeps, nudged_sweeps: mean over examples; the sum over all nudged phases.
+        nudged_settled: the share of nudged phases of single examples that their solver calls settled.
         switched_windows, clipped_units: see ``eqprop.diagnostics.switching``; for ``EquilibriumPropagation`` only.
     """
 
@@ -71,6 +72,7 @@ class Settling:
     free_sweeps: float
     nudged_residual: dict[str, float] | None = None
     nudged_sweeps: float = 0.0
+    nudged_settled: float = 1.0
     switched_windows: float | None = None
     clipped_units: float | None = None
 
@@ -260,7 +262,8 @@ def settled(network: Network, estimator: Estimator, made: Estimate) -> Settling:
     if nudged is None:
         return went
     sweeps = float(nudged.sweeps.double().sum()) / len(free.sweeps)
-    went = replace(went, nudged_residual=worst_changes(nudged), nudged_sweeps=sweeps)
+    at_rest = float((nudged.status == Status.SETTLED).double().mean())
+    went = replace(went, nudged_residual=worst_changes(nudged), nudged_sweeps=sweeps, nudged_settled=at_rest)
     if not isinstance(estimator, EquilibriumPropagation):  # the nudged phase of others may be a response, or complex
         return went
     pair = network, free.state, nudged.state

@@ -85,6 +85,11 @@ def cause(comparison: Comparison, name: str, exact: str, corrected: str, stable:
             f"wrong equilibrium: without the nudge, {percent(stable.elsewhere)} of the nudged states settle to another "
             "equilibrium than the free one. Take a smaller beta"
         )
+    if settling.nudged_settled < 1:
+        return (
+            f"not settled: {percent(1 - settling.nudged_settled)} of the nudged phases ended before they were at rest, "
+            "or before the nudge had crossed the network. Take more nudged sweeps"
+        )
     if good(comparison, corrected):
         return (
             "biased by its feedback: feedback is not the transpose of feedforward. Take the teacher corrected and the "
