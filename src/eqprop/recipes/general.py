@@ -42,8 +42,8 @@ class DenseRecipe(NudgeOptions, TaskRecipe):
     lr: Positive = 5e-3
     weight_decay: NonNegative = 1e-2
     beta: float = 0.2
-    free_sweeps: Count = 8
-    nudged_sweeps: Count = 6
+    free_sweeps: Count = 15
+    nudged_sweeps: Count = 12
     test_share: Fraction = 0.2
     follow_links: bool = False
 
