@@ -206,7 +206,7 @@ class PhaseEstimator(Estimator):
     ) -> tuple[Gradients, State]:
         """The share of these phases in the estimate, and their states; ``settled``: the result of each phase."""
         with torch.enable_grad():
-            form, rebuilt = self._form(landscape), landscape.rebuilt()
+            form, rebuilt = self._form(landscape), landscape.rebuilt().remembering(landscape)
             compared = compare(form, rebuilt, cost, phases, free, settled, self.teacher)
             return self.rule(compared, parameters), compared.state
 
@@ -283,7 +283,8 @@ class EquilibriumPropagation(PhaseEstimator):
                 reached = self.nudged(landscape, free.state).state
         if betas:
             settled = self._settle(landscape, free, cost, betas, select(start, every.repeat(len(betas))))
-            reached = {node: torch.cat([value, settled.state[node]]) for node, value in reached.items()}
+            moved = settled.state
+            reached = {node: torch.cat([v, moved[node]]) for node, v in reached.items()} if still else moved
         gradients, state = self._compare(landscape, free.state, cost, phases, reached, parameters)
         if settled is not None:
             settled = settled._replace(state={node: value[still * batch :] for node, value in state.items()})
@@ -342,6 +343,7 @@ def compare(
         teacher.holds,
         form.linearized,
         teacher.corrects and not all(term.symmetric for term in landscape.terms.values()),
+        settled if landscape.substrate.is_ideal and not form.linearized else None,
     )
 
 
