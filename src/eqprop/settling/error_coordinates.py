@@ -19,12 +19,13 @@ FREE = Wire()
 
 
 def error_pass(landscape: Landscape, state: State) -> State:
-    """One pass of errors from the output to the input, and one of states from the input to the output.
+    """The next state: errors pass from the output to the input, then states from the input to the output.
 
-    The errors of the nudge and of each node after are those at ``state``; then each node of ``landscape`` moves to its
-    prediction plus its error. From the free state and with a small nudge, one pass is a backpropagation and a forward
-    pass that adds what it brought. Repeated, it comes to rest at stationary points of the energy, which need not be
-    minima. From the zero state and without a nudge it is the feedforward pass.
+    Each error is the force, at ``state``, of the nudge and of the errors after it; then each node of ``landscape``
+    moves to its prediction plus its error. It is a step of gradient descent, of length 1, on the energy as a function
+    of all errors; under a squared error, to the minimum over the output. At rest the state is stationary: no descent is
+    demanded, and the energy may have risen. From the free state and with a small nudge, one pass is a backpropagation
+    and a forward pass that adds what it brought. Without a nudge it is the feedforward pass.
 
     Raises:
         InputError: a node is not held by exactly one ``Prediction``, from a node before it, or has another unit than
@@ -55,6 +56,15 @@ def error_pass(landscape: Landscape, state: State) -> State:
         at = predicted(own[node], moved)
         moved[node] = (at + errors[node] if node in errors else at).to(state[node].dtype)
     return moved
+
+
+def has_errors(landscape: Landscape) -> bool:
+    """Whether a prediction holds each node, so that ``error_pass`` applies."""
+    try:
+        predictions(landscape)
+    except InputError:
+        return False
+    return True
 
 
 def predictions(landscape: Landscape) -> tuple[dict[str, Predicted], Landscape]:

@@ -1,0 +1,139 @@
+"""Predictive coding by equilibrium propagation: cost of a step over backpropagation's, and accuracy of the gradient.
+
+    python benchmarks/predictive_coding.py [--data CIFAR10] [--width 0.25] [--batch 64] [--repeats 5] [--epochs 0]
+
+Networks of five and of ten layers: VGG5's five convolutions and a dense layer, as in the recipes, and nine convolutions
+and a dense layer (VGG10), channels times ``--width``, cross-entropy, centred nudges at the recipes' beta. The sides of
+each, in one interleaved run of CPU time: backpropagation of the same layers (autograd of a feedforward network), one
+pass in error coordinates, and as many alternating sweeps of states as layers. The cosine is with backpropagation, in
+the worst layer (weights alone), float32, on ``--check`` images, on initial weights and after ``--epochs`` of training on
+``--images`` training images by one pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import Row, images, machine, show, write
+from torch import Tensor, nn
+from torch.nn import functional as F
+from weak_feedback import accuracy, costs
+
+import eqprop as ep
+from eqprop.recipes.predictive_coding import PredictiveCoding, Vgg5CrossEntropy, Vgg10, vgg
+from eqprop.recipes.setting import innermost, wider
+from eqprop.settling import ForwardPass, error_pass
+from eqprop.tasks import Normalise, load_images
+from eqprop.training.memory import keep_freed_memory
+
+NETWORKS: dict[str, tuple[type[PredictiveCoding], list[ep.ConvLayer]]] = {
+    "VGG5": (Vgg5CrossEntropy, vgg(128, 256, "P", 512, "P", 512, "P", 512, "P")),
+    "VGG10": (Vgg10, vgg(128, 128, "P", 256, 256, "P", 512, 512, "P", 512, 512, 512, "P")),
+}
+
+
+def network(name: str, width: float) -> ep.Network:
+    torch.manual_seed(0)
+    options, layers = NETWORKS[name]
+    return innermost(
+        options(lr=0.01).network(
+            (3, 32, 32), 10, lambda given: [wider(each, width) for each in given], layers=layers, loss=ep.CrossEntropy
+        )
+    )
+
+
+def worst_cosine(net: ep.Network, estimator: ep.Estimator, x: Tensor, y: Tensor) -> float:
+    """With backpropagation, over the weight tensors of all layers."""
+    weights = [parameter for parameter in net.parameters() if parameter.ndim > 1]
+    found, right = (
+        torch.autograd.grad(ep.Equilibrium(net, each, "ignore").loss(x, y), weights)
+        for each in (estimator, ep.Backpropagation())
+    )
+    pairs = zip(found, right, strict=True)
+    return min(float(F.cosine_similarity(a.double().flatten(), b.double().flatten(), 0)) for a, b in pairs)
+
+
+def rows_of(name: str, net: ep.Network, x: Tensor, y: Tensor, options: argparse.Namespace) -> list[Row]:
+    beta, depth = NETWORKS[name][0](lr=0.01).beta, len(net.free)
+    feedforward = nn.Sequential(*(coupling.module for coupling in net.terms.values()))  # type: ignore[attr-defined]
+    nudging = ep.symmetric(beta)
+    solvers = {
+        "errors, 1 pass": ep.FixedSweeps(1, error_pass),
+        "errors, 4 passes": ep.FixedSweeps(4, error_pass),
+        f"states, {depth // 2} sweeps": ep.FixedSweeps(depth // 2),
+        f"states, {depth} sweeps": ep.FixedSweeps(depth),
+    }
+    estimators = {key: ep.EquilibriumPropagation(nudging, ForwardPass(), each) for key, each in solvers.items()}
+    sides: dict[str, Callable[[], Any]] = {
+        "backpropagation": lambda: F.cross_entropy(feedforward(x), y).backward(),
+        **{
+            key: lambda m=ep.Equilibrium(net, each, "ignore"): m.loss(x, y).backward()  # type: ignore[misc]
+            for key, each in estimators.items()
+        },
+    }
+    found = costs(sides, options.repeats)
+    few = x[: options.check], y[: options.check]
+    return [
+        {
+            "network": name,
+            "layers": depth,
+            "beta": beta,
+            "nudged": key,
+            "cost": found[key],
+            "worst_cosine": worst_cosine(net, each, *few),
+        }
+        for key, each in estimators.items()
+    ]
+
+
+def train(name: str, net: ep.Network, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds of CPU time and test accuracy, after ``--epochs`` by one pass."""
+    data = load_images(options.data)
+    some, recipe = data.train.take(options.images, 0), NETWORKS[name][0](lr=0.01, epochs=options.epochs)
+    normalise = Normalise.measured(data.train)
+    model = ep.Equilibrium(net, recipe.estimator, "ignore")
+    optimizer, schedule = recipe.optimise(net, options.epochs)
+    order, begin = torch.Generator().manual_seed(0), time.process_time()
+    for _ in range(options.epochs):
+        for rows in torch.randperm(len(some.pixels), generator=order).split(64):
+            optimizer.zero_grad()
+            model.loss(normalise(some.pixels[rows]), some.labels[rows]).backward()
+            optimizer.step()
+        schedule.step()
+    return time.process_time() - begin, accuracy(model, data.test.pixels[:2000], data.test.labels[:2000])
+
+
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    keep_freed_memory()
+    x, y = images(options.data, options.batch)
+    rows: list[Row] = []
+    for name in options.networks:
+        net = network(name, options.width)
+        rows += [{"weights": "initial"} | row for row in rows_of(name, net, x, y, options)]
+        if options.epochs:
+            seconds, right = train(name, net, options)
+            print(f"{name}: {options.epochs} epochs of {options.images} images, {seconds:.0f} s, {right:.3f} right")
+            rows += [{"weights": "trained"} | row for row in rows_of(name, net, x, y, options)]
+    show(f"predictive coding, width {options.width}, {options.batch} images", rows)
+    return {"rows": rows, "settings": {key: str(value) for key, value in vars(options).items()}, "machine": machine()}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; none: noise, and no training")
+    made.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    made.add_argument("--width", type=float, default=0.25)
+    made.add_argument("--batch", type=int, default=64, help="of the timed steps")
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--check", type=int, default=16)
+    made.add_argument("--epochs", type=int, default=0)
+    made.add_argument("--images", type=int, default=10_000, help="training images")
+    return made
+
+
+if __name__ == "__main__":
+    write("predictive_coding", main(parser().parse_args()))
