@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from weak_feedback import accuracy, costs
 
 import eqprop as ep
+from eqprop.energy import Activated
 from eqprop.recipes.predictive_coding import PredictiveCoding, Vgg5CrossEntropy, Vgg10, vgg
 from eqprop.recipes.setting import innermost, wider
 from eqprop.settling import ForwardPass, error_pass
@@ -59,7 +60,7 @@ def worst_cosine(net: ep.Network, estimator: ep.Estimator, x: Tensor, y: Tensor)
 
 def rows_of(name: str, net: ep.Network, x: Tensor, y: Tensor, options: argparse.Namespace) -> list[Row]:
     beta, depth = NETWORKS[name][0](lr=0.01).beta, len(net.free)
-    feedforward = nn.Sequential(*(coupling.module for coupling in net.terms.values()))  # type: ignore[attr-defined]
+    feedforward = nn.Sequential(*(each for each in net.modules() if isinstance(each, Activated)))
     nudging = ep.symmetric(beta)
     solvers = {
         "errors, 1 pass": ep.FixedSweeps(1, error_pass),

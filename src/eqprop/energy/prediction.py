@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from eqprop.energy.attached import attached
 from eqprop.energy.couplings import Coupling
 from eqprop.energy.holomorphic import gradient
 from eqprop.energy.maps import Map, ModuleMap
 from eqprop.energy.nodes import Node
-from eqprop.energy.shapes import sum_per_example, transformed
+from eqprop.energy.shapes import channels_last, example_dims, expand_like, sum_per_example, transformed
 from eqprop.energy.terms import Clamped, Term
 from eqprop.errors import InputError
 
@@ -94,7 +95,7 @@ class Predicted(Term):
         """The prediction at the states of the nodes but the last, (batch, *node shape)."""
 
     def energy(self, *states: Tensor) -> Tensor:
-        return half_square(states[-1] - self.predicted(*states[:-1]))
+        return half_square_to_learn(self.predicted(*states[:-1]), states[-1])
 
     def stiffness(self, node: str, *states: Tensor) -> Tensor | None:
         return states[-1].new_ones(()) if node == self.nodes[-1] else None
@@ -113,7 +114,9 @@ class GivenPrediction(Predicted):
         return self.value - states[0]
 
     def select(self, examples: Tensor) -> Term:
-        return GivenPrediction(self.nodes[0], self.value.index_select(0, examples))
+        copies = copies_in(examples, len(self.value))
+        value = torch.cat([self.value] * copies) if copies else channels_last(self.value.index_select(0, examples))
+        return GivenPrediction(self.nodes[0], value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +188,7 @@ class PlacedPrediction(Predicted):
         pre, post = states
         latest = self._latest
         if torch.is_grad_enabled() and latest is not None and latest.copies == 1 and latest.is_of(pre):
-            return half_square(post - latest.graph)
+            return half_square_to_learn(latest.graph, post)
         return self.prediction.energy(pre, post)
 
     def select(self, examples: Tensor) -> Term:
@@ -212,13 +215,18 @@ class PlacedPrediction(Predicted):
         self._source = None  # of the first state only
         if source is None or examples is None or source.copies != 1 or source.autocast != in_16_bits(pre):
             return None
-        batch = len(source.at)
-        copies = len(examples) // batch
-        whole = torch.arange(batch, device=examples.device).repeat(copies)
-        if not torch.equal(examples, whole) or not all(torch.equal(part, source.at) for part in pre.split(batch)):
+        copies = copies_in(examples, len(source.at))
+        if not copies or not all(torch.equal(part, source.at) for part in pre.chunk(copies)):
             return None
         value = torch.cat([source.value] * copies)
         return replace(source, pre=pre, version=pre._version, value=value, copies=copies)
+
+
+def copies_in(examples: Tensor, batch: int) -> int:
+    """How often ``examples`` repeat a whole batch in its order; 0 if they are others."""
+    copies, rest = divmod(len(examples), batch)
+    whole = torch.arange(batch, device=examples.device).repeat(copies)
+    return 0 if rest or not torch.equal(examples, whole) else copies
 
 
 def records() -> bool:
@@ -234,3 +242,17 @@ def in_16_bits(like: Tensor) -> bool:
 def half_square(error: Tensor) -> Tensor:
     """|error|^2 / 2, (batch,)."""
     return 0.5 * sum_per_example(error.square())
+
+
+def half_square_to_learn(value: Tensor, post: Tensor) -> Tensor:
+    """|value - post|^2 / 2, (batch,), whose derivative by the graph of ``value`` takes one product."""
+    if not value.requires_grad or post.requires_grad or transformed():
+        return half_square(value - post)
+    with torch.no_grad():
+        error = value - post
+        size = 0.5 * torch.linalg.vector_norm(error, dim=example_dims(error)).square()
+
+    def backward(each: Tensor) -> tuple[Tensor]:
+        return ((expand_like(each, error) * error).to(value.dtype),)
+
+    return size + attached(len(error), backward, value)

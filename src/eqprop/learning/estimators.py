@@ -189,10 +189,11 @@ class PhaseEstimator(Estimator):
         kind = nudge.scale.dtype
         start = {node: value.to(torch.promote_types(value.dtype, kind)) for node, value in start.items()}
         with torch.no_grad():
-            form, stacked = self._form(landscape), free.select(examples)
-            nudged = self.teacher(form, landscape.select(examples), stacked.state, nudge)
+            form = self._form(landscape)
+            nudged = self.teacher(form, landscape.select(examples), select(free.state, examples), nudge)
             # A solver's memory belongs to states, and only a solver of the same class can use it.
-            kept = stacked.memory if form is forms.states and type(self.free) is type(self.nudged) else None
+            kept = free.memory if form is forms.states and type(self.free) is type(self.nudged) else None
+            kept = kept and select(kept, examples)
             return self.nudged(nudged, start, kept)
 
     def _compare(
