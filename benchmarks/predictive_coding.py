@@ -6,8 +6,8 @@ Networks of five and of ten layers: VGG5's five convolutions and a dense layer, 
 and a dense layer (VGG10), channels times ``--width``, cross-entropy, centred nudges at the recipes' beta. The sides of
 each, in one interleaved run of CPU time: backpropagation of the same layers (autograd of a feedforward network), one
 pass in error coordinates, and as many alternating sweeps of states as layers. The cosine is with backpropagation, in
-the worst layer (weights alone), float32, on ``--check`` images, on initial weights and after ``--epochs`` of training on
-``--images`` training images by one pass.
+the worst layer (weights alone), float32, on ``--check`` images, on initial weights and after ``--epochs`` of training
+on ``--images`` training images by one pass.
 """
 
 from __future__ import annotations
@@ -69,13 +69,9 @@ def rows_of(name: str, net: ep.Network, x: Tensor, y: Tensor, options: argparse.
         f"states, {depth} sweeps": ep.FixedSweeps(depth),
     }
     estimators = {key: ep.EquilibriumPropagation(nudging, ForwardPass(), each) for key, each in solvers.items()}
-    sides: dict[str, Callable[[], Any]] = {
-        "backpropagation": lambda: F.cross_entropy(feedforward(x), y).backward(),
-        **{
-            key: lambda m=ep.Equilibrium(net, each, "ignore"): m.loss(x, y).backward()  # type: ignore[misc]
-            for key, each in estimators.items()
-        },
-    }
+    sides: dict[str, Callable[[], Any]] = {"backpropagation": lambda: F.cross_entropy(feedforward(x), y).backward()}
+    models = {key: ep.Equilibrium(net, each, "ignore") for key, each in estimators.items()}
+    sides |= {key: lambda m=model: m.loss(x, y).backward() for key, model in models.items()}  # type: ignore[misc]
     found = costs(sides, options.repeats)
     few = x[: options.check], y[: options.check]
     return [

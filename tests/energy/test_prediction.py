@@ -190,6 +190,9 @@ def test_a_recorded_evaluation_is_of_that_state_alone():
         for _ in range(2):
             assert torch.equal(term.predicted(state), network.terms["layer1_layer2"].module(state))
             state.mul_(0.5)
+        for _ in range(2):
+            other = torch.randn(3, 5)
+            assert torch.equal(term.predicted(other), network.terms["layer1_layer2"].module(other))
         latest, twice = torch.randn(3, 5), torch.tensor([0, 1, 2, 0, 1, 2])
         term.predicted(latest)
         for examples in (twice, torch.tensor([2, 1, 0]), torch.tensor([0, 0, 0, 1, 1, 1])):
@@ -200,6 +203,14 @@ def test_a_recorded_evaluation_is_of_that_state_alone():
                 torch.testing.assert_close(chosen.predicted(at), network.terms["layer1_layer2"].module(at))
                 right = torch.func.vjp(network.terms["layer1_layer2"].module, at)[1](error)[0]
                 torch.testing.assert_close(chosen.pulled(at, error), right)
+
+
+def test_selected_examples_are_predicted_by_their_own_data():
+    network, x = predictive((6, 5)), torch.randn(3, 6)
+    term = network.landscape(x).terms["input_layer1"]
+    for examples in ([0, 1, 2, 0, 1, 2], [2, 1, 0], [0, 0, 0, 1, 1, 1], [1], [0, 1, 2, 1]):
+        found = term.select(torch.tensor(examples)).predicted()
+        torch.testing.assert_close(found, network.terms["input_layer1"].module(x[examples]))
 
 
 def test_a_loss_may_be_differentiated_twice():

@@ -9,6 +9,7 @@ from networks import chain, predictive
 
 import eqprop as ep
 from eqprop import testing
+from eqprop.diagnostics import exact_gradients
 from eqprop.energy import Prediction, Wire
 from eqprop.energy.losses import Nudge
 from eqprop.learning import RandomSign
@@ -46,6 +47,14 @@ def test_errors_and_states_come_to_the_same_stationary_point(loss, beta):
         assert largest_force(landscape, errors.state) < 1e-10
         for node, value in states.state.items():
             torch.testing.assert_close(errors.state[node], value, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("beta", [0.5, -0.5, 3.0])
+def test_under_a_squared_error_one_pass_goes_to_the_minimum_over_the_output(beta):
+    network, x, y = given_net((8, 4), loss=ep.SquaredError)
+    with torch.no_grad():
+        landscape, free = nudged(network, x, y, beta)
+        assert largest_force(landscape, error_pass(landscape, free)) < 1e-12
 
 
 @settings(max_examples=15, deadline=None)
@@ -212,6 +221,17 @@ def test_with_one_pass_and_a_small_nudge_it_is_backpropagation(loss):
         errors.append(max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, right, strict=True)))
     assert errors[1] < 1e-4
     assert errors[1] < 0.02 * errors[0]
+
+
+def test_the_exact_gradient_at_the_forward_pass_is_that_of_backpropagation():
+    network, x, y = given_net()
+    right = gradients(network, ep.Backpropagation(), x, y)
+    with torch.no_grad():
+        landscape = network.landscape(x)
+        free = ForwardPass()(landscape, landscape.zeros())
+    found = exact_gradients(network, free.state, x, y)
+    for a, b in zip([g for name, g in found.items() if name.endswith("weight")], right, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_the_infinitesimal_nudge_is_backpropagation_too():

@@ -114,9 +114,10 @@ class GivenPrediction(Predicted):
         return self.value - states[0]
 
     def select(self, examples: Tensor) -> Term:
-        copies = copies_in(examples, len(self.value))
-        value = torch.cat([self.value] * copies) if copies else channels_last(self.value.index_select(0, examples))
-        return GivenPrediction(self.nodes[0], value)
+        copies, rest = divmod(len(examples), len(self.value))
+        if not rest and torch.equal(examples, torch.arange(len(self.value), device=examples.device).repeat(copies)):
+            return GivenPrediction(self.nodes[0], torch.cat([self.value] * copies))  # its derivative is cheaper
+        return GivenPrediction(self.nodes[0], channels_last(self.value.index_select(0, examples)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,22 +212,15 @@ class PlacedPrediction(Predicted):
 
     def _copied(self, pre: Tensor) -> Recorded | None:
         """The record of the batch that ``pre`` repeats; ``None`` if it repeats none."""
-        source, examples = self._source, self._examples
+        source = self._source
         self._source = None  # of the first state only
-        if source is None or examples is None or source.copies != 1 or source.autocast != in_16_bits(pre):
+        if source is None or source.copies != 1 or source.autocast != in_16_bits(pre):
             return None
-        copies = copies_in(examples, len(source.at))
-        if not copies or not all(torch.equal(part, source.at) for part in pre.chunk(copies)):
+        copies, rest = divmod(len(pre), len(source.at))
+        if rest or not all(torch.equal(part, source.at) for part in pre.split(len(source.at))):
             return None
         value = torch.cat([source.value] * copies)
         return replace(source, pre=pre, version=pre._version, value=value, copies=copies)
-
-
-def copies_in(examples: Tensor, batch: int) -> int:
-    """How often ``examples`` repeat a whole batch in its order; 0 if they are others."""
-    copies, rest = divmod(len(examples), batch)
-    whole = torch.arange(batch, device=examples.device).repeat(copies)
-    return 0 if rest or not torch.equal(examples, whole) else copies
 
 
 def records() -> bool:
