@@ -1,13 +1,14 @@
 """Predictive coding by equilibrium propagation: cost of a step over backpropagation's, and accuracy of the gradient.
 
-    python benchmarks/predictive_coding.py [--data CIFAR10] [--width 0.25] [--batch 64] [--repeats 5] [--epochs 0]
+    python benchmarks/predictive_coding.py [--data CIFAR10] [--width 0.25] [--batch 64] [--epochs 0] [--sweeps]
+    python benchmarks/predictive_coding.py --random
 
 Networks of five and of ten layers: VGG5's five convolutions and a dense layer, as in the recipes, and nine convolutions
 and a dense layer (VGG10), channels times ``--width``, cross-entropy, centred nudges at the recipes' beta. The sides of
 each, in one interleaved run of CPU time: backpropagation of the same layers (autograd of a feedforward network), one
-pass in error coordinates, and as many alternating sweeps of states as layers. The cosine is with backpropagation, in
-the worst layer (weights alone), float32, on ``--check`` images, on initial weights and after ``--epochs`` of training
-on ``--images`` training images by one pass.
+pass in error coordinates, and with ``--sweeps`` more passes and alternating sweeps of states. The cosine is with
+backpropagation, in the worst layer (weights alone), float32, on ``--check`` images, on initial weights and after
+``--epochs`` of training on ``--images`` training images by one pass.
 
 With ``--random`` instead: dense random networks of rectified units (width 64, no biases, 16 examples, float64, five
 seeds), the worst layer's cosine after numbers of sweeps and passes, median (worst seed); seconds. And against beta.
@@ -65,12 +66,10 @@ def rows_of(name: str, net: ep.Network, x: Tensor, y: Tensor, options: argparse.
     beta, depth = NETWORKS[name][0](lr=0.01).beta, len(net.free)
     feedforward = nn.Sequential(*(each for each in net.modules() if isinstance(each, Activated)))
     nudging = ep.symmetric(beta)
-    solvers = {
-        "errors, 1 pass": ep.FixedSweeps(1, error_pass),
-        "errors, 4 passes": ep.FixedSweeps(4, error_pass),
-        f"states, {depth // 2} sweeps": ep.FixedSweeps(depth // 2),
-        f"states, {depth} sweeps": ep.FixedSweeps(depth),
-    }
+    solvers = {"errors, 1 pass": ep.FixedSweeps(1, error_pass)}
+    if options.sweeps:
+        solvers["errors, 4 passes"] = ep.FixedSweeps(4, error_pass)
+        solvers |= {f"states, {count} sweeps": ep.FixedSweeps(count) for count in (depth // 2, depth)}
     estimators = {key: ep.EquilibriumPropagation(nudging, ForwardPass(), each) for key, each in solvers.items()}
     sides: dict[str, Callable[[], Any]] = {"backpropagation": lambda: F.cross_entropy(feedforward(x), y).backward()}
     models = {key: ep.Equilibrium(net, each, "ignore") for key, each in estimators.items()}
@@ -175,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data", default="", help="CIFAR-10, a folder or hub name; none: noise, and no training")
     made.add_argument("--random", action="store_true", help="random dense networks, without timing")
+    made.add_argument("--sweeps", action="store_true", help="sweeps of states too, which take most of the time")
     made.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     made.add_argument("--width", type=float, default=0.25)
     made.add_argument("--batch", type=int, default=64, help="of the timed steps")
