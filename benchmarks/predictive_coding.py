@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -84,6 +85,7 @@ def rows_of(name: str, net: ep.Network, x: Tensor, y: Tensor, options: argparse.
             "nudged": key,
             "cost": found[key],
             "worst_cosine": worst_cosine(net, each, *few),
+            "at_a_tenth_of_beta": worst_cosine(net, replace(each, nudging=ep.symmetric(beta / 10)), *few),
         }
         for key, each in estimators.items()
     ]
