@@ -1,10 +1,14 @@
 """The recipes of predictive coding: the published settings, and that the digits are learnt in seconds."""
 
+import json
+
 import pytest
 import torch
 from test_weak_feedback_recipes import trained
 
 import eqprop as ep
+from eqprop.cli import main
+from eqprop.diagnostics.check import OWN
 from eqprop.energy import Activated, CrossEntropy, SquaredError, Wire
 from eqprop.recipes import RECIPES
 from eqprop.recipes.predictive_coding import Vgg5, Vgg5CrossEntropy, Vgg10, digits_pc, vgg
@@ -67,6 +71,16 @@ def test_options_set_the_network():
 def test_digits_are_learnt(depth):
     torch.manual_seed(0)
     assert trained(digits_pc(epochs=4, depth=depth), 160) > 0.93
+
+
+def test_check_compares_it_with_the_exact_gradient_which_is_backpropagations(tmp_path, capsys):
+    command = ["check", "digits-pc", "--width", "0.25", "--images", "4", "--train_images", "60", "--pictures", "false"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert "no gradient" not in capsys.readouterr().out
+    rows = json.loads((tmp_path / "check.json").read_text())["comparison"]["rows"]
+    found = {name: [row["cosine"] for row in rows if row["estimator"] == name] for name in (OWN, "truncated BPTT 1")}
+    assert min(found[OWN]) > 0.99
+    assert min(found["truncated BPTT 1"]) > 1 - 1e-6
 
 
 def test_a_layer_with_dropout_is_refused():
