@@ -15,6 +15,7 @@ from torch import Tensor
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.losses import Loss, Nudge, Target, select_target
 from eqprop.energy.nodes import State, select
+from eqprop.energy.prediction import PlacedPrediction
 from eqprop.energy.substitution import swap
 from eqprop.energy.substrate import Substrate
 from eqprop.errors import InputError
@@ -335,6 +336,7 @@ def compare(
     if not landscape.substrate.is_ideal:
         before, displacement = measured(landscape.substrate, free, displacement, phases, read)
     weight = shares * cost.weight[examples] / batch
+    records = any(isinstance(term, PlacedPrediction) for term in landscape.terms.values())  # of that very state
     return Phases(
         landscape.select(examples),
         nudge,
@@ -344,7 +346,7 @@ def compare(
         teacher.holds,
         form.linearized,
         teacher.corrects and not all(term.symmetric for term in landscape.terms.values()),
-        settled if landscape.substrate.is_ideal and not form.linearized else None,
+        settled if landscape.substrate.is_ideal and not form.linearized and records else None,
     )
 
 

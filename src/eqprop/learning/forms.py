@@ -40,8 +40,7 @@ class Phases:
         linearized: whether pooling's winners are those of the free state, as in the form ``displacements``.
         corrected: whether feedback is not symmetric and displacements are adjoints, as the teacher ``corrected`` makes
             them: the derivatives of drives at the free state then give the gradient, without amplification.
-        reached: the nudged states as they settled, if ``displacement`` is their exact difference from ``free``; else
-            ``None``.
+        reached: the nudged states as they settled, where terms recorded an evaluation of them; else ``None``.
     """
 
     landscape: Landscape
