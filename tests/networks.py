@@ -1,5 +1,7 @@
 """Small networks that the tests share, their data and their gradients."""
 
+import itertools
+
 import torch
 
 import eqprop as ep
@@ -122,3 +124,19 @@ def start(network, batch=3):
     torch.manual_seed(1)
     scene = network.landscape(torch.randn(batch, 3, dtype=torch.float64))
     return scene, {n: torch.rand(batch, *node.shape, dtype=torch.float64) for n, node in network.free.items()}
+
+
+def predictive(sizes, gain=1.5, loss=ep.CrossEntropy, activation=ep.energy.relu):
+    """A predictive-coding chain of layers of these sizes, the first of the input; the last is linear."""
+    names = ["input", *(f"layer{k}" for k in range(1, len(sizes)))]
+    nodes = {name: ep.Node((size,), ep.energy.Wire()) for name, size in zip(names, sizes, strict=True)}
+    nodes["input"] = ep.Node(sizes[:1])
+    couplings = []
+    for pre, post in itertools.pairwise(names):
+        layer = ep.energy.Activated(
+            ep.Dense(nodes[pre].shape, nodes[post].shape), ep.identity if post == names[-1] else activation
+        )
+        with torch.no_grad():
+            layer.map.weight.normal_(0, gain / nodes[pre].units ** 0.5)
+        couplings.append(ep.energy.Prediction(pre, post, layer))
+    return ep.Network(nodes, couplings, loss(names[-1], sizes[-1:]))

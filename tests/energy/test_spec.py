@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from networks import NETWORKS, Quartic
+from networks import NETWORKS, Quartic, predictive
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -134,6 +134,7 @@ def feedback():
 OTHERS = {
     **{name: make for name, make in NETWORKS.items() if name != "custom"},
     **{each.__name__: each for each in (circuit, residual, held, feedback)},
+    "predictive": lambda: predictive((6, 5, 4)),
 }
 
 

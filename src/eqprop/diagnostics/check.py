@@ -19,7 +19,7 @@ from eqprop.devices.writing import Written
 from eqprop.diagnostics import pictures
 from eqprop.diagnostics.bias import Family, Suggestion, best_beta, bias_curve, noise_curve
 from eqprop.diagnostics.comparison import compare, plain, short
-from eqprop.diagnostics.equilibria import equilibria
+from eqprop.diagnostics.equilibria import ORDERS, equilibria
 from eqprop.diagnostics.gradients import double, loss_of, reciprocal_terms, undisturbed
 from eqprop.diagnostics.layers import layer_sizes, table_of_sizes
 from eqprop.diagnostics.machine import Bench, ExactOn, MachineErrors, machine_errors
@@ -40,7 +40,17 @@ from eqprop.learning.rules import Noisy, Rule, contrastive, kolen_pollack, vecto
 from eqprop.learning.stencils import Nudging, five_point, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import NUDGE, Corrected, Teacher, corrected, force
 from eqprop.physics import CostTable, cost_report
-from eqprop.settling import ConjugateGradients, FixedSweeps, FromState, Solver, Sweep, UntilConverged, alternating
+from eqprop.settling import (
+    ConjugateGradients,
+    FixedSweeps,
+    FromState,
+    Solver,
+    Sweep,
+    UntilConverged,
+    alternating,
+    error_pass,
+)
+from eqprop.settling.error_coordinates import has_errors
 from eqprop.training.cost import steps_written, tally_of_mean_step
 from eqprop.training.loop import Experiment
 from eqprop.training.report import write_figure
@@ -124,11 +134,12 @@ class Subject:
     def families(self, which: str) -> dict[str, Family]:
         """The families that one of the networks allows, settled so far that only the bias remains."""
         landscape = double(self.networks[which]).landscape(self.x.double())
+        far = replace(FAR, sweep=error_pass, max_sweeps=100) if has_errors(landscape) else FAR
         with torch.no_grad():
-            free = FromState(FAR(landscape, landscape.zeros()).state, FAR)
+            free = FromState(far(landscape, landscape.zeros()).state, far)
 
         def family(stencil: Callable[[float], Nudging]) -> Family:
-            return lambda beta: EquilibriumPropagation(stencil(beta), free, FAR, self.rule, teacher=self.teacher)
+            return lambda beta: EquilibriumPropagation(stencil(beta), free, far, self.rule, teacher=self.teacher)
 
         return {name: family(make) for name, make in followed(self.networks[which], self.x).items()}
 
@@ -198,7 +209,7 @@ def check(
     for against, each in tables.items():
         say(each.table(f"{title}: {len(x)} images, beta {beta:g}; against {against}"))
     say(comparison.phases("The phases: the change in the last sweep, and its node"))
-    rests = equilibria(made, x)
+    rests = equilibria(made, x, ORDERS | ({"errors": error_pass} if has_errors(made.landscape(x)) else {}))
     say(f"Equilibria: {rests}")
     found |= {"comparison": comparison, "equilibria": rests, "machine": errors}
 
@@ -275,7 +286,8 @@ def standard(network: Network, x: Tensor, own: Estimator, beta: float) -> dict[s
         found |= {name: phases_apart(each, network.substrate) for name, each in without_energy(base, beta).items()}
     response: Solver = ConjugateGradients(SWEEPS, 1e-6) if transposes else FixedSweeps(2 * SWEEPS)
     found["infinitesimal"] = InfinitesimalNudge(free, response, 0.0, base.teacher.corrects)
-    unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS)
+    order = error_pass if has_errors(network.landscape(x)) else alternating
+    unrolled = free if isinstance(free, FixedSweeps) else FixedSweeps(2 * SWEEPS, order)
     last = min(unrolled.n, base.nudged.n if isinstance(base.nudged, FixedSweeps) else SWEEPS)
     found[f"truncated BPTT {last}"] = BackpropagationThroughTime(unrolled, last)
     return found

@@ -16,7 +16,8 @@ from eqprop.energy import Network, State, Target
 from eqprop.energy.network import Data
 from eqprop.errors import InputError, NotSettledError
 from eqprop.learning import Cost, Estimator, ImplicitDifferentiation
-from eqprop.settling import FromState, Solution, UntilConverged
+from eqprop.settling import FromState, Solution, UntilConverged, error_pass, synchronous
+from eqprop.settling.error_coordinates import has_errors
 
 Reference = Callable[[Network, Estimator, Solution, Data, Target], Named]
 """(network, estimator to compare, its free phase, x, y) -> the reference gradients, by name."""
@@ -34,7 +35,8 @@ def exact_gradients(network: Network, state: State, x: Data, y: Target) -> Named
     Raises:
         NotSettledError: ``state`` does not lead to rest, or the equilibrium is not stable.
     """
-    exact = ImplicitDifferentiation(onward(state), tolerance=1e-10, steps=SWEEPS)
+    sweep = error_pass if has_errors(network.landscape(x)) else synchronous
+    exact = ImplicitDifferentiation(onward(state), tolerance=1e-10, steps=SWEEPS, sweep=sweep)
     found = estimate(double(network), exact, double_data(x), y)
     check_rest(found.free)
     return found.gradients

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-from eqprop.energy import Clip, Convolution, MaxPool, Network, Sigmoid, SoftPool, Unit
+from eqprop.energy import Activated, Clip, Convolution, MaxPool, Network, Sigmoid, SoftPool, Unit
 from eqprop.errors import InputError
 
 
@@ -22,6 +22,8 @@ def smooth(network: Network) -> Network:
     for convolution in max_pooled(made):
         assert convolution.pool is not None
         convolution.pool_by(SoftPool(convolution.pool.size, convolution.pool.stride))
+    for layer in activated(made):
+        layer.activation = smoothed(layer.activation)
     nodes = {name: replace(node, unit=node.unit and smoothed(node.unit)) for name, node in made.nodes.items()}
     # Binds every term anew, to maps that are no longer linear.
     return Network(nodes, made.terms, made.loss, made.output, made.clamped, made.substrate)
@@ -30,7 +32,12 @@ def smooth(network: Network) -> Network:
 def is_smooth(network: Network) -> bool:
     """Whether the network has no clip and no max pooling."""
     clips = [node for node in network.free.values() if isinstance(node.unit, Clip)]
-    return not clips and not max_pooled(network)
+    return not clips and not max_pooled(network) and not activated(network)
+
+
+def activated(network: Network) -> list[Activated]:
+    """The layers of predictions whose activation is a clip."""
+    return [m for m in network.modules() if isinstance(m, Activated) and isinstance(m.activation, Clip)]
 
 
 def max_pooled(network: Network) -> list[Convolution]:

@@ -18,6 +18,7 @@ from eqprop.energy.losses import (
     WeightedSum as WeightedSum,
 )
 from eqprop.energy.maps import (
+    Activated as Activated,
     Convolution as Convolution,
     Dense as Dense,
     Map as Map,
@@ -33,6 +34,7 @@ from eqprop.energy.pooling import (
     Pool as Pool,
     SoftPool as SoftPool,
 )
+from eqprop.energy.prediction import Prediction as Prediction
 from eqprop.energy.shapes import (
     example_dims as example_dims,
     expand_like as expand_like,
@@ -53,6 +55,7 @@ from eqprop.energy.units import (
     half_sigmoid as half_sigmoid,
     hard_sigmoid as hard_sigmoid,
     identity as identity,
+    relu as relu,
     sigmoid as sigmoid,
     smooth_clip as smooth_clip,
     tanh as tanh,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eqprop.energy.couplings import CachedSynapse, MemoizeLast
 from eqprop.energy.nodes import Node, State
+from eqprop.energy.prediction import PlacedPrediction
 from eqprop.energy.shapes import sum_per_example, zeros_like_images
 from eqprop.energy.substrate import IDEAL, Substrate
 from eqprop.energy.terms import Field, Term, select_terms
@@ -201,8 +202,8 @@ class Landscape:
         return replace(self, terms=self.source(None, values or {}, reading), reading=reading)
 
     def remembering(self, other: Landscape) -> Landscape:
-        """The same landscape with the cached linearisations of ``other``, a landscape of the same parameters."""
-        cached = {name: term for name, term in other.terms.items() if isinstance(term, CachedSynapse)}
+        """The same landscape with what the terms of ``other`` cached, a landscape of the same parameters."""
+        cached = {n: term for n, term in other.terms.items() if isinstance(term, CachedSynapse | PlacedPrediction)}
         return replace(self, terms=self.terms | cached) if self.reusable else self
 
     # -- the parts --

@@ -15,6 +15,7 @@ from eqprop.energy.holomorphic import linearly, pushforward
 from eqprop.energy.pooling import AveragePool, BilinearDerivative, Linearization, MaxPool, Pool, Transform
 from eqprop.energy.shapes import expand_like
 from eqprop.energy.substitution import resolve, swap
+from eqprop.energy.units import Unit
 from eqprop.errors import InputError
 
 Pair = Count | tuple[Count, Count]
@@ -221,6 +222,52 @@ class Skip(Map):
 
     def linearize(self, pre: Tensor) -> Linearization:
         return Linearization.everywhere(pre, lambda change: change, lambda post: post)
+
+
+class Activated(Map):
+    """post = r(map(pre) + b): a layer of a feedforward network, as a ``Prediction`` takes it.
+
+    b is ``bias``: one for each channel of a (channels, height, width) node, else for each unit; initially uniform in
+    ±1/sqrt(fan in). With max pooling in the map and a response that rises, pooling comes before or after it alike.
+
+    Args:
+        map: what drives the units.
+        activation: whose response r is.
+
+    Raises:
+        InputError: the activation has no response, or is not elementwise.
+    """
+
+    linear = False
+
+    def __init__(self, map: Map, activation: Unit):
+        super().__init__()
+        if not activation.has_response or not activation.elementwise:
+            raise InputError(f"{activation} has no response for each unit alone: take another activation, or a module.")
+        self.map, self.activation = map, activation
+        self.in_shape, self.out_shape = map.in_shape, map.out_shape
+        image, weights = len(map.out_shape) == 3, list(map.parameters())
+        size = (map.out_shape[0],) if image else map.out_shape
+        bound = 1 / math.sqrt(fan_in(weights[0])) if weights else 1.0
+        self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound))
+
+    def forward(self, pre: Tensor) -> Tensor:
+        return self.activation.response(self._driven(self.map(pre)))
+
+    def linearize(self, pre: Tensor) -> Linearization:
+        at = linearization(self.map, pre)
+        return self._at(at, self._driven(at.value))
+
+    def _driven(self, value: Tensor) -> Tensor:
+        return value + (self.bias.view(-1, 1, 1) if len(self.out_shape) == 3 else self.bias)
+
+    def _at(self, at: Linearization, drive: Tensor) -> Linearization:
+        return Linearization(
+            self.activation.response(drive),
+            lambda change: self.activation.compliance(drive, at.jvp(change)),
+            lambda post: at.vjp(self.activation.compliance(drive, post)),
+            lambda examples: self._at(at.select(examples), drive[examples]),
+        )
 
 
 class ModuleMap(Map):

@@ -318,6 +318,8 @@ def logistic_difference(a: Tensor, change: Tensor) -> Tensor:
 
 identity = Identity()
 """s = a."""
+relu = Clip(high=math.inf)
+"""max(a, 0)."""
 hard_sigmoid = Clip()
 """clip(a, 0, 1)."""
 half_hard_sigmoid = Clip(slope=0.5)

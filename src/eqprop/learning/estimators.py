@@ -15,6 +15,7 @@ from torch import Tensor
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.losses import Loss, Nudge, Target, select_target
 from eqprop.energy.nodes import State, select
+from eqprop.energy.prediction import PlacedPrediction
 from eqprop.energy.substitution import swap
 from eqprop.energy.substrate import Substrate
 from eqprop.errors import InputError
@@ -189,10 +190,11 @@ class PhaseEstimator(Estimator):
         kind = nudge.scale.dtype
         start = {node: value.to(torch.promote_types(value.dtype, kind)) for node, value in start.items()}
         with torch.no_grad():
-            form, stacked = self._form(landscape), free.select(examples)
-            nudged = self.teacher(form, landscape.select(examples), stacked.state, nudge)
+            form = self._form(landscape)
+            nudged = self.teacher(form, landscape.select(examples), select(free.state, examples), nudge)
             # A solver's memory belongs to states, and only a solver of the same class can use it.
-            kept = stacked.memory if form is forms.states and type(self.free) is type(self.nudged) else None
+            kept = free.memory if form is forms.states and type(self.free) is type(self.nudged) else None
+            kept = kept and select(kept, examples)
             return self.nudged(nudged, start, kept)
 
     def _compare(
@@ -206,7 +208,7 @@ class PhaseEstimator(Estimator):
     ) -> tuple[Gradients, State]:
         """The share of these phases in the estimate, and their states; ``settled``: the result of each phase."""
         with torch.enable_grad():
-            form, rebuilt = self._form(landscape), landscape.rebuilt()
+            form, rebuilt = self._form(landscape), landscape.rebuilt().remembering(landscape)
             compared = compare(form, rebuilt, cost, phases, free, settled, self.teacher)
             return self.rule(compared, parameters), compared.state
 
@@ -283,7 +285,8 @@ class EquilibriumPropagation(PhaseEstimator):
                 reached = self.nudged(landscape, free.state).state
         if betas:
             settled = self._settle(landscape, free, cost, betas, select(start, every.repeat(len(betas))))
-            reached = {node: torch.cat([value, settled.state[node]]) for node, value in reached.items()}
+            moved = settled.state
+            reached = {node: torch.cat([v, moved[node]]) for node, v in reached.items()} if still else moved
         gradients, state = self._compare(landscape, free.state, cost, phases, reached, parameters)
         if settled is not None:
             settled = settled._replace(state={node: value[still * batch :] for node, value in state.items()})
@@ -333,6 +336,7 @@ def compare(
     if not landscape.substrate.is_ideal:
         before, displacement = measured(landscape.substrate, free, displacement, phases, read)
     weight = shares * cost.weight[examples] / batch
+    records = any(isinstance(term, PlacedPrediction) for term in landscape.terms.values())  # of that very state
     return Phases(
         landscape.select(examples),
         nudge,
@@ -342,6 +346,7 @@ def compare(
         teacher.holds,
         form.linearized,
         teacher.corrects and not all(term.symmetric for term in landscape.terms.values()),
+        settled if landscape.substrate.is_ideal and not form.linearized and records else None,
     )
 
 

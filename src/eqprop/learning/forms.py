@@ -40,6 +40,7 @@ class Phases:
         linearized: whether pooling's winners are those of the free state, as in the form ``displacements``.
         corrected: whether feedback is not symmetric and displacements are adjoints, as the teacher ``corrected`` makes
             them: the derivatives of drives at the free state then give the gradient, without amplification.
+        reached: the nudged states as they settled, where terms recorded an evaluation of them; else ``None``.
     """
 
     landscape: Landscape
@@ -50,10 +51,13 @@ class Phases:
     held: bool
     linearized: bool
     corrected: bool = False
+    reached: State | None = None
 
     @property
     def state(self) -> State:
         """The nudged state of each phase."""
+        if self.reached is not None:
+            return self.reached
         return {node: value + self.displacement[node] for node, value in self.free.items()}
 
     def contrast(self) -> Tensor:

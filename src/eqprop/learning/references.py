@@ -22,7 +22,7 @@ from eqprop.settling.crossing import crossing
 from eqprop.settling.displacement import check_differentiable
 from eqprop.settling.solvers import FixedSweeps, Solution, Solver
 from eqprop.settling.starts import check_feedforward, one_pass
-from eqprop.settling.sweeps import synchronous
+from eqprop.settling.sweeps import Sweep, synchronous
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,12 @@ class ImplicitDifferentiation(Estimator):
     a = c + (dF/ds)^T a is iterated until no entry changes by more than ``tolerance`` times the largest
     (recurrent backpropagation: Almeida 1987; Pineda 1987, doi 10.1103/PhysRevLett.59.2229).
 
+    Attributes:
+        free: solver of the free phase, from zero.
+        tolerance: see above.
+        steps: the largest number of steps of the adjoint.
+        sweep: F, which must be stable at the fixed point: ``error_pass`` for predictive coding.
+
     Raises:
         NotSettledError: the adjoint did not converge in ``steps`` steps: the equilibrium is not stable, or not
             settled.
@@ -109,6 +115,7 @@ class ImplicitDifferentiation(Estimator):
     free: Solver
     tolerance: NonNegative = 1e-10
     steps: Count = 10_000
+    sweep: Sweep = synchronous
 
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         check_differentiable(landscape)
@@ -121,7 +128,7 @@ class ImplicitDifferentiation(Estimator):
         with torch.enable_grad():
             at = {node: value.detach().requires_grad_() for node, value in state.items()}
             rebuilt = landscape.rebuilt()
-            moved, loss = synchronous(rebuilt, at), cost.values(rebuilt, at)
+            moved, loss = self.sweep(rebuilt, at), cost.values(rebuilt, at)
             points = [at[node] for node in names]
             # Of each example's own loss: weights enter at the end, so that a large one cannot hide others' adjoints.
             gradient = torch.autograd.grad(loss.sum(), points, retain_graph=True, allow_unused=True)
@@ -130,7 +137,7 @@ class ImplicitDifferentiation(Estimator):
             # Examples that are not finite from the start stay so, and do not decide for the others.
             finite = torch.stack([sum_per_example(each).isfinite() for each in (*points, *source)]).all(0)
             outputs = [moved[node] for node in names]
-            least = crossing(landscape, synchronous)  # before that, some node has not received its share
+            least = crossing(landscape, self.sweep)  # before that, some node has not received its share
             for step in range(1, self.steps + 1):
                 pulled = torch.autograd.grad(outputs, points, adjoint, retain_graph=True, allow_unused=True)
                 new = [c if a is None else c + a for c, a in zip(source, pulled, strict=True)]
@@ -142,7 +149,7 @@ class ImplicitDifferentiation(Estimator):
                 if not size < math.inf:
                     raise NotSettledError(
                         f"The exact gradient's adjoint overflowed after {step} steps: the equilibrium is not stable "
-                        "under synchronous sweeps, by which this reference iterates."
+                        f"under {name_of(self.sweep)} sweeps, by which this reference iterates."
                     )
             else:
                 raise NotSettledError(
@@ -152,6 +159,10 @@ class ImplicitDifferentiation(Estimator):
                 )
             through = torch.stack([sum_per_example(o * a) for o, a in zip(outputs, adjoint, strict=True)]).sum(0)
             return GradientEstimate(differentiate(cost.mean(through + loss), parameters))
+
+
+def name_of(sweep: Sweep) -> str:
+    return getattr(sweep, "__name__", type(sweep).__name__)
 
 
 def max_abs(values: Sequence[Tensor]) -> float:

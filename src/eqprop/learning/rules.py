@@ -114,7 +114,7 @@ class Noisy:
     def __call__(self, phases: Phases, parameters: Sequence[Tensor]) -> Gradients:
         noise = self.read_noise / math.sqrt(self.reads)
         read = {node: value + noise * torch.randn_like(value) for node, value in phases.displacement.items()}
-        return self.rule(replace(phases, displacement=read), parameters)
+        return self.rule(replace(phases, displacement=read, reached=None), parameters)
 
 
 def differentiate(objective: Tensor, parameters: Sequence[Tensor]) -> Gradients:

@@ -6,6 +6,7 @@ from eqprop.models.builders import (
     chain as chain,
     graph as graph,
     parameter_groups as parameter_groups,
+    predictive_chain as predictive_chain,
 )
 from eqprop.models.initial import scale_weights as scale_weights
 from eqprop.models.standardisation import (

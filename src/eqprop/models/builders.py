@@ -15,11 +15,12 @@ from torch import nn
 from eqprop.checks import Count, checked
 from eqprop.energy.couplings import Bias, Coupling, SeparateFeedback, Synapse
 from eqprop.energy.losses import Loss
-from eqprop.energy.maps import Convolution, Dense, Map, ModuleMap, Padding, Pair, Skip, fan_in
+from eqprop.energy.maps import Activated, Convolution, Dense, Map, ModuleMap, Padding, Pair, Skip, fan_in
 from eqprop.energy.network import Network
 from eqprop.energy.nodes import Node
 from eqprop.energy.pooling import MaxPool, Pool
-from eqprop.energy.units import Unit, half_hard_sigmoid
+from eqprop.energy.prediction import Prediction
+from eqprop.energy.units import Unit, Wire, half_hard_sigmoid
 from eqprop.errors import InputError
 
 Shape = tuple[int, ...]
@@ -218,6 +219,40 @@ def chain(
     names = ["input", *(f"layer{i}" for i in range(1, len(layers) + 1))]
     edges = list(zip(names[:-1], names[1:], layers, strict=True))
     return graph({"input": in_shape, **dict.fromkeys(names[1:])}, edges, loss, feedback_gain, separate_feedback)
+
+
+@checked
+def predictive_chain(
+    in_shape: Shape, layers: Sequence[Layer], loss: Loss | Callable[[str, Shape], Loss] | None = None
+) -> Network:
+    """A predictive-coding network of nodes ``input``, ``layer1``, ``layer2``, ...: each predicts the next.
+
+    A layer is the function of a feedforward network, activation(map(pre) + b), within a ``Prediction``; its free state
+    is the pass through all of them. The last layer's activation is that of the scores, e.g. ``identity``. Free phase:
+    ``ForwardPass``; nudged phases: sweeps of ``error_pass``, or of states.
+
+    Args:
+        in_shape: of one example, e.g. ``(3, 32, 32)``.
+        layers: from the input to the output; without dropout.
+        loss: as of ``graph``; ``SquaredError`` or ``CrossEntropy``.
+
+    Raises:
+        InputError: a layer does not fit the one below it, or has dropout.
+    """
+    if not layers:
+        raise InputError("A chain needs at least one layer.")
+    names = ["input", *(f"layer{i}" for i in range(1, len(layers) + 1))]
+    nodes, couplings = {"input": Node(in_shape)}, []
+    for pre, post, layer in zip(names[:-1], names[1:], layers, strict=True):
+        try:
+            module = Activated(layer.map(nodes[pre].shape), layer.activation)
+        except InputError as error:
+            raise InputError(f"Layer {post!r}: {error}") from None
+        nodes[post] = Node(module.out_shape, Wire(), layer.dropout)
+        couplings.append(Prediction(pre, post, module))
+    if loss is not None and not isinstance(loss, Loss):
+        loss = made(Loss, loss, names[-1], nodes[names[-1]].shape)
+    return Network(nodes, couplings, loss)
 
 
 @checked

@@ -3,6 +3,7 @@
 from eqprop.settling.conjugate_gradients import ConjugateGradients as ConjugateGradients
 from eqprop.settling.crossing import crossing as crossing
 from eqprop.settling.directed import Directed as Directed
+from eqprop.settling.error_coordinates import error_pass as error_pass
 from eqprop.settling.solvers import (
     Averaged as Averaged,
     FixedSweeps as FixedSweeps,
@@ -14,7 +15,11 @@ from eqprop.settling.solvers import (
     max_norm as max_norm,
     relative_norm as relative_norm,
 )
-from eqprop.settling.starts import FromFeedforward as FromFeedforward, FromState as FromState
+from eqprop.settling.starts import (
+    ForwardPass as ForwardPass,
+    FromFeedforward as FromFeedforward,
+    FromState as FromState,
+)
 from eqprop.settling.sweeps import (
     Leaky as Leaky,
     Sweep as Sweep,

@@ -7,6 +7,7 @@ from functools import lru_cache, reduce
 from operator import or_
 
 from eqprop.energy.landscape import Landscape
+from eqprop.settling.error_coordinates import error_pass
 from eqprop.settling.sweeps import Leaky, OneWay, Sweep, alternating, backward_order, forward_order
 
 Groups = tuple[tuple[str, ...], ...]
@@ -41,6 +42,8 @@ def groups(landscape: Landscape, sweep: Sweep) -> Groups:
         return landscape.colours
     if sweep is forward_order:
         return tuple((node,) for node in landscape.nodes)
+    if sweep is error_pass:
+        return (*((node,) for node in reversed(list(landscape.nodes))), *((node,) for node in landscape.nodes))
     if sweep is backward_order:
         return tuple((node,) for node in reversed(list(landscape.nodes)))
     return (tuple(landscape.nodes),)

@@ -1,4 +1,4 @@
-"""Starts of the free phase other than zero."""
+"""Starts of the free phase other than zero; and the free phase that is one pass."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
 from eqprop.errors import InputError
+from eqprop.settling.error_coordinates import error_pass, predictions
 from eqprop.settling.solvers import Solution, Solver
 
 
@@ -42,6 +43,25 @@ class FromState(Solver):
 
     def generators(self) -> Iterable[torch.Generator]:
         return self.solver.generators()
+
+
+@dataclass(frozen=True)
+class ForwardPass(Solver):
+    """The feedforward pass of a predictive-coding network: its free state, at rest without any sweep.
+
+    Raises:
+        InputError: on use, the landscape has other terms than predictions, such as a nudge; or see ``error_pass``.
+    """
+
+    def __call__(self, landscape: Landscape, start: State, memory: State | None = None) -> Solution:
+        _, rest = predictions(landscape)
+        if rest.terms:
+            raise InputError(
+                f"The forward pass is at rest under predictions alone, not with {list(rest.terms)}: use FixedSweeps or "
+                "UntilConverged with error_pass."
+            )
+        state = error_pass(landscape, start)
+        return Solution.from_states([state, state], 1, torch.inf)
 
 
 def feedforward(landscape: Landscape, start: State) -> State:

@@ -16,6 +16,7 @@ from eqprop.draws import generator_for
 from eqprop.energy.couplings import Bias, Coupling, Synapse
 from eqprop.energy.maps import linearization
 from eqprop.energy.network import Network
+from eqprop.energy.prediction import Prediction
 from eqprop.energy.substitution import may_compute_weights
 from eqprop.energy.substrate import Substrate, read_weights
 from eqprop.energy.terms import Field, LinearTerm, Term
@@ -264,8 +265,10 @@ class FeedbackSpread(Fault):
     size: NonNegative = 0.0
 
     def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
-        if not self.size or not isinstance(coupling, Synapse):
+        if not self.size:
             return coupling
+        if not isinstance(coupling, Synapse):
+            return unchanged(self, coupling)
         return TwoWays.of(
             coupling,
             coupling,
@@ -297,8 +300,10 @@ class MessageGains(Fault):
     apart: NonNegative = 0.0
 
     def mounted(self, name: str, coupling: Coupling, reading: int) -> Coupling:
-        if not (self.size or self.apart) or not isinstance(coupling, Synapse):
+        if not (self.size or self.apart):
             return coupling
+        if not isinstance(coupling, Synapse):
+            return unchanged(self, coupling)
         pre, post = coupling.nodes
 
         def up(key: str, w: Tensor) -> Tensor:
@@ -325,6 +330,16 @@ class MessageGains(Fault):
             f"{self}: a weight has {count} entries for {node!r} of shape {shape}, and so no place for the gain of each "
             "unit: take a dense layer, or a convolution of one group."
         )
+
+
+def unchanged(substrate: Substrate, coupling: Coupling) -> Coupling:
+    """A coupling that is no synapse. Raises InputError for a prediction, which sends errors down."""
+    if isinstance(coupling, Prediction):
+        raise InputError(
+            f"{substrate} changes the messages of synapses, and has no model for the errors of the prediction "
+            f"{coupling.name}: take a fault of its weights instead."
+        )
+    return coupling
 
 
 class TwoWays(Synapse):

@@ -1,0 +1,90 @@
+"""The recipes of predictive coding: the published settings, and that the digits are learnt in seconds."""
+
+import json
+
+import pytest
+import torch
+from test_weak_feedback_recipes import trained
+
+import eqprop as ep
+from eqprop.cli import main
+from eqprop.diagnostics.check import OWN
+from eqprop.energy import Activated, CrossEntropy, SquaredError, Wire
+from eqprop.recipes import RECIPES
+from eqprop.recipes.predictive_coding import Vgg5, Vgg5CrossEntropy, Vgg10, digits_pc, vgg
+from eqprop.settling import ForwardPass, error_pass
+
+PUBLISHED = {
+    Vgg5: (0.02, 0.04, 3e-4, 16, 100),
+    Vgg5CrossEntropy: (0.02, 0.01, 3e-4, 64, 100),
+    Vgg10: (0.05, 0.02, 2e-4, 256, 50),
+}
+"""Options -> beta, learning rate, decay, batch, epochs (arXiv 2606.03584)."""
+
+
+@pytest.mark.parametrize("options", PUBLISHED)
+def test_settings_are_the_published_ones(options):
+    found = options()
+    assert (found.beta, found.lr, found.weight_decay, found.batch_size, found.epochs) == PUBLISHED[options]
+    network = ep.models.predictive_chain((3, 32, 32), [*vgg(4), ep.DenseLayer(10, ep.identity)], SquaredError)
+    optimizer, schedule = found.optimise(network, 2)
+    assert optimizer.defaults["nesterov"]
+    assert optimizer.defaults["momentum"] == 0.9
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(2):
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([found.lr, (found.lr + 1e-6) / 2, 1e-6])
+    assert found.estimator == ep.EquilibriumPropagation(
+        ep.symmetric(found.beta), ForwardPass(), ep.FixedSweeps(1, error_pass)
+    )
+
+
+@pytest.mark.parametrize("name", ["digits-pc", "cifar10-pc-vgg5", "cifar10-pc-vgg5-ce", "cifar10-pc-vgg10"])
+def test_each_is_a_recipe(name):
+    assert RECIPES[name].__doc__
+
+
+def test_a_plan_of_convolutions_is_the_network_it_names():
+    layers = vgg(128, 256, "P", 512, "P", 512, "P", 512, "P")
+    network = ep.models.predictive_chain((3, 32, 32), [*layers, ep.DenseLayer(10, ep.identity)], SquaredError)
+    assert [node.shape for node in network.nodes.values()] == [
+        (3, 32, 32), (128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4), (512, 2, 2), (10,),
+    ]  # fmt: skip
+    assert all(node.unit == Wire() for node in network.free.values())
+
+
+def test_options_set_the_network():
+    run = digits_pc(width=0.5, depth=4, gain=1.0, passes=3)
+    network = run.model.network
+    assert [node.shape for node in network.free.values()] == [(16, 8, 8), (32, 4, 4), (32, 4, 4), (32, 4, 4), (10,)]
+    assert isinstance(network.loss, CrossEntropy)
+    assert run.model.estimator.nudged.n == 3
+    for gain in (1.0, 2.0):
+        first = digits_pc(gain=gain).model.network.terms["input_layer1"].module
+        assert isinstance(first, Activated)
+        assert float(first.map.weight.detach().abs().max()) == pytest.approx(gain / 3, rel=0.02)
+
+
+@pytest.mark.parametrize("depth", [2, 6])
+def test_digits_are_learnt(depth):
+    torch.manual_seed(0)
+    assert trained(digits_pc(epochs=4, depth=depth), 160) > 0.93
+
+
+def test_check_compares_it_with_the_exact_gradient_which_is_backpropagations(tmp_path, capsys):
+    command = ["check", "digits-pc", "--width", "0.25", "--images", "4", "--train_images", "60", "--pictures", "false"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert "no gradient" not in capsys.readouterr().out
+    rows = json.loads((tmp_path / "check.json").read_text())["comparison"]["rows"]
+    found = {name: [row["cosine"] for row in rows if row["estimator"] == name] for name in (OWN, "truncated BPTT 1")}
+    assert min(found[OWN]) > 0.99
+    assert min(found["truncated BPTT 1"]) > 1 - 1e-6
+
+
+def test_a_layer_with_dropout_is_refused():
+    with pytest.raises(ep.InputError, match="dropout"):
+        ep.models.predictive_chain((4,), [ep.DenseLayer(3, ep.tanh, 0.5), ep.DenseLayer(2, ep.identity)])
+    with pytest.raises(ep.InputError, match="at least one"):
+        ep.models.predictive_chain((4,), [])
