@@ -103,7 +103,7 @@ STEPS = Result(
         ),
         "trial": Setting(
             "64-10-10, 20 digits: a test of the program.", SECONDS, ["everything: use another setting"],
-            steps_at((10,), 100, 5),
+            steps_at((10,), 300, 5),
         ),
     },
     across="beta",
@@ -125,8 +125,8 @@ def feedback_at(images: int, gains: tuple[float, ...] = GAINS) -> Rows:
 
 CONTRASTIVE = Result(
     title="Contrastive Hebbian learning with weak feedback is backpropagation",
-    source="Xie & Seung 2003, doi 10.1162/089976603762552988; with clamped presynaptic activity: Luczak et al. 2022, doi "
-    "10.1038/s42256-021-00430-y",
+    source="Xie & Seung 2003, doi 10.1162/089976603762552988; with clamped presynaptic activity: Luczak et al. 2022, "
+    "doi 10.1038/s42256-021-00430-y",
     read="A theorem, without figures: equal in the limit of weak feedback.",
     quantities=[ANGLE, ERROR],
     claims=[
@@ -296,8 +296,8 @@ def study_at(**options: Any) -> Rows:
 COMPARATIVE = Result(
     title="Seven energy-based rules and two baselines on one network",
     source="Scellier et al. 2023, arXiv 2312.15103",
-    read="Its tables could not be read; by its abstract the rules are equal on MNIST, and differ on harder tasks, where "
-    "centred EP is best.",
+    read="Its tables could not be read; by its abstract the rules are equal on MNIST, and differ on harder tasks, "
+    "where centred EP is best.",
     quantities=[TEST, TRAIN],
     claims=[
         Claim(
@@ -351,7 +351,7 @@ def noise_at(**options: Any) -> Rows:
 NOISE = Result(
     title="Noise ends learning at small nudges; holomorphic equilibrium propagation survives it",
     source="Laborieux & Zenke 2022, arXiv 2209.00530",
-    read="Figures: logs of its program, test errors of three runs each, with noise of 0.04 in every step of every unit.",
+    read="Figures: logs of its program, test errors of three runs each, with noise of 0.04 in every step of each unit.",
     published={
         "one-sided, beta 0.1, no noise": {"test_error": "1.97 %"},
         "one-sided, beta 0.1": {"test_error": "89 to 90 %"},
@@ -519,8 +519,8 @@ SMALL_SEED = {"width": 0.0625, "train_images": 3000, "epochs": 8, "batch_size": 
 SEED = Result(
     title="Symmetric nudges train a convolutional network where one-sided ones fail",
     source="Laborieux et al. 2021, doi 10.3389/fnins.2021.633674; asymmetric EP: Scurria et al. 2026, arXiv 2602.03670",
-    read="Its table could not be read; by its abstract, one-sided nudges nearly fail on CIFAR-10, symmetric ones approach "
-    "backpropagation through time, and separate feedback weights come close.",
+    read="Its table could not be read; by its abstract, one-sided nudges nearly fail on CIFAR-10, symmetric ones "
+    "approach backpropagation through time, and separate feedback weights come close.",
     quantities=[TEST, TRAIN],
     claims=[
         Claim(

@@ -155,8 +155,8 @@ def draw(result: Result, setting: Setting, table: Table) -> bytes:
         for row in rows:
             known = setting.rows[row]
             if known.x is not None:
-                points = [value for value in table.values(row, quantity.name) if math.isfinite(value)]
-                series.setdefault(known.series, []).extend((known.x, value) for value in points)
+                values = [value for value in table.values(row, quantity.name) if math.isfinite(value)]
+                series.setdefault(known.series, []).extend((known.x, value) for value in values)
         for name, points in series.items():
             across = sorted({x for x, _ in points})
             means = [fmean(y for at, y in points if at == x) for x in across]
