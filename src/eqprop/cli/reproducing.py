@@ -55,14 +55,13 @@ def reproduce(arguments: Sequence[str]) -> int:
         raise InputError(f"--threads {options['threads']}: give 0 or more.")
     folder = Path(options["out"] or f"runs/reproduce-{name}-{size}")
     job = Job(name, result, size, folder, absolute(options["data"]) if options["data"] else "")
-    console.print(f"{name}, setting {size}: {setting.about} In {folder}", soft_wrap=True)
     session = ["--threads", str(options["threads"]), "--device", options["device"], "--precision", "32"]
     try:
-        path = perform(job, rows, seeds, session, train, resume)
+        path = perform(job, rows, seeds, session, train, resume, lambda text: console.print(text, soft_wrap=True))
     except Interrupted as stop:
         console.print(f"The same command goes on: eqprop reproduce {quoted_words(arguments)}", soft_wrap=True)
         return stop.status
-    for line in verdicts(result, table_of(job)):
+    for line in verdicts(result, size, table_of(job)):
         console.print(line, soft_wrap=True)
     console.print(f"Manifest: {path}; figure: {folder / FIGURE}; page: {folder / 'README.md'}", soft_wrap=True)
     return 0

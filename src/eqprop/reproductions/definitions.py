@@ -14,7 +14,7 @@ from typing import Any
 
 from eqprop.reproductions import computed
 from eqprop.reproductions.result import Claim, Computation, Quantity, Result, Row, Setting, Table, Training
-from eqprop.substrates import UnitNoise
+from eqprop.substrates import ReadNoise
 
 TEST = Quantity("test_error", "test error", "%")
 TRAIN = Quantity("train_error", "train error", "%")
@@ -23,7 +23,7 @@ ERROR = Quantity("error", "relative error", log=True)
 MNIST, CIFAR10 = "ylecun/mnist", "uoft-cs/cifar10"
 SECONDS = "seconds"
 NO_FIGURES = "Its figures could not be read, so that the comparison is with what its abstract says."
-LOUD = UnitNoise(0.04)
+LOUD = ReadNoise(0.04)
 """The noise of ``noise``."""
 
 Rows = Mapping[str, Row]
@@ -146,7 +146,7 @@ CONTRASTIVE = Result(
         ),
         "trial": Setting(
             "2 digits: a test of the program.", SECONDS, ["everything: use another setting"],
-            feedback_at(2, (0.01, 0.001)),
+            feedback_at(2, (0.01,)),
         ),
     },
     across="feedback gain",
@@ -157,7 +157,7 @@ ANGLES = (0, 30, 60, 90)
 RULES = (*computed.SEPARATE, computed.DYADIC)
 
 
-def turned_at(images: int, angles: tuple[int, ...] = ANGLES) -> Rows:
+def turned_at(images: int, angles: tuple[int, ...] = ANGLES, betas: tuple[float, ...] = BETAS[:2]) -> Rows:
     return {
         f"{rule}, {angle}°, beta {beta}": Row(
             Computation(computed.turned, {"rule": rule, "angle": float(angle), "beta": beta, "images": images}),
@@ -165,7 +165,7 @@ def turned_at(images: int, angles: tuple[int, ...] = ANGLES) -> Rows:
             angle,
         )
         for rule in RULES
-        for beta in (0.1, 0.01)
+        for beta in betas
         for angle in angles
     }
 
@@ -204,7 +204,8 @@ SEPARATE = Result(
             seeds=3,
         ),
         "trial": Setting(
-            "2 digits: a test of the program.", SECONDS, ["everything: use another setting"], turned_at(2, (0, 90))
+            "2 digits: a test of the program.", SECONDS, ["everything: use another setting"],
+            turned_at(2, (90,), BETAS[:1]),
         ),
     },
     across="angle between feedforward and feedback weights (degrees)",
@@ -373,10 +374,11 @@ NOISE = Result(
     ],
     settings={
         "small": Setting(
-            "MNIST, 10,000 images, 4 epochs, 784-256-256-10, tanh, 30 free and 10 nudged sweeps, noise 0.04.",
+            "MNIST, 10,000 images, 4 epochs, 784-256-256-10, tanh, 30 free and 10 nudged sweeps, noise of 0.04.",
             "20 minutes on one core",
             ["4 epochs, 10,000 images; published: 50 epochs, all images",
-             "30 and 10 sweeps, odd layers after even ones; published: 200 and 50 synchronous steps",
+             "noise in each reading of a state; published: in every step of every unit, of which the last is read",
+                "30 and 10 sweeps, odd layers after even ones; published: 200 and 50 synchronous steps",
              "tanh, linear output, squared error, Adam at 1e-3; published: a smooth clipped unit, momentum"],
             noise_at(epochs=4, train_images=10_000, free_sweeps=30, nudged_sweeps=10),
             MNIST,
@@ -558,7 +560,7 @@ SEED = Result(
             CIFAR10,
             3,
         ),
-        "trial": trial(seed_at(5, 2, depth=2, mean=[0.0], std=[1.0])),
+        "trial": trial(seed_at(5, 2, depth=2, mean=[0.0], std=[1.0], rates=[0.25, 0.15, 0.1])),
     },
 )  # fmt: skip
 

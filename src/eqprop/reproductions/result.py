@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+TRIAL = "trial"
+"""The setting of each result that only tests the program."""
 Numbers = Mapping[str, float]
 """Quantity -> value; infinity where the run diverged."""
 
@@ -174,6 +176,10 @@ class Result:
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     across: str = ""
     log_x: bool = False
+
+    def verdicts(self, size: str, table: Table) -> list[tuple[str, bool | None]]:
+        """Each claim, and whether it holds; ``None`` while rows are missing, and at the size that shows nothing."""
+        return [(each.text, None if size == TRIAL else each.verdict(table)) for each in self.claims]
 
     @property
     def default(self) -> str:

@@ -9,11 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from eqprop.errors import needing_extra
-from eqprop.reproductions.result import Quantity, Result, Setting, Table, table_from
+from eqprop.reproductions.result import TRIAL, Quantity, Result, Setting, Table, table_from
 
-VERDICTS = {True: "holds", False: "does not hold here", None: "not run"}
-TRIAL = "trial"
-"""The setting that only tests the program: nothing tells of it but its own page."""
+VERDICTS = {True: "holds", False: "does not hold here", None: "not known"}
 NOTHING = "–"
 """In a table, where there is no figure."""
 
@@ -57,9 +55,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(f"{each:<{width}}" for each, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def verdicts(result: Result, table: Table) -> list[str]:
-    """Each claim, with what became of it."""
-    return [f"{claim.text}: {VERDICTS[claim.verdict(table)]}" for claim in result.claims]
+def verdicts(result: Result, size: str, table: Table) -> list[str]:
+    """Each claim, with what became of it at a setting."""
+    return [f"{text}: {VERDICTS[holds]}" for text, holds in result.verdicts(size, table)]
 
 
 def told(seconds: float) -> str:
@@ -91,7 +89,7 @@ def section(result: Result, size: str, entry: Mapping[str, Any]) -> list[str]:
         "",
         *markdown(lines_of(result, table)),
         "",
-        *(f"- {each}." for each in verdicts(result, table)),
+        *(f"- {each}." for each in verdicts(result, size, table)),
         "",
         f"Setting `{size}`: {setting.about} Different from the publication:",
         "",
@@ -133,7 +131,7 @@ def listing(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, A
             if entry:
                 table = table_from(entry["numbers"])
                 lines += [f"    {line}" for line in aligned(lines_of(result, table))]
-                lines += [f"    {line}" for line in verdicts(result, table)]
+                lines += [f"    {line}" for line in verdicts(result, size, table)]
                 lines.append(f"    {made_by(entry)}")
             lines += [f"    differs: {each}" for each in setting.deviations]
         lines.append("")

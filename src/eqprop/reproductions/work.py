@@ -1,7 +1,7 @@
 """Runs the parts of a result, each once; and the manifest, which says what came out and how.
 
-A part is an ordinary folder of a run, or a sealed JSON file that appears in one step. A process that is killed at any
-moment loses at most what the run has learnt since its last checkpoint, or the numbers of one computation.
+A training is an ordinary folder of a run, a computation a sealed JSON file that appears in one step. A process that is
+killed at any moment loses at most what the run has learnt since its last checkpoint, or the numbers of one computation.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eqprop import files
 from eqprop.errors import InputError, NotSettledError
-from eqprop.reproductions.result import Computation, Numbers, Result, Setting, Table, Training
+from eqprop.reproductions.result import Computation, Numbers, Part, Result, Setting, Table, Training
 from eqprop.runs import folder as folders
 from eqprop.runs.lock import locked
 from eqprop.tasks import load_images
@@ -29,6 +29,9 @@ MANIFEST = "manifest.json"
 FIGURE = "figure.png"
 README = "README.md"
 RUNS, CELLS = "runs", "cells"
+SUMMARY, METRICS = "summary.json", "metrics.csv"
+"""The files of a run that its numbers are read from."""
+DIVERGED = {"test_error": math.inf, "train_error": math.inf}
 SEEDS = 100
 """More than any result is run with."""
 Train = Callable[[Sequence[str]], int]
@@ -75,15 +78,29 @@ class Job:
         """Where the examples are."""
         return self.data or self.setting.data
 
-    def place(self, row: str, seed: int) -> Path:
-        """The folder or the file of a part."""
-        name = f"{re.sub(r'[^a-z0-9.]+', '-', row.lower()).strip('-')}-{seed}"
-        if isinstance(self.setting.rows[row].part, Training):
-            return self.folder / RUNS / name
-        return self.folder / CELLS / f"{name}.json"
+    def run(self, row: str, seed: int) -> Path:
+        """The folder of a training."""
+        return self.folder / RUNS / f"{slug(row)}-{seed}"
+
+    def cell(self, row: str, seed: int) -> Path:
+        """The file of a computation; or of a training that diverged, which says so."""
+        return self.folder / CELLS / f"{slug(row)}-{seed}.json"
 
 
-def perform(job: Job, rows: Sequence[str], seeds: int, session: Sequence[str], train: Train, resume: Train) -> Path:
+def slug(row: str) -> str:
+    """The name of a row for files."""
+    return re.sub(r"[^a-z0-9.]+", "-", row.lower()).strip("-")
+
+
+def perform(
+    job: Job,
+    rows: Sequence[str],
+    seeds: int,
+    session: Sequence[str],
+    train: Train,
+    resume: Train,
+    say: Callable[[str], object],
+) -> Path:
     """Runs the parts that are not done yet, and writes the manifest, the figure and the page. Returns the manifest.
 
     Args:
@@ -92,14 +109,19 @@ def perform(job: Job, rows: Sequence[str], seeds: int, session: Sequence[str], t
         seeds: as many of each, from 0.
         session: words of the command line for each training, such as its threads.
         train, resume: the commands.
+        say: tells what begins, after all has been checked.
 
     Raises:
         InputError: the folder holds something else, or numbers in it were changed by hand.
         Interrupted: a signal has stopped a run.
     """
+    load_images(job.source)  # before anything is made
     begin(job)
     with locked(job.folder):
         check_kept(job)
+        done_already = sum(done(job, row, seed) for seed in range(seeds) for row in rows)
+        begins = f"{job.name}, setting {job.size}: {job.setting.about} In {job.folder}"
+        say(f"{begins}; {done_already} of {seeds * len(rows)} are done." if done_already else f"{begins}.")
         for seed in range(seeds):
             for row in rows:
                 do(job, row, seed, session, train, resume)
@@ -119,51 +141,53 @@ def begin(job: Job) -> None:
 
 def do(job: Job, row: str, seed: int, session: Sequence[str], train: Train, resume: Train) -> None:
     """Runs one part, or the rest of it."""
-    part, place = job.setting.rows[row].part, job.place(row, seed)
+    part = job.setting.rows[row].part
     if done(job, row, seed):
         return
     if isinstance(part, Computation):
         began = time.perf_counter()
-        numbers = part.function(job.source, seed, **part.arguments)
-        content = {"format": FORMAT, "what": described(part), "numbers": dict(numbers)}
-        content |= {"data": job.source, "fingerprints": load_images(job.source).manifest.fingerprints}
-        content |= signed() | {"seconds": time.perf_counter() - began}
-        files.write_text_atomic(place, files.sealed(content))
+        numbers = dict(part.function(job.source, seed, **part.arguments))
+        write_cell(job, row, seed, numbers=numbers, seconds=time.perf_counter() - began)
         return
+    place, fixed = job.run(row, seed), ["--report_seconds", "0"]
     options = {**part.options, "data": job.source, "seed": seed}
-    words = [part.recipe, *(word for name, value in options.items() for word in (f"--{name}", typed(value)))]
-    fixed = ["--report_seconds", "0"]
-    command = (
-        partial(resume, [str(place), *fixed])
-        if place.exists()
-        else partial(train, [*words, *fixed, *session, "--out", str(place)])
-    )
+    words = [word for name, value in options.items() for word in (f"--{name}", typed(value))]
     try:
-        status = command()
-    except NotSettledError:
-        return  # the run's folder says so: it diverged
+        if place.exists():
+            status = resume([str(place), *fixed, *(["--data", job.data] if job.data else [])])
+        else:
+            status = train([part.recipe, *words, *fixed, *session, "--out", str(place)])
+    except NotSettledError as error:
+        write_cell(job, row, seed, diverged=str(error), seconds=None)
+        return
     if status:
         raise Interrupted(status)
 
 
+def write_cell(job: Job, row: str, seed: int, **found: Any) -> None:
+    """Keeps what came out of a part, in one step."""
+    content = {"format": FORMAT, "what": described(job.setting.rows[row].part), **found, "data": job.source}
+    content |= {"fingerprints": load_images(job.source).manifest.fingerprints, **signed()}
+    files.write_text_atomic(job.cell(row, seed), files.sealed(content))
+
+
 def done(job: Job, row: str, seed: int) -> bool:
     """Whether a part has come to its end. Raises InputError if what is there belongs to another setting."""
-    part, place = job.setting.rows[row].part, job.place(row, seed)
-    if not place.exists():
-        return False
-    other = f"{place} belongs to other settings ({{}}): --out names another folder."
-    if isinstance(part, Computation):
-        if (kept := cell(place))["what"] != described(part):
-            raise InputError(other.format(kept["what"]))
+    part, kept, place = job.setting.rows[row].part, job.cell(row, seed), job.run(row, seed)
+    other = "{} belongs to other settings ({}): --out names another folder."
+    if kept.exists():
+        if (what := cell(kept)["what"]) != described(part):
+            raise InputError(other.format(kept, what))
         return True
+    if isinstance(part, Computation) or not place.exists():
+        return False
     about, _ = folders.read(place)
-    wanted = {**part.options, "seed": seed}
     if about.recipe != part.recipe:
-        raise InputError(other.format(f"the recipe {about.recipe}"))
-    for name, value in wanted.items():
+        raise InputError(other.format(place, f"the recipe {about.recipe}"))
+    for name, value in {**part.options, "seed": seed}.items():
         if jsonable(about.options.get(name)) != jsonable(value):
-            raise InputError(other.format(f"{name} {about.options.get(name)!r}, not {value!r}"))
-    return (place / "summary.json").exists() or bool(folders.failure(place))
+            raise InputError(other.format(place, f"{name} {about.options.get(name)!r}, not {value!r}"))
+    return (place / SUMMARY).exists()
 
 
 def cell(place: Path) -> dict[str, Any]:
@@ -176,9 +200,17 @@ def cell(place: Path) -> dict[str, Any]:
         ) from error
 
 
-def described(part: Computation) -> dict[str, Any]:
-    """What a computation is, as JSON gives it."""
+def described(part: Part) -> dict[str, Any]:
+    """What a part is, as JSON gives it."""
+    if isinstance(part, Training):
+        return {"recipe": part.recipe, "options": jsonable(part.options)}
     return {"function": part.function.__name__, "arguments": jsonable(part.arguments)}
+
+
+def digest(setting: Setting) -> str:
+    """A checksum of what a setting runs, and of how it says that this differs from the publication."""
+    rows = {name: described(row.part) for name, row in setting.rows.items()}
+    return files.sha256(json.dumps([rows, setting.data, setting.about, [*setting.deviations]]).encode())
 
 
 def jsonable(value: Any) -> Any:
@@ -205,16 +237,14 @@ def signed() -> dict[str, Any]:
 
 def numbers_of(job: Job, row: str, seed: int) -> Numbers:
     """The numbers of a part that is done."""
-    place = job.place(row, seed)
-    if isinstance(job.setting.rows[row].part, Computation):
-        found: Numbers = cell(place)["numbers"]
+    if job.cell(row, seed).exists():
+        found: Numbers = cell(job.cell(row, seed)).get("numbers", DIVERGED)
         return found
-    if not (place / "summary.json").exists():
-        return {"test_error": float("inf"), "train_error": float("inf")}
+    place = job.run(row, seed)
     damaged = f"The run {str(place)!r} is damaged ({{}}): delete it, and the command trains it again."
     with files.explained(damaged, KeyError, ValueError, IndexError):
-        summary = json.loads(files.read_regular(place / "summary.json"))
-        last = [*csv.DictReader(io.StringIO(files.read_regular(place / "metrics.csv").decode()))][-1]
+        summary = json.loads(files.read_regular(place / SUMMARY))
+        last = [*csv.DictReader(io.StringIO(files.read_regular(place / METRICS).decode()))][-1]
         shares = {"test_error": summary["test_accuracy_last"], "train_error": last["train_accuracy"]}
         return {name: 100 * (1 - float(share)) for name, share in shares.items()}
 
@@ -235,47 +265,37 @@ def table_of(job: Job) -> Table:
     return Table(numbers)
 
 
-def kept_files(job: Job, row: str, seed: int) -> list[Path]:
-    """The files from which a part's numbers are read."""
-    place = job.place(row, seed)
-    if isinstance(job.setting.rows[row].part, Computation):
-        return [place]
-    return [path for name in ("summary.json", "metrics.csv", folders.FAILED) if (path := place / name).exists()]
-
-
 def origin(job: Job, row: str, seed: int) -> dict[str, Any]:
-    """How a part was made: settings, machine, commit, versions, checksums."""
-    part, place = job.setting.rows[row].part, job.place(row, seed)
-    sums = {str(path.relative_to(job.folder)): files.sha256_of(path) for path in kept_files(job, row, seed)}
-    if isinstance(part, Computation):
-        content = cell(place)
+    """How a part was made: settings, machine, commit, versions; and the checksums of the files with its numbers."""
+    kept, place = job.cell(row, seed), job.run(row, seed)
+    if kept.exists():
+        content = cell(kept)
         names = ("what", "data", "fingerprints", "machine", "commit", "versions", "made", "seconds")
+        sums = {str(kept.relative_to(job.folder)): files.sha256_of(kept)}
         return {name: content[name] for name in names} | {"sha256": sums}
     about, _ = folders.read(place)
-    with files.explained(f"The run {str(place)!r} is damaged ({{}}): delete it.", KeyError, ValueError):
-        has_ended = (place / "summary.json").exists()
-        seconds = json.loads(files.read_regular(place / "summary.json"))["seconds"] if has_ended else None
-    return {
-        "what": {"recipe": about.recipe, "options": jsonable(about.options)},
-        "data": about.options.get("data", ""),
-        "fingerprints": jsonable(about.manifest.fingerprints) if about.manifest else {},
-        "machine": about.machine,
-        "commit": about.commit,
-        "versions": about.versions,
-        "made": about.made,
-        "seconds": seconds,
-        "precision": about.session.precision,
-        "threads": about.session.threads,
-        "sha256": sums,
-    }
+    with files.explained(f"The run {str(place)!r} is damaged ({{}}): delete it.", KeyError, ValueError, OSError):
+        return {
+            "what": {"recipe": about.recipe, "options": jsonable(about.options)},
+            "data": about.options.get("data", ""),
+            "fingerprints": jsonable(about.manifest.fingerprints) if about.manifest else {},
+            "machine": about.machine,
+            "commit": about.commit,
+            "versions": about.versions,
+            "made": about.made,
+            "seconds": json.loads(files.read_regular(place / SUMMARY))["seconds"],
+            "precision": about.session.precision,
+            "threads": about.session.threads,
+            "sha256": {str(f.relative_to(job.folder)): files.sha256_of(f) for f in (place / SUMMARY, place / METRICS)},
+        }
 
 
 def check_kept(job: Job) -> None:
     """Raises InputError if the manifest, or a number that it has the checksum of, was changed."""
-    path = job.folder / MANIFEST
-    if not path.exists():
+    kept = job.folder / MANIFEST
+    if not kept.exists():
         return
-    manifest = read_manifest(path)
+    manifest = read_manifest(kept)
     if (manifest["name"], manifest["setting"]) != (job.name, job.size):
         raise InputError(
             f"The folder {str(job.folder)!r} holds {manifest['name']} at the setting {manifest['setting']}: --out "
@@ -284,12 +304,12 @@ def check_kept(job: Job) -> None:
     for part in manifest["parts"]:
         for name, known in part["sha256"].items():
             changed = InputError(
-                f"{job.folder / name} has changed since the manifest was written: restore it; or delete it, the part "
-                f"that it belongs to and {path}, and run the command again."
+                f"{job.folder / name} has changed since the manifest was written: restore it; or delete {kept} and "
+                "what belongs to the part, and run the command again."
             )
-            with files.explained(str(changed).replace("{", "{{"), OSError):
-                if files.sha256_of(job.folder / name) != known:
-                    raise changed
+            path = job.folder / name
+            if not path.is_file() or files.sha256_of(path) != known:
+                raise changed
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -322,8 +342,9 @@ def write_manifest(job: Job) -> Path:
         "read": result.read,
         "published": jsonable(result.published),
         "about": setting.about,
+        "digest": digest(setting),
         "deviations": list(setting.deviations),
-        "claims": [{"text": claim.text, "holds": claim.verdict(table)} for claim in result.claims],
+        "claims": [{"text": text, "holds": holds} for text, holds in result.verdicts(job.size, table)],
         "quantities": [each.name for each in result.quantities],
         "numbers": {
             row: {str(seed): {name: finite(value) for name, value in found.items()} for seed, found in seeds.items()}
@@ -349,6 +370,7 @@ def entry_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     parts = manifest["parts"]
     return {
         "numbers": manifest["numbers"],
+        "digest": manifest["digest"],
         "runs": len(parts),
         "seconds": round(sum(part["seconds"] or 0 for part in parts), 1),
         "machines": sorted({part["machine"] for part in parts}),
