@@ -275,9 +275,9 @@ def test_a_process_that_is_killed_goes_on(kept, tmp_path):
     try:
         began = time.monotonic()
         killed = 0
-        for _ in range(12):
+        for _ in range(5):
             pid = starter.start(["reproduce", *TWO], tmp_path)
-            time.sleep(rng.random() * (4 if killed else 1))
+            time.sleep(rng.random() * (3 if killed else 1))
             os.kill(pid, signal.SIGKILL)
             killed += starter.wait(pid) != 0
             if (tmp_path / "made" / MANIFEST).exists() or time.monotonic() - began > 40:

@@ -509,7 +509,7 @@ def ordered(*names: str) -> Callable[[Table], bool]:
     return lambda table: all(table.mean(worse) > table.mean(better) for worse, better in itertools.pairwise(names))
 
 
-SMALL_SEED = {"width": 0.0625, "train_images": 3000, "epochs": 8, "batch_size": 16, "choose_by_test": False}
+SMALL_SEED = {"width": 0.125, "train_images": 3000, "epochs": 8, "batch_size": 16, "choose_by_test": False}
 SEED = Result(
     title="Symmetric nudges train a convolutional network where one-sided ones fail",
     source="Laborieux et al. 2021, doi 10.3389/fnins.2021.633674; asymmetric EP: Scurria et al. 2026, arXiv 2602.03670",
@@ -543,9 +543,15 @@ SEED = Result(
     ],
     settings={
         "small": Setting(
-            "CIFAR-10, 3,000 images, 8 epochs, four convolutions of 8, 16, 32 and 32 channels.",
-            "to be measured",
-            ["a sixteenth of the channels (published 128, 256, 512, 512)"],
+            "CIFAR-10, 3,000 images, 8 epochs, four convolutions of 16, 32, 64 and 64 channels, 30 free and 10 nudged "
+            "sweeps, batch 16.",
+            "4 minutes a row on one free core (estimated)",
+            ["an eighth of the channels (published 128, 256, 512, 512)",
+             "3,000 images, a tenth of them held out (published: all 50,000)",
+             "8 epochs of batches of 16 (published 120 of 128), with the published rates, which hardly fall in 8 epochs",
+             "30 and 10 sweeps (published 250 and 25 or 30)",
+             "the weights after the last epoch (published: those of the best test accuracy)",
+             "the JPEG copy of CIFAR-10 on the hub"],
             seed_at(30, 10, **SMALL_SEED),
             CIFAR10,
         ),

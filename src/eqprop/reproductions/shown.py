@@ -69,9 +69,10 @@ def told(seconds: float) -> str:
 
 def made_by(entry: Mapping[str, Any]) -> str:
     """Where, when and by what the numbers of an entry were made."""
-    commits = ", ".join(each[:12] for each in entry["commits"]) or "unknown"
+    commits = ", ".join(each[:12] or "unknown" for each in entry["commits"])
+    runs = "1 run" if entry["runs"] == 1 else f"{entry['runs']} runs"
     return (
-        f"{entry['runs']} runs, {told(entry['seconds'])} in all, on {'; '.join(entry['machines'])}; commit {commits}; "
+        f"{runs}, {told(entry['seconds'])} in all, on {'; '.join(entry['machines'])}; commit {commits}; "
         f"{entry['made'][:10]}; checksum {entry['manifest'][:12]}"
     )
 

@@ -14,14 +14,17 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eqprop import files
 from eqprop.errors import InputError, NotSettledError
+from eqprop.recipes import find
 from eqprop.reproductions.result import Computation, Numbers, Part, Result, Setting, Table, Training
 from eqprop.runs import folder as folders
 from eqprop.runs.lock import locked
+from eqprop.runs.parsing import Parser
 from eqprop.tasks import load_images
 
 FORMAT = 1
@@ -184,10 +187,24 @@ def done(job: Job, row: str, seed: int) -> bool:
     about, _ = folders.read(place)
     if about.recipe != part.recipe:
         raise InputError(other.format(place, f"the recipe {about.recipe}"))
-    for name, value in {**part.options, "seed": seed}.items():
-        if jsonable(about.options.get(name)) != jsonable(value):
-            raise InputError(other.format(place, f"{name} {about.options.get(name)!r}, not {value!r}"))
+    for name, value in resolved(part, seed).items():
+        if name in about.options and jsonable(about.options[name]) != jsonable(value):
+            raise InputError(other.format(place, f"{name} {about.options[name]!r}, not {value!r}"))
     return (place / SUMMARY).exists()
+
+
+def resolved(part: Training, seed: int) -> dict[str, Any]:
+    """All options of a training, but for where the data are and what is measured from them."""
+    options = options_of(part.recipe).check({**part.options, "seed": seed})
+    return {name: value for name, value in options.items() if name not in {"data", "mean", "std"} - {*part.options}}
+
+
+@cache
+def options_of(recipe: str) -> Parser:
+    """The options of a recipe."""
+    parser = Parser(prog=recipe)
+    parser.add_recipe(recipe, find(recipe))
+    return parser
 
 
 def cell(place: Path) -> dict[str, Any]:
