@@ -548,7 +548,7 @@ SEED = Result(
             "4 minutes a row on one free core (estimated)",
             ["an eighth of the channels (published 128, 256, 512, 512)",
              "3,000 images, a tenth of them held out (published: all 50,000)",
-             "8 epochs of batches of 16 (published 120 of 128), with the published rates, which hardly fall in 8 epochs",
+             "8 epochs of batches of 16 (published 120 of 128), at the published rates, which hardly fall in 8",
              "30 and 10 sweeps (published 250 and 25 or 30)",
              "the weights after the last epoch (published: those of the best test accuracy)",
              "the JPEG copy of CIFAR-10 on the hub"],
