@@ -19,6 +19,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -283,12 +284,21 @@ def reasons(found: Found) -> Iterator[str]:
         for name in MACHINES:
             for row in rows_of(found, rule, name):
                 if row["accuracy"] is None:
-                    reason = row["reason"].replace(repr(MACHINES[name](row["seed"])), "The substrate")
+                    machine = without_settings(repr(MACHINES[name](row["seed"])))
+                    reason = without_settings(row["reason"]).replace(f"{machine} reads", "The substrate reads")
+                    reason = reason.replace(f"{machine}:", "The substrate:")
                     rules, machines = where.setdefault(reason or row["outcome"], ({}, {}))
                     rules[rule] = machines[name] = None
     for reason, both in where.items():
         yield f"| {' | '.join('; '.join(each) for each in both)} | {reason} |"
     yield ""
+
+
+def without_settings(text: str) -> str:
+    """``text`` with ``Rounded(of=Tanh(), size=0.1)`` as ``Rounded``."""
+    while (shorter := re.sub(r"(?<=\w)\([^()]*\)", "", text)) != text:
+        text = shorter
+    return text
 
 
 def page(kept: Mapping[str, Any], command: str) -> str:
