@@ -301,6 +301,7 @@ def origin(job: Job, row: str, seed: int) -> dict[str, Any]:
             "versions": about.versions,
             "made": about.made,
             "seconds": json.loads(files.read_regular(place / SUMMARY))["seconds"],
+            "device": about.session.device,
             "precision": about.session.precision,
             "threads": about.session.threads,
             "sha256": {str(f.relative_to(job.folder)): files.sha256_of(f) for f in (place / SUMMARY, place / METRICS)},
