@@ -92,7 +92,7 @@ def test_figures_of_this_package_belong_to_its_settings():
             assert entry["digest"] == digest(RESULTS[name].settings[size]), (name, size)
             assert entry["numbers"].keys() <= RESULTS[name].settings[size].rows.keys()
             assert entry["machines"]
-            assert entry["commits"]
+            assert entry["commit"]
 
 
 def test_the_page_is_made_from_these_figures(monkeypatch):

@@ -69,11 +69,11 @@ def told(seconds: float) -> str:
 
 def made_by(entry: Mapping[str, Any]) -> str:
     """Where, when and by what the numbers of an entry were made."""
-    commits = ", ".join(each[:12] or "unknown" for each in entry["commits"])
     runs = "1 run" if entry["runs"] == 1 else f"{entry['runs']} runs"
+    of_runs = f"commit {', '.join(each[:12] for each in entry['commits'])}; " if entry["commits"] else ""
     return (
-        f"{runs}, {told(entry['seconds'])} in all, on {'; '.join(entry['machines'])}; commit {commits}; "
-        f"{entry['made'][:10]}; checksum {entry['manifest'][:12]}"
+        f"{runs}, {told(entry['seconds'])} in all, on {'; '.join(entry['machines'])}; {of_runs}manifest "
+        f"{entry['manifest'][:12]} of {entry['made'][:10]}, written by commit {entry['commit'][:12] or 'unknown'}"
     )
 
 
