@@ -66,8 +66,7 @@ def steps_at(hidden: tuple[int, ...], free: int, nudged: int) -> Rows:
 STEPS = Result(
     title="The updates of nudged sweeps are those of backpropagation through time, step by step",
     source="Ernoult et al. 2019, arXiv 1905.13633",
-    read="Its curves lie on each other; no figure of their distance was read. The comparison is with the theorem: the "
-    "distance vanishes with beta.",
+    read="Its figures could not be read. The comparison is with its theorem: the distance vanishes with beta.",
     quantities=[
         Quantity("one_sided", "error of one sign, worst tensor", log=True),
         Quantity("symmetric", "error of the mean of both signs", log=True),
@@ -83,6 +82,7 @@ STEPS = Result(
             "a minute",
             ["8x8 digits and layers of 128; published: MNIST and layers of 512",
              "sweeps of the discrete dynamics until rest (300); published: 150 to 30,000 steps, by dynamics",
+             "PyTorch's initial weights times 0.5, so that it settles; the published ones were not read",
              "float64; published: float32"],
             steps_at((128, 128, 128), 300, 30),
             seeds=3,
@@ -91,6 +91,7 @@ STEPS = Result(
             "784-512-512-512-10, tanh, squared error, 20 images, 300 free and 30 nudged synchronous sweeps, float64.",
             "some minutes on one core",
             ["sweeps of the discrete dynamics until rest (300); published: 150 to 30,000 steps, by dynamics",
+             "PyTorch's initial weights times 0.5, so that it settles; the published ones were not read",
              "float64; published: float32"],
             steps_at((512, 512, 512), 300, 30),
             data=MNIST,

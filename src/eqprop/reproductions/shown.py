@@ -79,20 +79,21 @@ def made_by(entry: Mapping[str, Any]) -> str:
 
 def page(result: Result, size: str, entry: Mapping[str, Any]) -> str:
     """The page in the folder of a reproduction, in Markdown."""
-    return "\n".join([f"# {result.title}", "", *section(result, size, entry), "", "![the numbers](figure.png)", ""])
+    told_of = [f"# {result.title}", "", f"{result.source}. {result.read}", ""]
+    return "\n".join([*told_of, *section(result, size, entry), "", "![the numbers](figure.png)", ""])
 
 
 def section(result: Result, size: str, entry: Mapping[str, Any]) -> list[str]:
     """What is known of a result at a setting, in Markdown; ``entry``: as ``work.entry_of`` gives it."""
     table, setting = table_from(entry["numbers"]), result.settings[size]
     return [
-        f"{result.source}. {result.read}",
+        f"Setting `{size}`: {setting.about}",
         "",
         *markdown(lines_of(result, table)),
         "",
         *(f"- {each}." for each in verdicts(result, size, table)),
         "",
-        f"Setting `{size}`: {setting.about} Different from the publication:",
+        "Different from the publication:",
         "",
         *(f"- {each}" for each in setting.deviations),
         "",
@@ -104,7 +105,7 @@ def whole_page(results: Mapping[str, Result], measured: Mapping[str, Mapping[str
     """All results with the figures of this package, in Markdown."""
     lines: list[str] = []
     for name, result in results.items():
-        lines += [f"## {name}", "", f"**{result.title}**", ""]
+        lines += [f"## {name}", "", f"**{result.title}.** {result.source}. {result.read}", ""]
         for size, entry in measured.get(name, {}).items():
             lines += [*section(result, size, entry), ""]
         waiting = [size for size in result.settings if size not in {TRIAL, *measured.get(name, {})}]
