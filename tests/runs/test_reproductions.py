@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,17 @@ def job(name="depth", size=TRIAL, folder="made"):
 # What is there
 
 
+@cache
+def options_of(recipe):
+    return train_parser(recipe, find_recipe(recipe))
+
+
 @pytest.mark.parametrize(("name", "size"), SETTINGS, ids=str)
 def test_every_recipe_and_option_exists(name, size):
     for row, each in RESULTS[name].settings[size].rows.items():
         if isinstance(each.part, Training):
             words = [word for option, value in each.part.options.items() for word in (f"--{option}", typed(value))]
-            read = train_parser(each.part.recipe, find_recipe(each.part.recipe)).read(words)
+            read = options_of(each.part.recipe).read(words)
             for option, value in each.part.options.items():
                 assert read[option] == value, (row, option)
         else:
