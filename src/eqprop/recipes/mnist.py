@@ -24,13 +24,14 @@ from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
 from eqprop.learning.dyadic import DyadicEP
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
-from eqprop.learning.references import Backpropagation, BackpropagationThroughTime, ImplicitDifferentiation
+from eqprop.learning.infinitesimal import InfinitesimalNudge
+from eqprop.learning.references import Backpropagation, BackpropagationThroughTime
 from eqprop.learning.rules import Rule, kolen_pollack, vector_field
 from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, corrected, force
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.recipes.setting import PLAIN, ImageRecipe, NudgeOptions, Sized, WritingOptions
-from eqprop.settling import FixedSweeps, FromFeedforward, Solver
+from eqprop.settling import ConjugateGradients, FixedSweeps, FromFeedforward, Solver, UntilConverged
 from eqprop.training.loop import Experiment
 
 
@@ -123,7 +124,8 @@ class StudyNudge(FeedbackNudge):
     Args:
         rule: cl: the output clamped at the target; pep, nep, cep: a force with the positive, the negative or both signs
             of beta; pcpl, ncpl, ccpl: coupled learning with these signs; tbp: backpropagation through the last
-            nudged_sweeps sweeps; rbp: the exact gradient at the equilibrium.
+            nudged_sweeps sweeps; rbp: recurrent backpropagation, the exact gradient, at rest after up
+            to 10 times free_sweeps.
     """
 
     rule: Literal["cl", "pep", "nep", "cep", "pcpl", "ncpl", "ccpl", "tbp", "rbp"] = "cep"
@@ -135,7 +137,8 @@ class StudyNudge(FeedbackNudge):
             through = BackpropagationThroughTime(FixedSweeps(self.free_sweeps), self.nudged_sweeps)
             return self.run(partial(network, feedback_gain=self.feedback_gain), through)
         if self.rule == "rbp":
-            exact = ImplicitDifferentiation(self.solvers[0], tolerance=1e-4)
+            at_rest = FromFeedforward(UntilConverged(1e-3, 10 * self.free_sweeps))
+            exact = InfinitesimalNudge(at_rest, ConjugateGradients(50, 1e-3))
             return self.run(partial(network, feedback_gain=self.feedback_gain), exact)
         signs = {"p": one_sided(self.beta), "n": one_sided(-self.beta), "c": symmetric(self.beta)}
         return self.contrast(signs[self.rule[0]], force if self.rule.endswith("ep") else clamp)
