@@ -345,7 +345,7 @@ def noise_at(**options: Any) -> Rows:
 NOISE = Result(
     title="Noise ends learning at small nudges; holomorphic equilibrium propagation survives it",
     source="Laborieux & Zenke 2022, arXiv 2209.00530",
-    read="Figures: logs of its program, test errors of three runs each, with noise of 0.04 in every step of each unit.",
+    read="Figures: the logs of its program, with noise of 0.04 in every step of each unit.",
     published={
         "one-sided, beta 0.1, no noise": {"test_error": "1.97 %"},
         "one-sided, beta 0.1": {"test_error": "89 to 90 %"},
@@ -435,7 +435,7 @@ def near(limit: float, published: float) -> Callable[[Table], bool]:
     return lambda table: abs(table.mean("equilibrium propagation") - published) <= limit
 
 
-CIRCUITS = "Figures: the scripts of its program, one run."
+CIRCUITS = "Figures: the scripts of its program."
 RESISTIVE_XS = Result(
     title="MNIST by a network of 157,800 resistors",
     source="Scellier 2024, arXiv 2402.11674",
@@ -449,7 +449,7 @@ RESISTIVE_XS = Result(
     settings={
         "full": Setting(
             "2x784 voltage sources, 100 diodes, 10 outputs; batch 4, centred nudges of 1, 4 and 4 sweeps, 10 epochs.",
-            "half an hour on one free core",
+            "half an hour a seed on one free core (estimated)",
             ["none in the settings; other initial weights and orders of the images"],
             resistive("mnist-resistive-xs"),
             MNIST,
@@ -471,7 +471,7 @@ RESISTIVE_1H = Result(
     settings={
         "full": Setting(
             "2x784 voltage sources, 1,024 diodes, 10 outputs; batch 4, centred nudges of 1, 4 and 4 sweeps, 50 epochs.",
-            "many hours on one core",
+            "about a day on one core (estimated)",
             ["none in the settings; other initial weights and orders of the images"],
             resistive("mnist-resistive-1h"),
             MNIST,
