@@ -251,7 +251,7 @@ ASYMMETRY = Result(
         "small": Setting(
             "MNIST, 10,000 images, 3 epochs, 784-256-256-10, tanh, 10 free and 2 x 6 nudged sweeps.",
             "10 minutes on one core",
-            ["network, 10,000 images, 3 epochs and Adam are this package's own choice: the published ones were not read",
+            ["network, 10,000 images, 3 epochs and Adam are this package's own choice: the published were not read",
              "so are nudges of ±0.2 and the numbers of sweeps"],
             asymmetry_at(epochs=3, train_images=10_000),
             MNIST,
