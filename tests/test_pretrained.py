@@ -18,6 +18,7 @@ import torch
 
 import eqprop as ep
 from eqprop import files, loading
+from eqprop.models import standardise_weights
 from eqprop.pretrained import Pretrained, predict_files
 from eqprop.tasks import Classes, Inputs, Outputs, Values
 
@@ -127,6 +128,12 @@ def test_it_is_pushed_as_the_mixin_does(tmp_path, monkeypatch):
     assert set(pushed) == {"README.md", "config.json", "model.safetensors"}
 
 
+def weight_normed(network):
+    for each in network.terms.values():
+        if isinstance(each, ep.Synapse):
+            torch.nn.utils.parametrizations.weight_norm(each.map)
+
+
 def test_memory_format_precision_and_frozen_weights_come_back(saved):
     trained = model()
     trained.to(torch.float64)
@@ -142,6 +149,19 @@ def test_memory_format_precision_and_frozen_weights_come_back(saved):
         assert other.data_ptr() % 64 == 0
     assert twin.predict(X) == trained.predict(X)
     twin.model.loss(X.double(), torch.arange(7) % 3).backward()
+
+
+@pytest.mark.parametrize("compute", [standardise_weights, weight_normed], ids=lambda f: f.__name__)
+def test_weights_that_are_computed_are_stored_as_their_values(tmp_path, compute):
+    trained = model()
+    compute(trained.model.network)
+    names = [name for name, _ in trained.named_parameters()]
+    trained.save_into(tmp_path)
+    twin = Pretrained.from_pretrained(tmp_path)
+    assert [name for name, _ in trained.named_parameters()] == names, "saving must not change the model"
+    assert twin.predict(X) == trained.predict(X)
+    assert all(each.requires_grad for each in twin.parameters())
+    assert not any("original" in name for name, _ in twin.named_parameters())
 
 
 def test_shared_weights_are_stored_once(tmp_path):

@@ -29,6 +29,7 @@ SOURCES = {
     ("Almeida", "1987"): None,  # conference proceedings without a DOI
     ("Anisetti", "2024"): "2208.08862",
     ("Bai", "2021"): "2106.14342",
+    ("Brock", "2021"): "2101.08692",
     ("Detorakis", "2019"): "1806.07406",
     ("Dillavou", "2023"): "2311.00537",
     ("Duchi", "2011"): None,  # Journal of Machine Learning Research 12
@@ -68,6 +69,7 @@ SOURCES = {
     ("Scellier", "2023"): "2312.15103",
     ("Scurria", "2026"): "2602.03670",
     ("Scellier", "2024"): "2402.11674",
+    ("Szegedy", "2016"): "10.1109/CVPR.2016.308",
     ("Stern", "2021"): "10.1103/PhysRevX.11.021045",
     ("Tang", "2018"): "10.1109/IEDM.2018.8614551",
     ("Wan", "2022"): "10.1038/s41586-022-04992-8",

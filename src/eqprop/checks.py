@@ -23,6 +23,7 @@ Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
+Fraction = Annotated[float, ">= 0", "<= 1"]
 Bound = Annotated[float, ">= -inf"]
 """Any number, also an infinite one."""
 SIGNS = {">": gt, ">=": ge, "<=": le}

@@ -28,6 +28,7 @@ from eqprop import files
 from eqprop.checks import checked
 from eqprop.energy import Network
 from eqprop.energy.spec import from_spec, to_spec
+from eqprop.energy.substitution import with_values
 from eqprop.errors import InputError
 from eqprop.files import explained, write_bytes_atomic, write_text_atomic
 from eqprop.learning import Equilibrium, Estimator, Record
@@ -116,13 +117,16 @@ class Pretrained(
     def save_into(self, folder: str | Path) -> None:
         """Write the model's two files into a folder, instead of those there. A reader finds the old ones or these.
 
+        Weights that are computed from others by a parametrisation, ``weight_norm`` or the like are written as values.
+
         Raises:
             InputError: a part of the model does not write itself down, or a file cannot be written.
         """
         folder = Path(folder)
-        config = self._config()
+        model = with_values(self.model)
+        config = self._config(model)
         shared = config["network"]["shared"]
-        tensors = {name: value for name, value in self.model.state_dict().items() if own_name(name) not in shared}
+        tensors = {name: value for name, value in model.state_dict().items() if own_name(name) not in shared}
         if other := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
             raise InputError(f"The model's state {other[0]!r} is no tensor: it cannot be written.")
         plain = {
@@ -234,10 +238,9 @@ class Pretrained(
                 place.data = arranged(given[name], config.strides.get(name))
         return made
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self, model: Equilibrium) -> dict[str, Any]:
         import eqprop
 
-        model = self.model
         if type(model) is not Equilibrium:
             raise InputError(f"The model is a {type(model).__name__}: an Equilibrium itself writes itself down.")
         return {

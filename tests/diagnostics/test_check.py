@@ -118,7 +118,7 @@ def test_without_energy_it_has_the_rules_for_separate_feedback(recipe, capsys):
         assert by_name[name]["cosine"] > by_name["vector field 0.01"]["cosine"]
     assert by_name["Kolen-Pollack 0.01"]["problem"] == ""
     assert by_name["infinitesimal"]["error"] == pytest.approx(by_name["vector field 0.01"]["error"], abs=0.02)
-    assert "take the teacher corrected" in " ".join(capsys.readouterr().out.split())
+    assert "Take the teacher corrected" in " ".join(capsys.readouterr().out.split())
 
 
 def test_of_a_corrected_run_each_row_is_corrected(recipe):

@@ -11,7 +11,7 @@ import torch
 
 import eqprop as ep
 from eqprop import diagnostics
-from eqprop.diagnostics.switching import crossed_corners, switched_winners
+from eqprop.diagnostics.switching import clipped_units, switched_windows
 
 FAR = ep.UntilConverged(1e-13, 5000)
 
@@ -265,11 +265,11 @@ def test_settling_is_reported_node_by_node():
     assert set(went.nudged_residual) == {"layer1", "layer2"}
     assert (went.free_sweeps, went.nudged_sweeps) == (4, 12)
     assert found.settling["exact"].nudged_residual is None
-    assert found.settling["ep"].switched_winners is None  # no max pooling
-    assert found.settling["ep"].crossed_corners is None  # no clips
+    assert found.settling["ep"].switched_windows is None  # no max pooling
+    assert found.settling["ep"].clipped_units is None  # no clips
 
 
-def test_switched_winners_and_crossed_corners_are_counted():
+def test_switched_windows_and_clipped_units_are_counted():
     net = ep.chain(
         (1, 4, 4),
         [ep.ConvLayer(1, pool=None, activation=ep.hard_sigmoid), ep.ConvLayer(1, activation=ep.hard_sigmoid)],
@@ -287,11 +287,11 @@ def test_switched_winners_and_crossed_corners_are_counted():
     over[0, 0, 0, 0] = 0.1  # one of the two clipped units leaves its corner
     over[0, 0, 1, 0] = 1.0  # and another one comes to it
     nudged = {"layer1": torch.cat([moved, first]), "layer2": torch.cat([over, second])}
-    assert switched_winners(net, free, nudged) == 1 / 8
-    assert crossed_corners(net, free, nudged) == 2 / 5
+    assert switched_windows(net, free, nudged) == 1 / 8
+    assert clipped_units(net, free, nudged) == 2 / 5
     smooth = ep.chain((3,), [ep.DenseLayer(2, ep.tanh)], ep.SquaredError)
-    assert switched_winners(smooth, {}, {}) is None
-    assert crossed_corners(smooth, {}, {}) is None
+    assert switched_windows(smooth, {}, {}) is None
+    assert clipped_units(smooth, {}, {}) is None
 
 
 @pytest.mark.parametrize("separate", [False, True])
@@ -305,8 +305,8 @@ def test_a_strong_nudge_switches_more_than_a_weak_one(separate):
     }
     found = diagnostics.compare(net, *batch(20), estimators, lambda network, *rest: dict(network.named_parameters()))
     weak, strong = found.settling["1e-06"], found.settling["3.0"]
-    assert weak.switched_winners < strong.switched_winners < 1
-    assert weak.crossed_corners < strong.crossed_corners < 1
+    assert weak.switched_windows < strong.switched_windows < 1
+    assert weak.clipped_units < strong.clipped_units < 1
 
 
 def test_tables_hold_every_row_and_mark_failures():

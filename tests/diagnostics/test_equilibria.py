@@ -32,7 +32,7 @@ def test_a_contraction_has_one():
     found = diagnostics.equilibria(network, torch.randn(5, 4))
     assert found.counts == (1,) * 5
     assert found.distances == (0.0,) * 5
-    assert len(found.routes) == 8
+    assert len(found.ways) == 8
     assert set(found.at_rest.values()) == {1.0}
     assert str(found).startswith("0 of 5 examples")
 
@@ -42,10 +42,10 @@ def test_rivals_have_two_and_what_never_rests_is_left_out():
     found = diagnostics.equilibria(rivals(-2.0), x, most=100)
     assert found.counts == (2, 1)
     assert found.distances == (pytest.approx(math.sqrt(2)), 0.0)
-    assert found.at_rest["synchronous from rest"] == 0.5  # both at once, up and down for ever
-    assert found.at_rest["backward from rest"] == 1.0
+    assert found.at_rest["synchronous from zero"] == 0.5  # both at once, up and down for ever
+    assert found.at_rest["backward from zero"] == 1.0
     assert "1 of 2 examples have more than one equilibrium (up to 2 found" in str(found)
-    assert "50 % by synchronous from rest" in str(found)
+    assert "50 % by synchronous from zero" in str(found)
 
 
 def test_only_the_given_orders_are_tried():

@@ -302,7 +302,7 @@ def test_a_machine_of_ones_own_gets_its_best_beta(recipe, capsys):
     best = min(found["suggestion"].values(), key=lambda each: each["error"])
     assert f"Best beta on this machine: {best['beta']:.2g}" in text
     assert "This machine, 3 images: symmetric is best at beta" in text
-    assert "the machine adds an error of" in found["verdict"]
+    assert "disturbed by the machine. " in found["verdict"]
     assert best["beta"] > 0.1, "the recipe's"
 
 

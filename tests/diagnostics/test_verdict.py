@@ -24,20 +24,71 @@ def said(network, beta, free, nudged):
     x, y = torch.randn(6, 5), torch.randint(3, (6,))
     settle = partial(ep.EquilibriumPropagation, free=ep.FixedSweeps(free), nudged=ep.FixedSweeps(nudged))
     estimators = {"own": settle(ep.symmetric(beta)), "exact": ep.InfinitesimalNudge(ep.FixedSweeps(free), damping=0.0)}
-    return verdict(diagnostics.compare(network, x, y, estimators), "own", "exact")
+    stable = diagnostics.stability(network, estimators["own"], x, y)
+    return verdict(diagnostics.compare(network, x, y, estimators), "own", "exact", stable=stable)
 
 
 @pytest.mark.parametrize(
     ("beta", "free", "nudged", "begins", "holds"),
     [
-        (0.01, 200, 200, "Verdict: good, a cosine of 1.0000", ""),
-        (0.8, 400, 400, "Verdict: ", "take a smaller beta"),
-        (0.01, 2, 200, "Verdict: ", "take more free sweeps"),
-        (0.01, 200, 1, "Verdict: ", "take more nudged sweeps"),
+        (0.01, 200, 200, "Verdict: good. Its cosine to the exact gradient is 1.0000", ""),
+        (0.8, 400, 400, "biased by beta. ", "Take a smaller beta"),
+        (0.01, 2, 200, "not settled. ", "Take more free sweeps"),
+        (0.01, 200, 1, "not settled. ", "Take more nudged sweeps"),
+        (1e-4, 200, 2, "not settled. ", "before the nudge had crossed the network"),
     ],
 )
-def test_what_to_change(network, beta, free, nudged, begins, holds):
+def test_what_is_wrong_comes_first_and_then_what_to_change(network, beta, free, nudged, begins, holds):
     text = said(network, beta, free, nudged)
-    assert text.startswith(begins)
+    assert begins in text[: len("Verdict: usable, but ") + len(begins)]
     assert holds in text
     assert text.count("\n") == 0
+
+
+def pair(weight, unit, bias=0.0):
+    """Two units, one weight between them, and a bias of the first."""
+    nodes = {"x": ep.Node((1,)), "a": ep.Node((1,), unit), "b": ep.Node((1,), unit)}
+    couplings = [ep.Synapse("x", "a", ep.Dense((1,), (1,))), ep.Synapse("a", "b", ep.Dense((1,), (1,)))]
+    network = ep.Network(nodes, couplings, ep.SquaredError("b", (1,)))
+    with torch.no_grad():
+        network.couplings["x_a"].map.weight.fill_(1)
+        network.couplings["a_b"].map.weight.fill_(weight)
+    return network.double()
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.9, 0.99])
+def test_the_contraction_is_that_of_the_sweep(weight):
+    """Of two linear units an alternating sweep multiplies what is left by the square of their weight."""
+    network, x, y = pair(weight, ep.identity), torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1).double()
+    settle = ep.UntilConverged(1e-10, 5000)
+    found = diagnostics.stability(network, ep.EquilibriumPropagation(ep.symmetric(0.01), settle, settle), x, y)
+    assert found.contraction == pytest.approx(weight**2, abs=1e-6)
+    assert found.elsewhere == 0
+
+
+def test_a_network_that_is_nearly_unstable_is_called_so_rather_than_not_settled(double):
+    network = ep.chain((5,), [ep.DenseLayer(6, ep.identity), ep.DenseLayer(4, ep.identity)], ep.SquaredError)
+    weight = network.couplings["layer1_layer2"].map.weight
+    with torch.no_grad():
+        weight.mul_(0.99 / torch.linalg.matrix_norm(weight, 2))
+    settle, x, y = ep.FixedSweeps(5), torch.randn(6, 5), torch.randn(6, 4)
+    own = ep.EquilibriumPropagation(ep.symmetric(0.1), settle, settle)
+    text = verdict(
+        diagnostics.compare(network, x, y, {"own": own}), "own", stable=diagnostics.stability(network, own, x, y)
+    )
+    assert "near instability. " in text[:40]
+    assert "shrinks a disturbance by 2 % only" in text
+
+
+def test_a_nudge_that_throws_a_bistable_network_over_finds_a_wrong_equilibrium():
+    """Two units that excite each other have two equilibria; a large nudge takes the state to the other one for good."""
+    network, settle = pair(2.0, ep.tanh), ep.UntilConverged(1e-10, 5000)
+    x, y = torch.full((4, 1), 0.05, dtype=torch.float64), torch.tensor([-1.0, -1.0, 1.0, 1.0]).double()[:, None]
+    strong = ep.EquilibriumPropagation(ep.one_sided(20.0), settle, settle, form=ep.learning.forms.states)
+    found = diagnostics.stability(network, strong, x, y)
+    assert found.elsewhere == 0.5, "the two whose target is the other equilibrium"
+    weak = ep.EquilibriumPropagation(ep.one_sided(0.01), settle, settle, form=ep.learning.forms.states)
+    assert diagnostics.stability(network, weak, x, y).elsewhere == 0
+    text = verdict(diagnostics.compare(network, x, y, {"own": strong}), "own", stable=found)
+    assert "wrong equilibrium. " in text[:40]
+    assert "50.0 % of the nudged states" in text

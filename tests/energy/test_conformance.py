@@ -104,7 +104,9 @@ LABELS = torch.tensor([0, 4, 2])
         (ep.SquaredError("a", UNITS), LABELS, {"a": UNITS}),
         (ep.SquaredError("a", UNITS), torch.randn(3, 5, dtype=torch.float64), {"a": UNITS}),
         (ep.CrossEntropy("a", UNITS), LABELS, {"a": UNITS}),
+        (ep.CrossEntropy("a", UNITS, 0.2), LABELS, {"a": UNITS}),
         (ep.ReadoutCrossEntropy("a", IMAGE, 6), LABELS, {"a": IMAGE}),
+        (ep.ReadoutCrossEntropy("a", IMAGE, 6, 0.2), LABELS, {"a": IMAGE}),
         (LinearForce("a"), torch.randn(3, 5, dtype=torch.float64), {"a": UNITS}),
         (
             ep.energy.WeightedSum(

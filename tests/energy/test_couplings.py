@@ -122,6 +122,15 @@ def test_cross_entropies_survive_large_scores(size):
     torch.testing.assert_close(force, F.one_hot(LABELS, 5) - a.softmax(1))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_cross_entropies_smooth_labels_as_pytorch_does(smoothing):
+    (a,) = states(1)
+    inside, outside = ep.CrossEntropy("a", UNITS, smoothing), ep.ReadoutCrossEntropy("a", UNITS, 6, smoothing).double()
+    for loss in (inside, outside):
+        theirs = F.cross_entropy(loss.scores(a), LABELS, reduction="none", label_smoothing=smoothing)
+        torch.testing.assert_close(loss(LABELS, a), theirs)
+
+
 def test_labels_and_their_one_hot_values_are_the_same_target():
     loss, (a,) = ep.SquaredError("a", UNITS), states(1)
     values = F.one_hot(LABELS, 5).double()

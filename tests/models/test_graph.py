@@ -141,7 +141,8 @@ def test_separate_feedback_where_there_are_weights_between_free_nodes():
     synapse, both = "Synapse", "SeparateFeedback"
     assert kinds == {"x_h0": synapse, "h0_h1": both, "h0_h2": synapse, "h1_h2": both, "h2_y": both}
     assert not torch.equal(*[p for n, p in network.couplings["h0_h1"].named_parameters()])
-    assert network.couplings["h0_h2"].feedback_gain == network.couplings["h0_h1"].feedback.feedback_gain == 0.5
+    assert network.couplings["h0_h2"].feedback_gain == 0.25, "two edges are skipped"
+    assert network.couplings["h0_h1"].feedback.feedback_gain == 0.5
 
 
 NODES = {"x": (4,), "a": ep.Node((4,), ep.tanh), "b": ep.Node((3,), ep.tanh)}

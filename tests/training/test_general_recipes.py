@@ -92,6 +92,8 @@ def test_the_command_line_trains_evaluates_and_predicts(tmp_path, monkeypatch, c
     assert ("12 steps of 2 features" if task == "sequences" else "columns to") in said
     assert main(["evaluate", "run"]) == 0
     assert ("accuracy" in capsys.readouterr().out) == (task != "regression")
+    assert main(["evaluate", "run", "--mirrored"]) == 2
+    assert "are no images" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "summary.json").read_text())
     assert main(["predict", "run", recipe[2]]) == 0
     lines = capsys.readouterr().out.splitlines()

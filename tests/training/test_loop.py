@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from eqprop.cli import main
 from eqprop.files import load
 from eqprop.recipes import RECIPES
 from eqprop.tasks import Batches, Images, Normalise
-from eqprop.training.loop import EpochMetrics, Experiment, evaluate
+from eqprop.training.loop import EpochMetrics, Experiment, Trainer, evaluate
+from eqprop.training.report import Report
 
 RECIPE = """
 import torch
@@ -266,6 +268,8 @@ def test_evaluate_settles_as_far_as_asked(recipe, capsys):
         assert float(words[0]) <= residual
         assert int(words[2]) == sweeps
     assert main(["evaluate", "run", "--precision", "7"]) == 2
+    assert main(["evaluate", "run", "--mirrored"]) == 0
+    assert "with mirror images" in capsys.readouterr().out
 
 
 def test_evaluation_leaves_the_model_as_it_was():
@@ -277,6 +281,62 @@ def test_evaluation_leaves_the_model_as_it_was():
     assert model.training
     assert 0 <= row["accuracy"] <= 1
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_loss_that_grows_is_reported_once_with_what_to_change(recipe, capsys):
+    """A diverged network may have a finite loss, and would train on without learning."""
+    words = "The loss grows: it was"
+    sane = ["train", recipe, "--precision", "32", "--epochs", "2", "--out"]
+    assert main([*sane, "sane"]) == 0
+    assert words not in capsys.readouterr().out
+    assert main([*sane, "grown", "--lr", "300", "--epochs", "3"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(words) == 1
+    assert "Lower the learning rate or beta, or clip the gradient" in said
+    assert load(Path("grown"), "last")[1]["progress"]["first_loss"] == pytest.approx(1.1, rel=0.3)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_a_gradient_is_clipped_to_the_norm_asked_for(tmp_path, clip):
+    moved = {}
+    for limit in (0.0, clip):
+        torch.manual_seed(0)
+        run = RECIPES["digits"](epochs=1, lr=1.0, gradient_clip=limit, train_images=32)
+        before = torch.cat([each.detach().flatten() for each in run.model.parameters()])
+        (folder := tmp_path / str(limit)).mkdir()
+        Trainer(run, folder, Fabric(), Report()).fit()
+        moved[limit] = torch.cat([each.detach().flatten() for each in run.model.parameters()]) - before
+    if clip == 1e-3:
+        assert moved[clip].norm().item() == pytest.approx(1e-3, rel=1e-3), "one step at rate 1"
+        torch.testing.assert_close(moved[clip] / moved[clip].norm(), moved[0.0] / moved[0.0].norm(), atol=1e-4, rtol=0)
+    else:
+        assert torch.equal(moved[clip], moved[0.0])
+
+
+def test_mirrored_evaluation_takes_the_mean_probabilities_of_both_images():
+    torch.manual_seed(0)
+    images = Images(torch.randint(256, (400, 1, 4, 4), dtype=torch.uint8), torch.randint(3, (400,)), 3)
+    network = ep.chain((1, 4, 4), [ep.DenseLayer(4, ep.tanh)], partial(ep.ReadoutCrossEntropy, classes=3))
+    model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(0.1), ep.FixedSweeps(5), ep.FixedSweeps(2)))
+    with torch.no_grad():
+        network.loss.readout.weight.mul_(20)
+    x, y = images.pixels / 255, images.labels
+    with torch.no_grad():
+        each = [model(view).softmax(1) for view in (x, x.flip(-1))]
+    right = float(((each[0] + each[1]).argmax(1) == y).float().mean())
+    assert right != pytest.approx(float((each[0].argmax(1) == y).float().mean())), "else the test would show nothing"
+    batches = Batches(images, 16, Normalise((0.0,), (1.0,)), shuffle=False)
+    rows = [evaluate(model, batches, Fabric(), mirrored=mirrored) for mirrored in (False, True)]
+    assert rows[1]["accuracy"] == pytest.approx(right)
+    assert {name for name in rows[0] if rows[0][name] != rows[1][name]} <= {"accuracy", "top_5_accuracy"}
+
+    class Margin(ep.CrossEntropy):
+        def probabilities(self, scores):
+            return None
+
+    network.loss = Margin("layer1", (4,))
+    with pytest.raises(ep.InputError, match="no probabilities"):
+        evaluate(model, batches, Fabric(), {}, mirrored=True)
 
 
 def test_the_image_size_is_checked_before_anything_is_trained():

@@ -95,6 +95,9 @@ class Terminal(Files):
             self.bar.update(self.task, description=words, completed=self.done + part, total=self.steps or None)
             return
         self.pause = EVERY
+        if self.steps and self.done >= self.steps:
+            self.say(f"epoch {self.present + 1}/{self.epochs}: evaluating")
+            return
         where = f"epoch {self.present + 1}/{self.epochs}: batch {self.done + 1}"
         where += f" of {self.steps}" if self.steps else ""
         took = self.stepped - self.entered if self.done > self.first else 0.0

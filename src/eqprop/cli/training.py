@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 STAMP = "%Y%m%d-%H%M%S"
 REPORT, REPORT_SHARE = 3.0, 0.01
-REPORT_HELP = "seconds that report.html may take at the end, or 1 %% of the training if that is more; 0: no report"
+REPORT_HELP = "seconds that report.html may take at the end, or a hundredth of the training if more; 0: no report"
 
 
 FROM = "from_"
@@ -384,9 +384,10 @@ def conclude(trainer: Trainer, terminal: Terminal, folder: Path) -> int:
     text = json.dumps(summary, indent=1)
     with files.explained(f"Cannot write {folder / 'summary.json'} ({{}}): make room.", OSError):
         files.write_text_atomic(folder / "summary.json", text)
+    explained = f", R2 {best['r2']:.4g}" if "r2" in best else ""
     terminal.say(
-        f"test {shown(metric, last[metric])} after the last epoch, {shown(metric, best[metric])} at epoch {best_epoch} "
-        f"(best by {run.chosen_by}); {summary['seconds']:.0f} s of training; this session "
+        f"test {shown(metric, last[metric])} after the last epoch, {shown(metric, best[metric])}{explained} at epoch "
+        f"{best_epoch} (best by {run.chosen_by}); {summary['seconds']:.0f} s of training; this session "
         f"took {terminal.seconds():.0f} s. "
         f"Curves: {folder / 'curves.png'}"
     )

@@ -34,6 +34,7 @@ from eqprop.runs.launch import start
 from eqprop.runs.parsing import Parser
 from eqprop.settling import FromFeedforward, UntilConverged
 from eqprop.substrates import redrawn
+from eqprop.tasks import ImageInputs
 from eqprop.training.loop import evaluate as measure
 
 LONG = 5000
@@ -52,6 +53,9 @@ def evaluate_parser() -> Parser:
     add_machine_options(parser, TRAINED)
     parser.add_argument("--draws", type=int, default=1, help="evaluate on so many machines that differ by their seeds")
     parser.add_argument("--settled", type=float, default=0.0, help=SETTLED)
+    parser.add_argument(
+        "--mirrored", action="store_true", help="by the mean probabilities of each image and its mirror image"
+    )
     add_kept_options(parser)
     return parser
 
@@ -65,6 +69,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise InputError(f"--draws {options['draws']}: give 1 or more.")
     kept = Kept(Path(options["run"]), options["trust_recipe"], options["data"])
     run = kept.build()
+    if options["mirrored"] and not isinstance(run.inputs, ImageInputs):
+        raise InputError("--mirrored: the inputs of this run are no images: leave it out.")
     differs = kept.compare(run, ["test"], options["accept_new_data"])
     if options["settled"]:
         # Nothing learns here, so that the free phase of this estimator serves for all.
@@ -79,7 +85,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     rows, test = [], run.test.to(fabric.device)
     for built in machines:
         run.model.network = network.on(built)
-        rows.append(measure(run.model.to(fabric.device), test, fabric, run.metrics()))
+        rows.append(measure(run.model.to(fabric.device), test, fabric, run.metrics(), options["mirrored"]))
         if not math.isfinite(rows[-1]["loss"]):
             raise InputError(
                 f"The test loss of the {options['checkpoint']} weights is {rows[-1]['loss']}: the network has no "
@@ -87,10 +93,11 @@ def evaluate(arguments: Sequence[str]) -> int:
             )
     metrics = "".join(f"test {over_draws(name, [row[name] for row in rows])}, " for name in run.metrics())
     loss, residual, sweeps = (mean(row[name] for row in rows) for name in ("loss", "free_residual", "free_sweeps"))
-    draws = f", {len(rows)} draws of the machine" if len(rows) > 1 else ""
+    how = f", {len(rows)} draws of the machine" if len(rows) > 1 else ""
+    how += ", with mirror images" if options["mirrored"] else ""
     console = plain_console()
     console.print(
-        f"{options['checkpoint']} weights (epoch {epoch}){draws}: {metrics}"
+        f"{options['checkpoint']} weights (epoch {epoch}){how}: {metrics}"
         f"loss {loss:.4f}, residual {residual:.1e} after {sweeps:.0f} sweeps",
         soft_wrap=True,
     )

@@ -11,6 +11,7 @@ from eqprop.diagnostics.layers import LayerSize, layer_sizes
 from eqprop.diagnostics.machine import Added, MachineErrors, machine_errors
 from eqprop.diagnostics.references import FiniteDifferences, Reference, exact_gradients, implicit
 from eqprop.diagnostics.smoothing import smooth
+from eqprop.diagnostics.stability import Stability, stability
 from eqprop.diagnostics.through_time import ThroughTime, through_time
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Reference",
     "Row",
     "Settling",
+    "Stability",
     "Suggestion",
     "ThroughTime",
     "bias_curve",
@@ -34,6 +36,7 @@ __all__ = [
     "layer_sizes",
     "machine_errors",
     "smooth",
+    "stability",
     "suggest_beta",
     "through_time",
 ]

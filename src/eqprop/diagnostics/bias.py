@@ -68,16 +68,16 @@ def bias_curve(
     if len(set(betas)) < 2 or min(betas) <= 0:
         raise InputError(f"betas {tuple(betas)}: give at least two different ones, all positive.")
     check_batch(network, x, y)
-    twin, x = double(network), x.double()
+    doubled, x = double(network), x.double()
     known: tuple[State, Named] | None = None
     errors = []
     for beta in sorted(betas):
         estimator = make(beta)
         with undisturbed(x, [estimator]):
-            made = estimate(twin, estimator, x, y)
+            made = estimate(doubled, estimator, x, y)
         state = made.free.state
         if known is None or not all(torch.equal(state[node], value) for node, value in known[0].items()):
-            known = state, exact_gradients(twin, state, x, y)
+            known = state, exact_gradients(doubled, state, x, y)
         errors.append(relative_error(as_vector(made.gradients), as_vector(known[1])))
     return power_law(sorted(betas), errors, within)
 
@@ -171,8 +171,8 @@ def suggest_beta(
             "InfinitesimalNudge. Give the noise, or a network on a substrate that has some."
         )
     check_batch(network, x, y)
-    twin, x = double(network), x.double()
-    made = twin.on(twin.substrate.as_made())
+    doubled, x = double(network), x.double()
+    made = doubled.on(doubled.substrate.as_made())
     at = estimator(big)
     if not isinstance(at, EquilibriumPropagation):
         raise InputError(f"{at!r} is not an EquilibriumPropagation: give a function from beta to one.")
@@ -184,7 +184,7 @@ def suggest_beta(
     bias = float(slope.norm()) / size if size else 0.0
     if not bias > 0:
         raise InputError(f"The estimates at beta {big} and {small} are the same or 0: there is no bias to weigh.")
-    noises = [spread(twin, x, y, read_noisily(estimator(beta), read_noise, reads), draws, seed) for beta in probes]
+    noises = [spread(doubled, x, y, read_noisily(estimator(beta), read_noise, reads), draws, seed) for beta in probes]
     if not max(noises) > 0:
         raise InputError(
             f"{network.substrate} draws nothing anew, so repeated estimates are equal and have no noise: give "
@@ -250,11 +250,11 @@ def noise_curve(
     seed: int = 0,
 ) -> list[tuple[float, float]]:
     """Pairs (beta, root mean square of the noise relative to the norm of the noiseless estimate), in float64."""
-    twin, x = double(network), x.double()
+    doubled, x = double(network), x.double()
     found = []
     for beta in betas:
         with undisturbed(x):
-            quiet = as_vector(estimate(twin, estimator(beta), x, y).gradients)
-        noise = spread(twin, x, y, read_noisily(estimator(beta), read_noise, reads), draws, seed)
+            quiet = as_vector(estimate(doubled, estimator(beta), x, y).gradients)
+        noise = spread(doubled, x, y, read_noisily(estimator(beta), read_noise, reads), draws, seed)
         found.append((beta, noise / float(quiet.norm())))
     return found

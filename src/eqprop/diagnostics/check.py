@@ -24,6 +24,7 @@ from eqprop.diagnostics.gradients import double, loss_of, reciprocal_terms, undi
 from eqprop.diagnostics.layers import layer_sizes, table_of_sizes
 from eqprop.diagnostics.machine import Bench, ExactOn, MachineErrors, machine_errors
 from eqprop.diagnostics.smoothing import is_smooth, smooth
+from eqprop.diagnostics.stability import Stability, stability
 from eqprop.diagnostics.through_time import through_time
 from eqprop.diagnostics.verdict import SEEN, machine_verdict, verdict
 from eqprop.energy import Landscape, Network, State
@@ -65,7 +66,7 @@ OWN = "recipe's own"
 ITS_OWN, IDEALS = "the machine's own", "the ideal network's"
 """The exact gradients that estimates on a machine are compared with."""
 ASYMMETRIC = "asymmetric EP"
-AS_IT_IS, SMOOTH = "as it is", "smooth version (sigmoids, soft pooling)"
+AS_IT_IS, SMOOTH = "the network itself", "its smooth version (sigmoids, soft pooling)"
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,8 @@ def check(
     errors: MachineErrors | None = None
     if network.substrate.is_ideal:
         comparison = compare(network, x, y, estimators)
-        found["verdict"] = verdict(comparison, OWN, "infinitesimal", corrects)
+        stable = found["stability"] = stability_of(made, own, x, y)
+        found["verdict"] = verdict(comparison, OWN, "infinitesimal", corrects, stable=stable)
         tables = {"the exact gradient at its equilibrium": comparison}
     else:
         references = {ITS_OWN: ExactOn(made.substrate), IDEALS: ExactOn(IDEAL)}
@@ -188,8 +190,10 @@ def check(
         except EqpropError as error:
             say(f"Left out, machine: {error}")
         adds = errors is not None and errors.whole.error > errors.whole.own
-        why = f"the machine adds an error of {errors.whole.error:.2g}: see its verdict" if errors and adds else ""
-        found["verdict"] = verdict(comparison.against(ITS_OWN), OWN, "infinitesimal", corrects, why)
+        size = f"the machine adds an error of {errors.whole.error:.2g}" if errors else ""
+        why = f"disturbed by the machine: {size}. See the verdict on the machine below" if adds else ""
+        stable = found["stability"] = stability_of(made, own, x, y)
+        found["verdict"] = verdict(comparison.against(ITS_OWN), OWN, "infinitesimal", corrects, why, stable)
     say(found["verdict"])
     for against, each in tables.items():
         say(each.table(f"{title}: {len(x)} images, beta {beta:g}; against {against}"))
@@ -222,6 +226,14 @@ def check(
         say(found["machine_verdict"])
     write_text_atomic(folder / "check.json", json.dumps(plain(found), indent=1))
     say(f"{'All numbers and pictures' if pictures else 'All numbers'}: {folder}")
+
+
+def stability_of(network: Network, own: Estimator, x: Tensor, y: Tensor) -> Stability | None:
+    """The stability of the run's equilibria; ``None`` where it cannot be measured."""
+    try:
+        return stability(network, own, x, y)
+    except EqpropError:
+        return None
 
 
 def batch_of(run: Experiment, images: int) -> tuple[Tensor, Tensor]:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from eqprop.diagnostics.gradients import Estimate, Named, as_vector, check_batch, estimate, relative_error, undisturbed
 from eqprop.diagnostics.references import Reference, implicit
-from eqprop.diagnostics.switching import crossed_corners, switched_winners
+from eqprop.diagnostics.switching import clipped_units, switched_windows
 from eqprop.energy import Network, Target
 from eqprop.energy.network import Data
 from eqprop.errors import InputError, needing_extra
 from eqprop.files import one_line
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
-from eqprop.settling.solvers import Solution
+from eqprop.settling.solvers import Solution, Status
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,15 +64,17 @@ class Settling:
             batch (and all nudged phases); ``None`` for an estimator without nudged phases. Residuals of displacements
             and linear responses have the unit of these.
         free_sweeps, nudged_sweeps: mean over examples; the sum over all nudged phases.
-        switched_winners, crossed_corners: see ``eqprop.diagnostics.switching``; for ``EquilibriumPropagation`` only.
+        nudged_settled: the share of nudged phases of single examples that their solver calls settled.
+        switched_windows, clipped_units: see ``eqprop.diagnostics.switching``; for ``EquilibriumPropagation`` only.
     """
 
     free_residual: dict[str, float]
     free_sweeps: float
     nudged_residual: dict[str, float] | None = None
     nudged_sweeps: float = 0.0
-    switched_winners: float | None = None
-    crossed_corners: float | None = None
+    nudged_settled: float = 1.0
+    switched_windows: float | None = None
+    clipped_units: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,15 +128,15 @@ class Comparison:
 
     def phases(self, title: str = "") -> Table:
         """A table of ``settling``, with a row for each estimator that gave a gradient."""
-        columns = ("estimator", "free residual", ">sweeps", "nudged residual", ">sweeps", ">winners", ">corners")
+        columns = ("estimator", "free residual", ">sweeps", "nudged residual", ">sweeps", ">switched", ">clipped")
         table = titled(
             title,
-            "winners: pooling windows whose largest input the nudge changed; corners: units that it moved "
-            "across a kink of their response",
+            "switched: windows of max pooling in which the nudge made another input the largest; clipped: of the units "
+            "at an end of their range, those that the nudge moved there or away",
             *columns,
         )
         for name, went in self.settling.items():
-            shares = (percent(each) for each in (went.switched_winners, went.crossed_corners))
+            shares = (percent(each) for each in (went.switched_windows, went.clipped_units))
             nudged = "-" if went.nudged_residual is None else f"{went.nudged_sweeps:.4g}"
             free = [most(went.free_residual), f"{went.free_sweeps:.4g}"]
             table.add_row(name, *free, most(went.nudged_residual), nudged, *shares)
@@ -260,11 +262,12 @@ def settled(network: Network, estimator: Estimator, made: Estimate) -> Settling:
     if nudged is None:
         return went
     sweeps = float(nudged.sweeps.double().sum()) / len(free.sweeps)
-    went = replace(went, nudged_residual=worst_changes(nudged), nudged_sweeps=sweeps)
+    at_rest = float((nudged.status == Status.SETTLED).double().mean())
+    went = replace(went, nudged_residual=worst_changes(nudged), nudged_sweeps=sweeps, nudged_settled=at_rest)
     if not isinstance(estimator, EquilibriumPropagation):  # the nudged phase of others may be a response, or complex
         return went
     pair = network, free.state, nudged.state
-    return replace(went, switched_winners=switched_winners(*pair), crossed_corners=crossed_corners(*pair))
+    return replace(went, switched_windows=switched_windows(*pair), clipped_units=clipped_units(*pair))
 
 
 def worst_changes(solution: Solution) -> dict[str, float]:

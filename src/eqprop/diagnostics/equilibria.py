@@ -26,17 +26,17 @@ ORDERS: dict[str, Sweep] = {
 
 @dataclass(frozen=True)
 class Equilibria:
-    """The equilibria that several routes reached.
+    """The equilibria that several ways of settling reached.
 
     Attributes:
-        routes: what was tried, e.g. "alternating from rest", which is from zero.
-        counts: distinct equilibria of each example; 0 if no route settled.
+        ways: what was tried, e.g. "alternating from zero": an order of sweeps, and a start.
+        counts: distinct equilibria of each example; 0 if no way settled.
         distances: of each example, the largest relative distance |a - b| / |a| between two of them.
-        at_rest: route -> the share of examples that settled.
+        at_rest: way -> the share of examples that settled.
         apart: the relative distance beyond which two states are distinct.
     """
 
-    routes: tuple[str, ...]
+    ways: tuple[str, ...]
     counts: tuple[int, ...]
     distances: tuple[float, ...]
     at_rest: dict[str, float]
@@ -47,9 +47,9 @@ class Equilibria:
         text = f"{several} of {len(self.counts)} examples have more than one equilibrium"
         if several:
             text += f" (up to {most} found, up to {max(self.distances):.2g} of their size apart)"
-        lost = {route: share for route, share in self.at_rest.items() if share < 1}
-        kept = ", ".join(f"{100 * share:.0f} % by {route}" for route, share in lost.items())
-        return f"{text}, found by {len(self.routes)} ways of settling" + (
+        lost = {way: share for way, share in self.at_rest.items() if share < 1}
+        kept = ", ".join(f"{100 * share:.0f} % by {way}" for way, share in lost.items())
+        return f"{text}, found by {len(self.ways)} ways of settling" + (
             f"; settled: {kept}, all by the other ways." if lost else "."
         )
 
@@ -71,7 +71,7 @@ def equilibria(
         sweeps: name -> sweep.
         apart: two states are distinct if they differ by more than this share of the first one's norm.
         residual: a state is at rest if no unit changes by more in a sweep.
-        most: the largest number of sweeps. Routes that are not at rest then are left out, example by example.
+        most: the largest number of sweeps. Ways that are not at rest then are left out, example by example.
 
     Raises:
         InputError: there are no sweeps.
@@ -80,21 +80,21 @@ def equilibria(
         raise InputError("There is no order of sweeps to try: give some by name.")
     landscape = double(network).landscape(x.double())
     solvers: dict[str, Solver] = {name: UntilConverged(residual, most, sweep) for name, sweep in sweeps.items()}
-    routes = {f"{name} from rest": solver for name, solver in solvers.items()}
-    routes |= {f"{name} from feedforward": FromFeedforward(solver) for name, solver in solvers.items()}
-    settled = {route: solver(landscape, landscape.zeros()) for route, solver in routes.items()}
-    resting = {route: each.residual <= residual for route, each in settled.items()}
-    states = {route: flattened(each.state) for route, each in settled.items()}
+    ways = {f"{name} from zero": solver for name, solver in solvers.items()}
+    ways |= {f"{name} from feedforward": FromFeedforward(solver) for name, solver in solvers.items()}
+    settled = {way: solver(landscape, landscape.zeros()) for way, solver in ways.items()}
+    resting = {way: each.residual <= residual for way, each in settled.items()}
+    states = {way: flattened(each.state) for way, each in settled.items()}
     counts, distances = [], []
     for i in range(len(x)):
         found: list[Tensor] = []
-        for route, state in states.items():
-            if bool(resting[route][i]) and all(relative_error(state[i], other) > apart for other in found):
+        for way, state in states.items():
+            if bool(resting[way][i]) and all(relative_error(state[i], other) > apart for other in found):
                 found.append(state[i])
         counts.append(len(found))
         distances.append(max((relative_error(b, a) for a, b in combinations(found, 2)), default=0.0))
-    at_rest = {route: float(each.double().mean()) for route, each in resting.items()}
-    return Equilibria(tuple(routes), tuple(counts), tuple(distances), at_rest, apart)
+    at_rest = {way: float(each.double().mean()) for way, each in resting.items()}
+    return Equilibria(tuple(ways), tuple(counts), tuple(distances), at_rest, apart)
 
 
 def flattened(state: State) -> Tensor:

@@ -66,8 +66,8 @@ class FiniteDifferences:
     limit: int = 4000
 
     def __call__(self, network: Network, estimator: Estimator, settled: Solution, x: Data, y: Target) -> Named:
-        twin, x = double(network), double_data(x)
-        parameters = learning(twin)
+        doubled, x = double(network), double_data(x)
+        parameters = learning(doubled)
         count = sum(parameter.numel() for parameter in parameters.values())
         if count > self.limit:
             raise InputError(
@@ -75,8 +75,8 @@ class FiniteDifferences:
                 f"{self.limit:,} parameters. Use the implicit gradient, or raise `limit`."
             )
         with torch.no_grad():
-            rest = onward(settled.state)(twin.landscape(x), twin.landscape(x).zeros()).state
-            return {name: self._slopes(twin, parameter, rest, x, y) for name, parameter in parameters.items()}
+            rest = onward(settled.state)(doubled.landscape(x), doubled.landscape(x).zeros()).state
+            return {name: self._slopes(doubled, parameter, rest, x, y) for name, parameter in parameters.items()}
 
     def _slopes(self, network: Network, parameter: Tensor, rest: State, x: Data, y: Target) -> Tensor:
         whole, slopes = parameter.clone(), torch.empty_like(parameter)

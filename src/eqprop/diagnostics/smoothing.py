@@ -12,19 +12,19 @@ from eqprop.errors import InputError
 def smooth(network: Network) -> Network:
     """A copy of ``network`` with sigmoids of the same largest slope instead of clips, and soft instead of max pooling.
 
-    Nudges move units across the corners of a clip and change the winners of a maximum. Neither is smooth, so the orders
-    of finite differences hold only for the smooth version.
+    Nudges move units to and from the ends of a clip, and change which input of a maximum is the largest. Neither is
+    smooth, so the orders of finite differences hold only for the smooth version.
 
     Raises:
         InputError: a clip is not to [0, 1], or windows of max pooling overlap.
     """
-    twin = copy.deepcopy(network)
-    for convolution in max_pooled(twin):
+    made = copy.deepcopy(network)
+    for convolution in max_pooled(made):
         assert convolution.pool is not None
         convolution.pool_by(SoftPool(convolution.pool.size, convolution.pool.stride))
-    nodes = {name: replace(node, unit=node.unit and smoothed(node.unit)) for name, node in twin.nodes.items()}
+    nodes = {name: replace(node, unit=node.unit and smoothed(node.unit)) for name, node in made.nodes.items()}
     # Binds every term anew, to maps that are no longer linear.
-    return Network(nodes, twin.terms, twin.loss, twin.output, twin.clamped, twin.substrate)
+    return Network(nodes, made.terms, made.loss, made.output, made.clamped, made.substrate)
 
 
 def is_smooth(network: Network) -> bool:

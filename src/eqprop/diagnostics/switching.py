@@ -1,4 +1,4 @@
-"""How many pooling winners and clipped units a nudge changes, at which the network is not differentiable."""
+"""How many windows of max pooling and clipped units a nudge switches, where the network is not differentiable."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ NEAR = 1e-6
 """A unit is clipped if it is within this share of its range from an end; rounding changes it by less."""
 
 
-def switched_winners(network: Network, free: State, nudged: State) -> float | None:
-    """The share of max-pooling windows whose winner differs; ``None`` without max pooling above a free node.
+def switched_windows(network: Network, free: State, nudged: State) -> float | None:
+    """The share of max-pooling windows with another largest input; ``None`` without max pooling above a free node.
 
     Args:
         free: node -> (batch, *shape).
@@ -31,10 +31,10 @@ def switched_winners(network: Network, free: State, nudged: State) -> float | No
     return share(changed, [torch.ones_like(each) for each in changed])
 
 
-def crossed_corners(network: Network, free: State, nudged: State) -> float | None:
+def clipped_units(network: Network, free: State, nudged: State) -> float | None:
     """The share, of the units that are clipped in either phase, of those that are not clipped alike in both.
 
-    ``None`` if no node has a clip. Arguments as for ``switched_winners``.
+    ``None`` if no node has a clip. Arguments as for ``switched_windows``.
     """
     crossed, clipped = [], []
     for name, node in network.free.items():

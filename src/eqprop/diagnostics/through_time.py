@@ -108,11 +108,11 @@ def through_time(
         raise InputError(
             f"beta {beta}, sweeps {sweeps}, free {free}: beta must not be 0, and sweeps between 1 and free."
         )
-    twin, x = double(network), x.double()
-    cost = Cost(loss_of(twin), y, x.new_ones(len(x)))
-    parameters = {f"couplings.{name}": p for name, p in twin.couplings.named_parameters() if p.requires_grad}
+    doubled, x = double(network), x.double()
+    cost = Cost(loss_of(doubled), y, x.new_ones(len(x)))
+    parameters = {f"couplings.{name}": p for name, p in doubled.couplings.named_parameters() if p.requires_grad}
     with torch.no_grad():
-        landscape = twin.landscape(x)
+        landscape = doubled.landscape(x)
         before = landscape.zeros()
         if free > sweeps:
             before = FixedSweeps(free - sweeps, synchronous)(landscape, before).state
@@ -121,7 +121,7 @@ def through_time(
     plus, minus = (
         nudged_sums(landscape, settled.state, cost, b, sweeps, rule, teacher, parameters) for b in (beta, -beta)
     )
-    exact = backpropagated_sums(twin, x, before, cost, sweeps, list(parameters))
+    exact = backpropagated_sums(doubled, x, before, cost, sweeps, list(parameters))
     return ThroughTime(beta, plus, minus, exact, float(settled.residual.max()))
 
 

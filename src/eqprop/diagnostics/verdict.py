@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 
 from eqprop.diagnostics.bias import Suggestion
-from eqprop.diagnostics.comparison import Comparison, most, short
+from eqprop.diagnostics.comparison import Comparison, most, percent, short
 from eqprop.diagnostics.machine import Added, MachineErrors
+from eqprop.diagnostics.stability import Stability
 
 GOOD, USABLE = 0.99, 0.9
 """Cosines of the worst tensor from which an estimate is called good, and usable."""
 AT_REST = 1e-2
 """A residual up to which a phase is called settled."""
-
+NEAR = 0.9
+"""A contraction from which a network is called near instability: 22 sweeps divide a disturbance by ten."""
 
 HARMLESS = 0.1
 """A relative error of each tensor up to which a machine needs no change: cosines stay above 0.995."""
@@ -24,8 +26,15 @@ SEEN = 1e-3
 """A relative error of the gradient above which what beta divides on a machine counts as its noise."""
 
 
-def verdict(comparison: Comparison, name: str, exact: str = "", corrected: str = "", why: str = "") -> str:
-    """A sentence on an estimator: good, usable or poor, why, and what to change.
+def verdict(
+    comparison: Comparison,
+    name: str,
+    exact: str = "",
+    corrected: str = "",
+    why: str = "",
+    stable: Stability | None = None,
+) -> str:
+    """Sentences on an estimator: how good it is and what is wrong, in words; then the numbers, and what to change.
 
     Args:
         comparison: of the estimator with the exact gradient.
@@ -33,7 +42,8 @@ def verdict(comparison: Comparison, name: str, exact: str = "", corrected: str =
         exact: of one in it that has the same phases but no nudge of finite size; it tells bias from settling.
         corrected: of one in it that has the same phases with the teacher ``corrected``; it tells the bias of feedback
             that is not symmetric.
-        why: the reason, if it is known already.
+        why: the reason, if it is known already, after what is wrong and a colon.
+        stable: the equilibria that the estimator found.
 
     Raises:
         InputError: the comparison has no such estimator.
@@ -44,25 +54,56 @@ def verdict(comparison: Comparison, name: str, exact: str = "", corrected: str =
     rows = [row for row in comparison.rows if row.estimator == name and row.parameter != "all"]
     low = min(rows, key=lambda row: row.cosine, default=comparison.of(name))
     whole = comparison.of(name)
-    text = f"a cosine of {whole.cosine:.4f} to the exact gradient, at least {low.cosine:.4f} ({short(low.parameter)})"
+    text = f"Its cosine to the exact gradient is {whole.cosine:.4f}"
+    if len(rows) > 1:
+        text += f", and {low.cosine:.4f} in the worst tensor ({short(low.parameter)})"
     if low.cosine >= GOOD:
-        return f"Verdict: good, {text}."
+        return f"Verdict: good. {text}."
+    wrong, _, reason = (why or cause(comparison, name, exact, corrected, stable)).partition(": ")
+    grade = "usable, but" if low.cosine >= USABLE else "poor,"
+    return f"Verdict: {grade} {wrong}. {text}. {reason[:1].upper()}{reason[1:]}."
+
+
+def cause(comparison: Comparison, name: str, exact: str, corrected: str, stable: Stability | None) -> str:
+    """What is wrong with an estimator that is not good, a colon, and why and what to change; arguments as above."""
     settling = comparison.settling[name]
     free = max(settling.free_residual.values(), default=0.0)
     nudged = max((settling.nudged_residual or {}).values(), default=0.0)
-    if why:
-        pass
-    elif free > AT_REST:
-        why = f"the free phase has not settled ({most(settling.free_residual)}): take more free sweeps"
-    elif nudged > AT_REST:
-        why = f"a nudged phase has not settled ({most(settling.nudged_residual)}): take more nudged sweeps"
-    elif good(comparison, corrected):
-        why = "feedback is not the transpose of feedforward: take the teacher corrected and the rule vector_field"
-    elif good(comparison, exact):
-        why = "the nudge is too large for this network: take a smaller beta, or a stencil of a higher order"
-    else:
-        why = "the response has not crossed the network: take more nudged sweeps, or check the units' slopes"
-    return f"Verdict: {'usable' if low.cosine >= USABLE else 'poor'}, {text}; {why}."
+    if stable is not None and stable.contraction >= NEAR:
+        shrinks = 100 * (1 - stable.contraction)
+        return (
+            f"near instability: a sweep shrinks a disturbance by {max(shrinks, 0.0):.2g} % only, so the network "
+            "settles slowly and its gradient is large. Train with smaller weights, weaker feedback or a penalty on "
+            "slow settling; more sweeps help only for a while"
+        )
+    if free > AT_REST:
+        return f"not settled: the free phase still moves ({most(settling.free_residual)}). Take more free sweeps"
+    if nudged > AT_REST:
+        return f"not settled: a nudged phase still moves ({most(settling.nudged_residual)}). Take more nudged sweeps"
+    if stable is not None and stable.elsewhere:
+        return (
+            f"wrong equilibrium: without the nudge, {percent(stable.elsewhere)} of the nudged states settle to another "
+            "equilibrium than the free one. Take a smaller beta"
+        )
+    if settling.nudged_settled < 1:
+        return (
+            f"not settled: {percent(1 - settling.nudged_settled)} of the nudged phases ended before they were at rest, "
+            "or before the nudge had crossed the network. Take more nudged sweeps"
+        )
+    if good(comparison, corrected):
+        return (
+            "biased by its feedback: feedback is not the transpose of feedforward. Take the teacher corrected and the "
+            "rule vector_field"
+        )
+    if good(comparison, exact):
+        return (
+            "biased by beta: the nudge is too large for this network. Take a smaller beta, or a stencil of a higher "
+            "order"
+        )
+    return (
+        "not settled: the response to the nudge has not crossed the network. Take more nudged sweeps, or check the "
+        "units' slopes"
+    )
 
 
 def machine_verdict(errors: MachineErrors, suggestions: Mapping[str, Suggestion], betas: tuple[float, float]) -> str:

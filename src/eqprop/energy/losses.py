@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from eqprop.checks import Count
+from eqprop.checks import Count, Fraction
 from eqprop.energy.holomorphic import gradient, linearly, log_softmax, softmax
 from eqprop.energy.nodes import Node
 from eqprop.energy.shapes import expand_like, sum_per_example
@@ -221,20 +221,22 @@ class CrossEntropy(Loss):
     Args:
         node: its node.
         shape: of that node.
+        smoothing: the share of the target's probability that is spread over all classes evenly: label smoothing
+            (Szegedy et al. 2016, doi 10.1109/CVPR.2016.308). The loss is then never 0.
     """
 
     holomorphic = True
     node = property(lambda self: self.nodes[0])
 
-    def __init__(self, node: str, shape: tuple[int, ...]):
+    def __init__(self, node: str, shape: tuple[int, ...], smoothing: Fraction = 0.0):
         super().__init__()
-        self.nodes, self.shape = (node,), tuple(shape)
+        self.nodes, self.shape, self.smoothing = (node,), tuple(shape), smoothing
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return cross_entropy(self.scores(*states), target)
+        return cross_entropy(self.scores(*states), target, self.smoothing)
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        return softmax_residual(self.scores(*states), target).view_as(states[0])
+        return softmax_residual(self.scores(*states), target, self.smoothing).view_as(states[0])
 
     def target_minus_state(self, node: str, target: Target, *states: Tensor) -> Tensor:
         """Minus the gradient, as a clamp at one-hot values would descend the squared error instead."""
@@ -269,22 +271,23 @@ class ReadoutCrossEntropy(Loss):
         node: the node that is read.
         shape: of that node.
         classes: number of scores.
+        smoothing: see ``CrossEntropy``.
     """
 
     holomorphic = True
     node = property(lambda self: self.nodes[0])
     classes = property(lambda self: self.readout.out_features)
 
-    def __init__(self, node: str, shape: tuple[int, ...], classes: Count):
+    def __init__(self, node: str, shape: tuple[int, ...], classes: Count, smoothing: Fraction = 0.0):
         super().__init__()
-        self.nodes, self.shape = (node,), tuple(shape)
+        self.nodes, self.shape, self.smoothing = (node,), tuple(shape), smoothing
         self.readout = nn.Linear(math.prod(shape), classes)
 
     def forward(self, target: Target, *states: Tensor) -> Tensor:
-        return cross_entropy(self.scores(*states), target)
+        return cross_entropy(self.scores(*states), target, self.smoothing)
 
     def force(self, node: str, target: Target, *states: Tensor) -> Tensor:
-        error = softmax_residual(self.scores(*states), target)
+        error = softmax_residual(self.scores(*states), target, self.smoothing)
         return linearly(lambda e: e @ self.readout.weight, error).view_as(states[0])
 
     def scores(self, *states: Tensor) -> Tensor:
@@ -444,14 +447,19 @@ def select_target(target: Target, examples: Tensor) -> Target:
     return tree_map(lambda part: part[examples] if isinstance(part, Tensor) else part, target)
 
 
-def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(scores)[label], (batch,)"""
-    return -log_softmax(scores, 1).gather(1, labels.unsqueeze(1)).squeeze(1)
+def cross_entropy(scores: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """-sum over classes of p log softmax(scores), (batch,); p: 1 at the label, of which ``smoothing`` is spread."""
+    logarithms = log_softmax(scores, 1)
+    right = -logarithms.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return torch.lerp(right, -logarithms.mean(1), smoothing) if smoothing else right
 
 
-def softmax_residual(scores: Tensor, labels: Tensor) -> Tensor:
-    """one_hot(labels) - softmax(scores), (batch, classes)"""
-    return F.one_hot(labels, scores.shape[1]).to(scores.dtype) - softmax(scores, 1)
+def softmax_residual(scores: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """p - softmax(scores), (batch, classes), with p as in ``cross_entropy``."""
+    target = F.one_hot(labels, scores.shape[1]).to(scores.dtype)
+    if smoothing:
+        target = (1 - smoothing) * target + smoothing / scores.shape[1]
+    return target - softmax(scores, 1)
 
 
 def nearest_probabilities(values: Tensor) -> Tensor:

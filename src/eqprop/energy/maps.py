@@ -14,7 +14,7 @@ from eqprop.energy.attached import attached
 from eqprop.energy.holomorphic import linearly, pushforward
 from eqprop.energy.pooling import AveragePool, BilinearDerivative, Linearization, MaxPool, Pool, Transform
 from eqprop.energy.shapes import expand_like
-from eqprop.energy.substitution import swap
+from eqprop.energy.substitution import resolve, swap
 from eqprop.errors import InputError
 
 Pair = Count | tuple[Count, Count]
@@ -254,10 +254,11 @@ class ModuleMap(Map):
             raise InputError(f"{module} does not accept units of shape {in_shape}: {reason}") from error
 
     def linearize(self, pre: Tensor) -> Linearization:
-        value, pullback, *_ = torch.func.vjp(self.module, pre)
+        module = resolve(self.module)  # a hook that sets a weight must not run inside a transform
+        value, pullback, *_ = torch.func.vjp(module, pre)
         return Linearization(
             value,
-            lambda change: pushforward(self.module, (pre,), (change,)),
+            lambda change: pushforward(module, (pre,), (change,)),
             lambda post: pullback(post)[0],
             lambda examples: self.linearize(pre[examples]),
         )

@@ -132,7 +132,7 @@ class Network(nn.Module):
     def from_spec(cls, spec: Mapping[str, Any], allow: Collection[Callable[..., Any]] = ()) -> Self:
         """The network of this ``spec``, with new weights: load its ``state_dict`` next.
 
-        >>> twin = Network.from_spec(network.spec(), allow=[MyUnit])
+        >>> again = Network.from_spec(network.spec(), allow=[MyUnit])
 
         Args:
             spec: from ``spec``, maybe of a stranger: no code of theirs is run, and nothing is imported. Its weights may

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
@@ -41,6 +42,17 @@ def resolve(module: M) -> M:
     Under grad mode these have a graph to what they are computed from.
     """
     return copied(module, store_computed) if any(map(computes_weights, module.modules())) else module
+
+
+@torch.no_grad()
+def with_values(module: M) -> M:
+    """The module itself; if it computes weights from others, a copy whose parameters are their present values."""
+    found = resolve(module)
+    for part in found.modules():
+        for name, value in part._parameters.items():
+            if value is not None and not isinstance(value, nn.Parameter):
+                part._parameters[name] = nn.Parameter(value.clone())
+    return found
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:

@@ -8,3 +8,7 @@ from eqprop.models.builders import (
     parameter_groups as parameter_groups,
 )
 from eqprop.models.initial import scale_weights as scale_weights
+from eqprop.models.standardisation import (
+    ScaledStandardisation as ScaledStandardisation,
+    standardise_weights as standardise_weights,
+)

@@ -106,7 +106,8 @@ def graph(
             connection, which copies: its nodes have one shape. A second edge between two nodes is ``pre_post_2``.
         loss: what is taught, or what makes it from the output's name and shape, e.g. ``SquaredError`` or
             ``partial(ReadoutCrossEntropy, classes=10)``.
-        feedback_gain: of every synapse; see ``Synapse``.
+        feedback_gain: of every synapse between neighbours; see ``Synapse``. One that skips nodes has a power of it, the
+            product of the gains on the way that it skips: else the network had no energy.
         separate_feedback: feed back through weights of their own (the vector-field model of Laborieux et al. 2021,
             doi 10.3389/fnins.2021.633674) on every edge with weights between free nodes.
 
@@ -125,12 +126,14 @@ def graph(
             raise InputError(
                 f"Edge {pre!r} -> {post!r} is not between two of the nodes {list(nodes)}: add the missing."
             )
+    level = levels(nodes, edges)
     for name in nodes:
         weights: list[nn.Parameter] = []
         for pre, post, *what in edges:
             if post == name:
                 try:
-                    add(coupling := connect(known, pre, post, *what, gain=feedback_gain, separate=separate_feedback))
+                    gain = feedback_gain ** (level[post] - level[pre] if level[post] >= level[pre] else 1)
+                    add(coupling := connect(known, pre, post, *what, gain=gain, separate=separate_feedback))
                 except InputError as error:
                     raise InputError(f"Edge {pre!r} -> {post!r}: {error}") from None
                 weights.extend(coupling.parameters())
@@ -142,6 +145,14 @@ def graph(
     if loss is not None and not isinstance(loss, Loss):
         loss = made(Loss, loss, free[-1], known[free[-1]].shape) if free else None
     return Network({name: known[name] for name in nodes}, couplings, loss)
+
+
+def levels(nodes: Iterable[str], edges: Iterable[Edge]) -> dict[str, int]:
+    """The number of edges of the longest way to each node, by edges that follow the order of ``nodes``."""
+    found: dict[str, int] = {}
+    for name in nodes:
+        found[name] = max((found[pre] + 1 for pre, post, *_ in edges if post == name and pre in found), default=0)
+    return found
 
 
 def connect(nodes: dict[str, Node], pre: str, post: str, what: What = None, *, gain: float, separate: bool) -> Coupling:

@@ -29,7 +29,8 @@ def scale_weights(network: Network, x: Data, size: Positive = 1.0) -> None:
         size: the standard deviation of the drives over a node's units and the batch, in units of the drive.
 
     Raises:
-        InputError: a node has the same drive in all units, so that no factor of its weights helps.
+        InputError: a node has the same drive in all units, so that no factor of its weights helps, or its weights are
+            computed from others in a way that does not pass a factor on, as by ``spectral_norm``.
     """
     state: dict[str, Tensor] = {}
     for node in network.free:
@@ -43,4 +44,7 @@ def scale_weights(network: Network, x: Data, size: Positive = 1.0) -> None:
                 if parameter.ndim > 1 and not isinstance(coupling, Bias):
                     parameter.mul_(size / spread)
         landscape = network.landscape(x)
-        state |= upstream(landscape, landscape.nodes)[node].step(state, [node])
+        scaled = upstream(landscape, landscape.nodes)[node]
+        if spread != size and float(scaled.drive(state, node).std()) == spread:
+            raise InputError(f"The weights of node {node!r} are computed from others, and a factor of those is lost.")
+        state |= scaled.step(state, [node])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eqprop.errors import InputError
-from eqprop.recipes import cifar10, general, mnist, predictive, resistive, small
+from eqprop.recipes import cifar10, deep, general, mnist, predictive, resistive, small
 from eqprop.runs.recipe_files import load_function, suggestion
 from eqprop.training.loop import Experiment
 
@@ -16,7 +16,7 @@ Recipe = Callable[..., Experiment]
 DEFAULT = "digits"
 RECIPES: dict[str, Recipe] = {
     name.replace("_", "-"): found
-    for module in (small, mnist, resistive, cifar10, predictive, general)
+    for module in (small, mnist, resistive, cifar10, deep, predictive, general)
     for name, found in vars(module).items()
     if name.startswith(("digits", "mnist_", "cifar10_", "table", "sequence")) and found.__module__ == module.__name__
 }

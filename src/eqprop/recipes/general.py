@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from eqprop.checks import Count, NonNegative, Positive
+from eqprop.checks import Count, Fraction, NonNegative, Positive
 from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError, identity, tanh
 from eqprop.learning import EquilibriumPropagation, symmetric
 from eqprop.models.builders import DenseLayer, chain
-from eqprop.recipes.setting import Fraction, NudgeOptions, TaskRecipe
+from eqprop.recipes.setting import NudgeOptions, TaskRecipe
 from eqprop.settling import FixedSweeps, FromFeedforward
 from eqprop.tasks import ArraySets, Classes, load_sequences, load_table
 from eqprop.tasks.tables import TableKind
@@ -42,8 +42,8 @@ class DenseRecipe(NudgeOptions, TaskRecipe):
     lr: Positive = 5e-3
     weight_decay: NonNegative = 1e-2
     beta: float = 0.2
-    free_sweeps: Count = 8
-    nudged_sweeps: Count = 6
+    free_sweeps: Count = 15
+    nudged_sweeps: Count = 12
     test_share: Fraction = 0.2
     follow_links: bool = False
 

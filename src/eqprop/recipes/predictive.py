@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from eqprop.checks import Count, NonNegative, Positive
+from eqprop.checks import Count, Fraction, NonNegative, Positive
 from eqprop.energy import Bias, Network, Sigmoid, SquaredError
 from eqprop.learning import LeastSquares, PredictiveLearning, soft_clamp
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import AUGMENT, MEAN, STD
-from eqprop.recipes.setting import PLAIN, Fraction, ImageRecipe, Sized, wider
+from eqprop.recipes.setting import PLAIN, ImageRecipe, Sized, wider
 from eqprop.settling import FixedSweeps, Leaky, synchronous
 from eqprop.training.constraints import Constrain, Signs, dale
 from eqprop.training.loop import Experiment

@@ -40,7 +40,6 @@ Build = Callable[[tuple[int, int, int], int, Sized], Network]
 """(shape of an image, classes, sized) -> a network."""
 
 Share = Annotated[float, ">= 0", "<= 0.5"]
-Fraction = Annotated[float, ">= 0", "<= 1"]
 
 PLAIN = ((0.0,), (1.0,))
 """The mean and the standard deviation that leave pixels in [0, 1]."""
@@ -65,6 +64,7 @@ class TaskRecipe(Options, ABC):
         choose_by_test: choose the best epoch by the test set, and hold out no example.
         seed: of the initial weights, the order, the augmentation, and the examples held out.
         substrate: the model of the machine: a name, as in ``eqprop.substrates.SUBSTRATES``, or module.name of your own.
+        gradient_clip: scale gradients, of all parameters together, down to this norm; 0: never.
         weight_clip: after each step, clip weights at so many root mean squares of their tensor; 0: never.
     """
 
@@ -75,6 +75,7 @@ class TaskRecipe(Options, ABC):
     choose_by_test: bool = False
     seed: Natural = 0
     substrate: str = "ideal"
+    gradient_clip: NonNegative = 0.0
     weight_clip: NonNegative = 0.0
 
     keep_last: ClassVar[bool] = True
@@ -122,6 +123,7 @@ class TaskRecipe(Options, ABC):
             test=Batches(test, 200, normalise, shuffle=False),
             epochs=self.epochs,
             constrain=all_of(*constraints) if constraints else None,
+            gradient_clip=self.gradient_clip,
             manifest=manifest,
             inputs=inputs,
             outputs=outputs,

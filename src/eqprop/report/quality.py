@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,7 @@ import torch
 from eqprop.diagnostics.check import OWN, beta_of, standard
 from eqprop.diagnostics.comparison import Comparison, compare, percent, short
 from eqprop.diagnostics.gradients import check_batch, estimate, undisturbed
+from eqprop.diagnostics.stability import stability
 from eqprop.diagnostics.verdict import verdict
 from eqprop.energy import Network, Target
 from eqprop.energy.network import Data
@@ -64,8 +66,12 @@ def compared(network: Network, own: Estimator, x: Data, y: Target, count: int, c
     found = compare(network, x, y, among)
     if clock.left() < 0:  # a failure of the comparison may then be of the clock
         raise TimeOver(LATE)
-    says = verdict(found, OWN, INFINITESIMAL if INFINITESIMAL in among else "")
+    exact = INFINITESIMAL if INFINITESIMAL in among else ""
+    says = verdict(found, OWN, exact)
     tone = "good" if "good" in says[:16] else "bad" if "poor" in says[:16] or "no gradient" in says else "warning"
+    if tone != "good":
+        with contextlib.suppress(EqpropError):  # a unit without a derivative, or no time left
+            says = verdict(found, OWN, exact, stable=stability(network, own, x, y))
     yield Text(says, tone)
     yield Text(
         f"The gradient of the run's own estimator on {count} training examples, against the exact gradient at its "

@@ -9,7 +9,9 @@ from typing import Any
 from eqprop.energy import Network
 from eqprop.energy.units import Unit
 from eqprop.learning.estimators import Estimator
+from eqprop.learning.forms import Form
 from eqprop.learning.stencils import Stencil
+from eqprop.learning.teachers import Teacher
 from eqprop.report.blocks import Table, number
 from eqprop.settling import FixedSweeps, FromFeedforward, UntilConverged
 
@@ -21,10 +23,10 @@ NAMES = {
     "free": "free phase",
     "nudged": "nudged phases",
     "rule": "rule",
-    "form": "settles in",
+    "form": "what settles in nudged phases",
     "teacher": "teacher",
-    "stacked": "phases settle together",
-    "there_and_back": "reads there and back",
+    "stacked": "phases settle in one batch",
+    "there_and_back": "phases read twice, in the order A B B A",
     "response": "response",
     "damping": "damping",
 }
@@ -55,6 +57,8 @@ def told(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return number(value)
+    if isinstance(value, Teacher | Form):
+        return summary_of(value)
     if is_dataclass(value) and not isinstance(value, type):
         inner = ", ".join(f"{each.name} {told(getattr(value, each.name))}" for each in fields(value))
         return short(f"{type(value).__name__}" + (f" ({inner})" if inner else ""))

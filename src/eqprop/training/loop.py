@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from eqprop import files
-from eqprop.checks import described, test_of
+from eqprop.checks import NonNegative, described, test_of
 from eqprop.energy import Landscape, SeparateFeedback
 from eqprop.energy.network import sharing
 from eqprop.errors import InputError, NotSettledError
@@ -60,6 +60,7 @@ class Experiment:
         scheduler: stepped after each epoch, or after each batch if ``schedule_by_batch``.
         schedule_by_batch: see ``scheduler``.
         constrain: called with the model's network after each step, to enforce constraints on parameters.
+        gradient_clip: a gradient, of all parameters together, whose norm is larger is scaled down to it; 0: none is.
         manifest: of the data set; ``None``: what ``train`` and ``test`` tell of themselves.
         inputs, outputs: how a trained model reads files, and what its scores mean; ``None``: what ``train`` tells of
             itself: images or arrays; numbered classes, or values.
@@ -82,6 +83,7 @@ class Experiment:
     inputs: Inputs | None = None
     outputs: Outputs | None = None
     monitor: str = ""
+    gradient_clip: NonNegative = 0.0
     looked_at: Pair = field(init=False, repr=False)  # two examples of ``train``
 
     def __post_init__(self) -> None:
@@ -177,13 +179,15 @@ class Progress:
     seconds: float = 0.0  # of this epoch
     best: float | None = None
     rates: list[float] = field(default_factory=list)  # of the last step
+    first_loss: float | None = None  # of the first batch
 
     @classmethod
     def restored(cls, saved: Any, epochs: int, steps: float = math.inf) -> Progress:
         """From a checkpoint of a run of so many epochs and batches an epoch. Raises ValueError if it is damaged."""
-        found = cls(**{each.name: saved[each.name] for each in fields(cls)})
+        found = cls(**{each.name: saved[each.name] for each in fields(cls) if each.name != "first_loss"})
+        found.first_loss = saved.get("first_loss")  # which earlier versions did not have
         values = [*found.rates, *(value for row in found.history for value in row.values()), found.seconds]
-        values += [] if found.best is None else [found.best]
+        values += [each for each in (found.best, found.first_loss) if each is not None]
         whole = type(found.epoch) is type(found.index) is int and len(found.history) == found.epoch
         numbers = all(type(value) in (int, float) for value in values)
         if not whole or not numbers or not 0 <= found.epoch <= epochs or not 0 <= found.index <= steps:
@@ -287,6 +291,10 @@ class Trainer:
         # The mean over processes of these is the mean over the batch, whatever their shares.
         fabric.backward(loss if fabric.world_size == 1 else loss * (fabric.world_size * mine / total))
         self._check_finite(loss, record)
+        if run.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.gradient_clip)
+        if self.progress.epoch == self.progress.index == 0:
+            self.progress.first_loss = float(loss.detach())
         self.progress.rates = [group["lr"] for group in run.optimizer.param_groups]
         self.optimizer.step()
         if run.constrain is not None:
@@ -318,6 +326,16 @@ class Trainer:
             f"learning rates or beta, or clip the gradient; the last valid weights are in {self.folder}."
         )
 
+    def _check_growth(self, loss: float) -> None:
+        """Says once if the loss is far above that of the first batch: such a run goes on without learning."""
+        first, history = self.progress.first_loss, self.progress.history
+        limit = math.inf if first is None else first + 9 * abs(first)
+        if first is not None and loss > limit and not (history and history[-1]["train_loss"] > limit):
+            self.report.warn(
+                f"The loss grows: it was {first:.3g} in the first batch, and is {loss:.3g} in epoch "
+                f"{self.progress.epoch + 1}. Lower the learning rate or beta, or clip the gradient (gradient_clip 1)."
+            )
+
     def _close_epoch(self) -> None:
         run, progress = self.run, self.progress
         self.totals.gather(self.fabric)
@@ -333,6 +351,7 @@ class Trainer:
         row |= {f"lr_{group.get('name', i)}": rate for i, (group, rate) in enumerate(groups)}
         row |= alignment_angles(run.model) | metrics_of_optimizer(run.optimizer)
         self._check_settled(train)
+        self._check_growth(train["loss"])
         if run.scheduler is not None and not run.schedule_by_batch:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a run that stopped after its epoch's last batch has no step here
@@ -424,11 +443,20 @@ class Trainer:
 
 
 @torch.no_grad()
-def evaluate(model: Equilibrium, task: Task, fabric: Fabric, metrics: dict[str, Any] | None = None) -> Row:
+def evaluate(
+    model: Equilibrium, task: Task, fabric: Fabric, metrics: dict[str, Any] | None = None, mirrored: bool = False
+) -> Row:
     """Loss, metrics, residual and sweeps over a task, at the free equilibrium, without dropout.
 
-    Model and task are on the fabric's device; messages have its precision; processes share each batch. ``metrics`` are
-    new ones, as of ``Experiment.metrics``; default: those for the task's own targets.
+    Model and task are on the fabric's device; messages have its precision; processes share each batch.
+
+    Args:
+        metrics: new ones, as of ``Experiment.metrics``; default: those for the task's own targets.
+        mirrored: scores are the logarithms of the mean probabilities of an image and of its mirror image. The loss,
+            the residual and the sweeps stay those of the image.
+
+    Raises:
+        InputError: ``mirrored``, and the loss has no probabilities of classes.
     """
     training = model.training
     model.eval()
@@ -441,12 +469,29 @@ def evaluate(model: Equilibrium, task: Task, fabric: Fabric, metrics: dict[str, 
         record = Record()
         with fabric.autocast():
             loss = model(x, y, record=record)
+            if mirrored:
+                record.scores = mean_scores(model, record, x.flip(-1))
         if share.start < share.stop:
             totals.add(loss, y, record)
     model.train(training)
     totals.gather(fabric)
     totals.spread(fabric)
     return totals.means()
+
+
+def mean_scores(model: Equilibrium, record: Record, other: Tensor) -> Tensor:
+    """The logarithms of the mean probabilities of what was recorded and of ``other`` inputs.
+
+    Raises:
+        InputError: the loss has no probabilities of classes.
+    """
+    loss = model.network.loss
+    assert loss is not None
+    assert record.scores is not None
+    each = [loss.probabilities(scores) for scores in (record.scores, model(other))]
+    if each[0] is None:
+        raise InputError(f"{type(loss).__name__} has no probabilities of classes: evaluate without mirror images.")
+    return torch.stack(each).mean(0).log()  # type: ignore[arg-type]
 
 
 def load_own(folder: Path, name: str, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

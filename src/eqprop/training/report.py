@@ -41,6 +41,9 @@ class Report:
     def saved(self, name: str, run: Experiment) -> None:
         """The checkpoint ``name`` has been saved."""
 
+    def warn(self, text: str) -> None:
+        """Training goes on, but not as it should: ``text`` says what to change."""
+
     def end(self) -> None:
         """Training ends, or is interrupted."""
 
@@ -85,6 +88,9 @@ class Files(Report):
             write_curves(self.folder / "curves.png", self.history)
         self.drawn = time.monotonic()
         self.cost = self.drawn - begin
+
+    def warn(self, text: str) -> None:
+        self.say(text)
 
     def end(self) -> None:
         if self.history:
@@ -182,7 +188,7 @@ def write_figure(
     for axes, (name, panel) in zip(grid.flat, panels.items(), strict=True):
         axes.grid(alpha=0.3)
         axes.set(xlabel=x, ylabel=y)
-        axes.set_title(name, fontsize=10, parse_math=False)
+        axes.set_title(textwrap.fill(name, int(10 * width / columns)), fontsize=10, parse_math=False)
         if whole:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         draw(axes, panel)
@@ -191,7 +197,7 @@ def write_figure(
     if share:
         bottom, top = grid[0, 0].get_ylim()
         grid[0, 0].set_ylim(bottom * room[0], top * room[1])
-    lines = [line for part in title.splitlines() for line in textwrap.wrap(part, int(12 * width))]
+    lines = [line for part in title.splitlines() for line in textwrap.wrap(part, int(11 * width))]
     figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a letter that the font does not have

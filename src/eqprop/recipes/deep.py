@@ -1,0 +1,98 @@
+"""Deep convolutional networks with weak feedback, for two CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch.optim.lr_scheduler import OneCycleLR
+
+from eqprop.checks import Count, Fraction, NonNegative, Positive
+from eqprop.energy import Clip, MaxPool, Network, ReadoutCrossEntropy
+from eqprop.learning import Backpropagation, Estimator
+from eqprop.models.builders import ConvLayer, chain
+from eqprop.models.initial import scale_weights
+from eqprop.models.standardisation import standardise_weights
+from eqprop.recipes.setting import ImageRecipe, Share, Sized, WeakFeedbackOptions
+from eqprop.tasks import Crop, Flip
+from eqprop.training.loop import Experiment
+
+CLIPPED_RELU = Clip(low=0.0, high=6.0)
+CHANNELS = (64, 128, 256, 256, 256, 256)
+"""Of convolutions 3x3; every second one has a 2x2 max pool."""
+
+
+class CifarDeep(WeakFeedbackOptions, ImageRecipe):
+    """Nesterov momentum and a one-cycle rate; images are flipped and moved by up to 4 pixels.
+
+    Args:
+        lr: the largest learning rate; it rises to it linearly, and then falls to 0.
+        rise: the share of the steps in which it rises.
+        momentum: of the steps.
+        weight_decay: L2 of weights; none of biases and gains.
+        smoothing: of labels, see ``CrossEntropy``.
+        activity: the standard deviation of each layer's drives at first (``eqprop.models.scale_weights``).
+        standardise: standardise the weights (``eqprop.models.standardise_weights``).
+    """
+
+    feedback_gain: Positive = 0.01
+    lr: Positive = 0.2
+    rise: Fraction = 0.2
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 5e-4
+    smoothing: Fraction = 0.1
+    activity: Positive = 1.0
+    standardise: bool = True
+    batch_size: Count = 128
+    epochs: Count = 20
+    gradient_clip: NonNegative = 1.0
+    validation: Share = 0.0
+    data: str = "uoft-cs/cifar10"
+
+    mean: Sequence[float] | None = (0.4914, 0.4822, 0.4465)
+    std: Sequence[float] | None = (0.2470, 0.2435, 0.2616)
+
+    augment: ClassVar = (Flip(), Crop(4))
+    schedule_by_batch = True
+    keep_last = False
+
+    def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, OneCycleLR]:
+        """The optimiser and its schedule."""
+        weights = [each for each in network.parameters() if each.ndim > 1]
+        others = [each for each in network.parameters() if each.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others}]
+        optimizer = torch.optim.SGD(groups, self.lr, self.momentum, nesterov=self.momentum > 0)
+        return optimizer, OneCycleLR(
+            optimizer, self.lr, periods, pct_start=self.rise, anneal_strategy="linear", cycle_momentum=False
+        )
+
+    def network(self, shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
+        """The chain of convolutions."""
+        layers = [
+            ConvLayer(channels, pool=MaxPool(2) if number % 2 else None, activation=CLIPPED_RELU)
+            for number, channels in enumerate(CHANNELS)
+        ]
+        read_out = partial(ReadoutCrossEntropy, classes=classes, smoothing=self.smoothing)
+        made = chain(shape, sized(layers), read_out, feedback_gain=self.feedback_gain)
+        if self.standardise:
+            standardise_weights(made)
+        return made
+
+    def taught_by(self, estimator: Estimator) -> Experiment:
+        """The run with this estimator."""
+        run = self.run(self.network, estimator)
+        scale_weights(run.model.network, run.train.sample(min(200, len(run.train)))[0], self.activity)
+        return run
+
+
+def cifar10_deep(**options: Any) -> Experiment:
+    """Six convolutions by equilibrium propagation alone: weak feedback, two sweeps forwards, one back."""
+    deep = CifarDeep(**options)
+    return deep.taught_by(deep.estimator)
+
+
+def cifar10_deep_backpropagation(**options: Any) -> Experiment:
+    """Backpropagation through the feedforward network of the weights of ``cifar10-deep``: the baseline."""
+    return CifarDeep(**options).taught_by(Backpropagation())

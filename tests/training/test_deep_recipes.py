@@ -1,0 +1,68 @@
+"""Deep convolutional networks with weak feedback: same first weights for both rules, and a gradient near the exact."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import eqprop as ep
+from eqprop.recipes import RECIPES
+from eqprop.recipes.setting import weak
+
+SMALL = {"data": "digits", "mean": (0.3,), "std": (0.4,), "width": 0.1, "epochs": 1, "batch_size": 32}
+
+
+DEEP = ("cifar10-deep", "cifar10-deep-backpropagation")
+
+
+def made(name, **options):
+    torch.manual_seed(0)
+    return RECIPES[name](**SMALL | options)
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_both_rules_begin_with_the_same_weights(standardise):
+    one, other = (made(name, standardise=standardise) for name in DEEP)
+    assert isinstance(other.model.estimator, ep.Backpropagation)
+    for (name, first), (_, second) in zip(one.model.named_parameters(), other.model.named_parameters(), strict=True):
+        assert torch.equal(first, second), name
+
+
+def test_the_gradient_of_trained_weights_is_near_the_exact_one():
+    run = made("cifar10-deep", lr=0.05)
+    losses = []
+    for x, y in run.train.epoch(0):
+        loss = run.model.loss(x, y)
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+        run.scheduler.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.5
+    x, y = run.train.sample(40)
+    network = run.model.network.double()
+    exact = gradient(network, ep.ImplicitDifferentiation(ep.UntilConverged(1e-10, 200)), x.double(), y)
+    for estimator, least in ((run.model.estimator, 0.97), (weak(6, 4), 0.9999)):
+        found = gradient(network, estimator, x.double(), y)
+        assert (
+            min(F.cosine_similarity(a.flatten(), b.flatten(), 0).item() for a, b in zip(found, exact, strict=True))
+            > least
+        )
+
+
+def gradient(network, estimator, x, y):
+    weights = [each for each in network.parameters() if each.ndim > 1]
+    return torch.autograd.grad(ep.Equilibrium(network, estimator, "ignore").loss(x, y), weights)
+
+
+def test_decay_is_of_weights_only_and_the_rate_ends_near_0():
+    run = made("cifar10-deep")
+    decays = {id(each): group["weight_decay"] for group in run.optimizer.param_groups for each in group["params"]}
+    assert {decays[id(each)] > 0 for each in run.model.parameters() if each.ndim > 1} == {True}
+    assert {decays[id(each)] for each in run.model.parameters() if each.ndim <= 1} == {0}
+    rates = []
+    for _ in range(run.train.steps * run.epochs):
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        run.optimizer.step()
+        run.scheduler.step()
+    assert max(rates) == pytest.approx(0.2, rel=0.05)
+    assert rates[-1] < 0.02
