@@ -30,6 +30,7 @@ RANKS = (
     "recipes",
     "loading",
     "report",
+    "reproductions",
     "cli",
     "__main__",
 )

@@ -29,7 +29,7 @@ NAMESPACES = (
     "eqprop.report",
 )
 SOURCE = re.compile(r"\]\(\.\./((?:examples|src|benchmarks|tests|tools)/[^)]*|CITATION\.cff|LICENSE)\)")
-COMMANDS = ("train", "resume", "evaluate", "predict", "check", "report", "compare", "recipes")
+COMMANDS = ("train", "resume", "evaluate", "predict", "check", "report", "compare", "reproduce", "recipes")
 
 
 ROOT = os.getcwd()

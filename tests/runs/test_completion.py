@@ -20,7 +20,11 @@ def test_scripts_name_commands_recipes_and_options(shell, capsys):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 @pytest.mark.parametrize(
     ("words", "wanted"),
-    [("re", "resume recipes report"), ("train cifar10-ce-f", "cifar10-ce-fast"), ("train digits --ep", "--epochs")],
+    [
+        ("re", "resume recipes report reproduce"),
+        ("train cifar10-ce-f", "cifar10-ce-fast"),
+        ("train digits --ep", "--epochs"),
+    ],
     ids=["command", "recipe", "option"],
 )
 def test_bash_completes(words, wanted, capsys):

@@ -1,4 +1,4 @@
-"""The command line: ``eqprop train | resume | evaluate | predict | check | report | compare | recipes | ...``."""
+"""The command line: ``eqprop train | resume | evaluate | predict | check | report | compare | ...``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ USAGE = """usage: eqprop COMMAND ...
   check [RUN or RECIPE]                 compare its gradients with the exact one: tables and pictures
   report RUN [--live]                   a page about a run: RUN/report.html; --live: served to this machine
   compare RUN RUN ...                   a page that compares runs: curves, settings, significance over seeds
+  reproduce [RESULT]                    run a published result from end to end; without a name, list them
   recipes                               list the recipes
   completion SHELL                      a script that completes these words in bash, zsh or tcsh
 
@@ -40,6 +41,7 @@ COMMANDS = {
     "check": "using:check",
     "report": "reporting:report",
     "compare": "reporting:compare",
+    "reproduce": "reproducing:reproduce",
     "recipes": "using:recipes",
     "completion": "parsing:completion",
 }

@@ -22,6 +22,7 @@ from eqprop.checks import naming_options
 from eqprop.cli.machines import MACHINE_OPTIONS, add_machine_options, machine
 from eqprop.cli.parsing import named
 from eqprop.cli.reporting import compare_parser, report_parser
+from eqprop.cli.reproducing import reproduce_parser
 from eqprop.cli.terminal import plain_console
 from eqprop.cli.training import STAMP, add_kept_options, amount, resume_parser, shown
 from eqprop.errors import InputError
@@ -239,5 +240,6 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "check": check_parser,
     "report": report_parser,
     "compare": compare_parser,
+    "reproduce": reproduce_parser,
     "recipes": recipes_parser,
 }

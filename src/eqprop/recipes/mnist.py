@@ -4,7 +4,7 @@ The runs differ in the rule and in the feedback that it needs; the optimiser, th
 Sources: Xie & Seung 2003, doi 10.1162/089976603762552988; Detorakis et al. 2019, arXiv 1806.07406; Ernoult et al. 2020,
 arXiv 2005.04168; Laborieux et al. 2021, doi 10.3389/fnins.2021.633674; Stern et al. 2021, doi
 10.1103/PhysRevX.11.021045; Laborieux & Zenke 2022, arXiv 2209.00530; Scellier et al. 2022, arXiv 2205.15021; Høier et
-al. 2023, arXiv 2302.01228; Scurria et al. 2026, arXiv 2602.03670.
+al. 2023, arXiv 2302.01228; Scellier et al. 2023, arXiv 2312.15103; Scurria et al. 2026, arXiv 2602.03670.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -24,13 +24,14 @@ from eqprop.learning.continual import ContinualEP
 from eqprop.learning.dual import DualPropagation
 from eqprop.learning.dyadic import DyadicEP
 from eqprop.learning.estimators import EquilibriumPropagation, Estimator
-from eqprop.learning.references import Backpropagation
+from eqprop.learning.infinitesimal import InfinitesimalNudge
+from eqprop.learning.references import Backpropagation, BackpropagationThroughTime
 from eqprop.learning.rules import Rule, kolen_pollack, vector_field
 from eqprop.learning.stencils import Stencil, holomorphic, one_sided, symmetric
 from eqprop.learning.teachers import Teacher, clamp, corrected, force
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.recipes.setting import PLAIN, ImageRecipe, NudgeOptions, Sized, WritingOptions
-from eqprop.settling import FixedSweeps, FromFeedforward, Solver
+from eqprop.settling import ConjugateGradients, FixedSweeps, FromFeedforward, Solver, UntilConverged
 from eqprop.training.loop import Experiment
 
 
@@ -117,6 +118,32 @@ class FeedbackNudge(MnistNudge):
         return self.run(partial(build, feedback_gain=self.feedback_gain), taught_by)
 
 
+class StudyNudge(FeedbackNudge):
+    """The rules of the comparative study of Scellier et al. (2023).
+
+    Args:
+        rule: cl: the output clamped at the target; pep, nep, cep: a force with the positive, the negative or both signs
+            of beta; pcpl, ncpl, ccpl: coupled learning with these signs; tbp: backpropagation through the last
+            nudged_sweeps sweeps; rbp: recurrent backpropagation, the exact gradient, at rest after up
+            to 10 times free_sweeps.
+    """
+
+    rule: Literal["cl", "pep", "nep", "cep", "pcpl", "ncpl", "ccpl", "tbp", "rbp"] = "cep"
+
+    def learn(self) -> Experiment:
+        if self.rule == "cl":
+            return self.contrast(one_sided(1.0), clamp)
+        if self.rule == "tbp":
+            through = BackpropagationThroughTime(FixedSweeps(self.free_sweeps), self.nudged_sweeps)
+            return self.run(partial(network, feedback_gain=self.feedback_gain), through)
+        if self.rule == "rbp":
+            at_rest = FromFeedforward(UntilConverged(1e-3, 10 * self.free_sweeps))
+            exact = InfinitesimalNudge(at_rest, ConjugateGradients(50, 1e-3))
+            return self.run(partial(network, feedback_gain=self.feedback_gain), exact)
+        signs = {"p": one_sided(self.beta), "n": one_sided(-self.beta), "c": symmetric(self.beta)}
+        return self.contrast(signs[self.rule[0]], force if self.rule.endswith("ep") else clamp)
+
+
 class WeakFeedbackClamp(FeedbackNudge):
     beta: float = 1.0
     feedback_gain: float = 0.1
@@ -185,6 +212,11 @@ def mnist_dyadic(**options: Any) -> Experiment:
     """Separate feedback weights, dyadic EP: two copies of the network settle together (Scurria et al. 2026)."""
     nudge = SeparateNudge(**options)
     return nudge.apart(DyadicEP(nudge.beta, *nudge.solvers))
+
+
+def mnist_study(**options: Any) -> Experiment:
+    """Seven energy-based rules and two baselines, by one option (Scellier et al. 2023)."""
+    return StudyNudge(**options).learn()
 
 
 def mnist_holomorphic(beta: float = 0.4, points: int = 4, **options: Any) -> Experiment:

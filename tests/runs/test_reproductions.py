@@ -1,0 +1,325 @@
+"""``eqprop reproduce``: every result runs, goes on after it was killed, and notices a number that was changed."""
+
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from eqprop import files
+from eqprop.cli import main
+from eqprop.cli.training import train_parser
+from eqprop.errors import InputError
+from eqprop.recipes import find as find_recipe
+from eqprop.reproductions import RESULTS, chosen_rows, definitions, measured
+from eqprop.reproductions.result import TRIAL, Computation, Quantity, Table, Training, table_from
+from eqprop.reproductions.shown import lines_of, spread
+from eqprop.reproductions.work import FIGURE, MANIFEST, README, Job, digest, read_manifest, table_of, typed
+from eqprop.substrates import find_substrate
+from runs import kills
+from runs.refusals import LONG, NO_NUMBERS, named, refused
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = [(name, size) for name, result in RESULTS.items() for size in result.settings]
+TWO = ["depth", "--setting", "trial", "--rows", "1 hidden;2 hidden", "--threads", "1", "--out", "made"]
+
+
+def reproduce(*words):
+    return main(["reproduce", *words])
+
+
+def job(name="depth", size=TRIAL, folder="made"):
+    return Job(name, RESULTS[name], size, Path(folder))
+
+
+# What is there
+
+
+@cache
+def options_of(recipe):
+    return train_parser(recipe, find_recipe(recipe))
+
+
+@pytest.mark.parametrize(("name", "size"), SETTINGS, ids=str)
+def test_every_recipe_and_option_exists(name, size):
+    for row, each in RESULTS[name].settings[size].rows.items():
+        if isinstance(each.part, Training):
+            words = [word for option, value in each.part.options.items() for word in (f"--{option}", typed(value))]
+            read = options_of(each.part.recipe).read(words)
+            for option, value in each.part.options.items():
+                assert read[option] == value, (row, option)
+        else:
+            assert isinstance(each.part, Computation)
+            json.dumps(each.part.arguments)
+    find_substrate(definitions.NOISY)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_result_states_itself(name):
+    result = RESULTS[name]
+    assert TRIAL in result.settings
+    assert result.default != TRIAL
+    assert result.claims
+    rows = {row for setting in result.settings.values() for row in setting.rows}
+    known = {each.name for each in result.quantities}
+    for row, figures in result.published.items():
+        assert row in rows or row == "backpropagation", row
+        assert known >= figures.keys()
+    for setting in result.settings.values():
+        assert setting.deviations, "every deviation is named; or that there is none"
+        assert setting.about.endswith(".")
+
+
+def test_the_list_tells_of_every_result(capsys):
+    assert reproduce() == 0
+    said = capsys.readouterr().out
+    for name, result in RESULTS.items():
+        assert f"{name}: {result.title}" in said
+        assert result.source in said
+        for size, setting in result.settings.items():
+            assert (size == TRIAL) or all(f"differs: {each}" in said for each in setting.deviations)
+        for size, entry in measured().get(name, {}).items():
+            assert entry["manifest"][:12] in said
+            for line in lines_of(result, table_from(entry["numbers"]))[1:]:
+                assert all(cell in said for cell in line), size
+
+
+def test_figures_of_this_package_belong_to_its_settings():
+    """Settings that change make their figures old: run them again, then `python tools/reproductions.py FOLDER`."""
+    for name, entries in measured().items():
+        for size, entry in entries.items():
+            assert size != TRIAL
+            assert entry["digest"] == digest(RESULTS[name].settings[size]), (name, size)
+            assert entry["numbers"].keys() <= RESULTS[name].settings[size].rows.keys()
+            assert entry["machines"]
+            assert entry["commit"]
+
+
+def test_the_page_is_made_from_these_figures(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = importlib.import_module("reproductions")
+    text = tool.PAGE.read_text()
+    assert tool.page(measured(), text) == text, "run `python tools/reproductions.py`"
+
+
+def test_figures_that_were_changed_by_hand_are_refused(monkeypatch, tmp_path):
+    kept = tmp_path / "measured.json"
+    kept.write_text(files.sealed({"format": 1, "results": {}}))
+    monkeypatch.setattr("eqprop.reproductions.resources", lambda _: tmp_path)
+    assert measured() == {}
+    kept.write_text(kept.read_text().replace("{}", '{"depth": {}}'))
+    with pytest.raises(InputError, match="changed by hand"):
+        measured()
+
+
+def test_rows_are_chosen_by_their_beginnings():
+    setting = RESULTS["cifar10-table"].settings["small"]
+    assert chosen_rows(setting, "") == [*setting.rows]
+    assert chosen_rows(setting, "squared error: BPTT; cross-entropy:") == [
+        "squared error: BPTT",
+        "cross-entropy: symmetric",
+        "cross-entropy: BPTT",
+    ]
+
+
+def test_numbers_for_people():
+    percent, plain = Quantity("q", "q", "%"), Quantity("q", "q")
+    assert spread(percent, [1.0]) == "1.00 %"
+    assert spread(percent, [1.0, 3.0, 2.0]) == "2.00 % (1.00 to 3.00)"
+    assert spread(plain, [0.001234]) == "0.00123"
+    assert spread(percent, [1.0, float("inf")]) == "diverged"
+
+
+def test_claims_wait_for_their_rows():
+    for result in RESULTS.values():
+        assert all(holds is None for _, holds in result.verdicts(result.default, Table({})))
+
+
+def test_a_claim_can_fail():
+    table = Table({f"{depth} hidden layers": {0: {"test_error": 2.0}} for depth in range(1, 13)})
+    (claim,) = RESULTS["depth"].claims
+    assert claim.verdict(table) is True
+    worse = Table({**table.numbers, "7 hidden layers": {0: {"test_error": 3.1}}})
+    assert claim.verdict(worse) is False
+    diverged = Table({**table.numbers, "7 hidden layers": {0: {"test_error": float("inf")}}})
+    assert claim.verdict(diverged) is False
+    assert RESULTS["depth"].verdicts(TRIAL, table) == [(claim.text, None)]
+
+
+# Running
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_trial_of_every_result_runs(name, capsys):
+    rows = list(RESULTS[name].settings[TRIAL].rows)
+    asked = list(dict.fromkeys([rows[0], rows[-1]]))
+    words = [name, "--setting", TRIAL, "--rows", ";".join(asked), "--seeds", "1", "--threads", "1", "--out", "made"]
+    assert reproduce(*words) == 0, capsys.readouterr().err
+    manifest = read_manifest(Path("made", MANIFEST))
+    assert (manifest["name"], manifest["setting"]) == (name, TRIAL)
+    assert manifest["numbers"].keys() == {*asked}
+    assert manifest["machine"]
+    assert manifest["versions"]["torch"]
+    assert manifest["deviations"]
+    assert [(part["row"], part["seed"]) for part in manifest["parts"]] == [(row, 0) for row in asked]
+    for part in manifest["parts"]:
+        assert part["machine"]
+        assert part["fingerprints"].keys() == {"train", "test"}
+        assert part["sha256"]
+        for file, known in part["sha256"].items():
+            assert files.sha256_of(Path("made", file)) == known
+    assert files.sha256_of(Path("made", FIGURE)) == manifest["figure"]["sha256"]
+    assert Path("made", FIGURE).read_bytes().startswith(b"\x89PNG")
+    page = Path("made", README).read_text()
+    assert all(row in page for row in asked)
+    quantities = {each.name for each in RESULTS[name].quantities}
+    assert all(seeds["0"].keys() >= quantities for seeds in manifest["numbers"].values())
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder in which two rows are done."""
+    folder, before = tmp_path_factory.mktemp("kept"), os.getcwd()
+    os.chdir(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EQPROP_CACHE", str(folder / "cache"))
+        assert reproduce(*TWO) == 0
+    os.chdir(before)
+    return folder / "made"
+
+
+@pytest.fixture
+def made(kept, work):
+    shutil.copytree(kept, "made")
+    return Path("made")
+
+
+def test_a_second_call_runs_nothing_again(made, monkeypatch):
+    monkeypatch.setattr("eqprop.cli.reproducing.train", lambda words: pytest.fail(f"trains {words}"))
+    before = read_manifest(made / MANIFEST)
+    assert reproduce(*TWO) == 0
+    after = read_manifest(made / MANIFEST)
+    times = {"made"}
+    assert {k: v for k, v in after.items() if k not in times} == {k: v for k, v in before.items() if k not in times}
+
+
+def test_rows_and_seeds_are_added(made):
+    assert reproduce("depth", "--setting", "trial", "--rows", "2 hidden", "--seeds", "2", "--out", "made") == 0
+    assert {row: [*seeds] for row, seeds in read_manifest(made / MANIFEST)["numbers"].items()} == {
+        "1 hidden layers": ["0"],
+        "2 hidden layers": ["0", "1"],
+    }
+
+
+CHANGES = {
+    "manifest.json": ('"holds": null', '"holds": true'),
+    "runs/1-hidden-layers-0/summary.json": ('"test_accuracy_last": 0', '"test_accuracy_last": 1'),
+    "runs/2-hidden-layers-0/metrics.csv": (".", ",."),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_number_that_was_changed_is_noticed(made, name):
+    path = made / name
+    path.write_text(path.read_text().replace(*CHANGES[name], 1))
+    refused(["reproduce", *TWO], path.name, "changed")
+
+
+def test_a_number_that_is_gone_is_noticed(made):
+    (made / "runs/1-hidden-layers-0/summary.json").unlink()
+    refused(["reproduce", *TWO], "summary.json")
+
+
+def test_a_computed_number_that_was_changed_is_noticed(work):
+    words = ["ep-is-bptt", "--setting", "trial", "--rows", "beta 0.1", "--out", "made"]
+    assert reproduce(*words) == 0
+    path = Path("made/cells/beta-0.1-0.json")
+    path.write_text(path.read_text().replace('"one_sided": 0.', '"one_sided": 0.0', 1))
+    refused(["reproduce", *words], path.name, "changed")
+    Path("made", MANIFEST).unlink()
+    refused(["reproduce", *words], path.name, "changed by hand")
+    path.unlink()
+    assert reproduce(*words) == 0
+
+
+def test_a_folder_of_other_settings_is_refused(made):
+    refused(["reproduce", "depth", "--out", "made"], "setting trial")
+    refused(["reproduce", "noise", "--setting", "trial", "--out", "made"], "holds depth")
+    (made / MANIFEST).unlink()
+    refused(["reproduce", "depth", "--rows", "1 hidden", "--out", "made"], "belongs to other settings")
+    (made / "mine").touch()
+    refused(["reproduce", *TWO], "holds other files (mine)")
+
+
+def test_a_training_that_diverges_counts_as_diverged(work, monkeypatch, capsys):
+    rows = dict(RESULTS["depth"].settings[TRIAL].rows)
+    monkeypatch.setattr("eqprop.training.loop.Trainer._check_settled", unsettled)
+    assert reproduce(*TWO) == 0
+    found = read_manifest(Path("made", MANIFEST))
+    assert found["numbers"]["1 hidden layers"]["0"] == {"test_error": None, "train_error": None}
+    assert found["claims"][0]["holds"] is None
+    assert "diverged" in Path("made", README).read_text()
+    assert table_of(job()).mean(next(iter(rows))) == float("inf")
+    monkeypatch.undo()
+
+
+def unsettled(self, train):
+    from eqprop.errors import NotSettledError
+
+    raise NotSettledError("it does not settle")
+
+
+def test_a_process_that_is_killed_goes_on(kept, tmp_path):
+    """At any moment, any number of times: the numbers are those of a process that was left alone."""
+    starter, rng = kills.Starter(), random.Random(0)
+    try:
+        began = time.monotonic()
+        killed = 0
+        for _ in range(5):
+            pid = starter.start(["reproduce", *TWO], tmp_path)
+            time.sleep(rng.random() * (3 if killed else 1))
+            os.kill(pid, signal.SIGKILL)
+            killed += starter.wait(pid) != 0
+            if (tmp_path / "made" / MANIFEST).exists() or time.monotonic() - began > 40:
+                break
+        assert starter.run(["reproduce", *TWO], tmp_path) == 0, (tmp_path / "log").read_text()
+    finally:
+        starter.close()
+    assert killed
+    numbers, alone = (read_manifest(folder / MANIFEST)["numbers"] for folder in (tmp_path / "made", kept))
+    assert numbers == alone
+
+
+def test_a_process_that_is_asked_to_stop_says_how_it_goes_on(work, monkeypatch, capsys):
+    monkeypatch.setattr("eqprop.cli.reproducing.train", lambda words: 143)
+    assert reproduce(*TWO) == 143
+    assert "eqprop reproduce depth --setting trial --rows '1 hidden;2 hidden'" in capsys.readouterr().out
+    assert not Path("made", MANIFEST).exists()
+
+
+# Bad input
+
+BAD = [
+    *([value] for value in ("nothing", "Depth", "depht", "", " ", "\0", "é", LONG, "[red]", "*", "../depth", "a\nb")
+      if value.strip()),
+    *(["depth", "--setting", value] for value in ("Small", "huge", "\0", LONG, "[1]", "a\nb")),
+    *(["depth", "--rows", value] for value in ("13 hidden", ";", "x", "1 hidden;", "\0", "a\nb", LONG)),
+    *(["depth", f"--seeds={value}"] for value in ("0", "-1", "101", "1.5", *NO_NUMBERS) if value != "null"),
+    *(["depth", f"--threads={value}"] for value in ("-1", "1.5", *NO_NUMBERS)),
+    *(["depth", f"--device={value}"] for value in ("gpu", "", "[red]")),
+    *(["depth", f"--data={value}"] for value in ("nowhere", "file", "empty", "pipe", "loop", "/dev/zero", "a\nb")),
+    *(["depth", f"--out={value}"] for value in ("file", "file/x", "full", "loop", "\0", LONG, "pipe", "/dev/null")),
+    *(["--setting", "small"], ["--rows", "x"], ["--seeds", "1"], ["--out", "x"], ["--data", "x"]),
+    *(["depth", "noise"], ["depth", "--beta", "1"], ["depth", "-z"], ["--x"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", BAD, ids=named)
+def test_words(places, words):
+    refused(["reproduce", *words])
