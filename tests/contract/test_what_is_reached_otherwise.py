@@ -72,27 +72,33 @@ def test_parameters_in_lists_and_behind_bound_methods_get_their_whole_gradient(c
     assert float(found[0]) == pytest.approx(slope(network, own.w, x, y), rel=1e-4)
 
 
-def test_a_users_hook_that_computes_a_weight_is_called_before_the_map():
+@pytest.mark.parametrize("convolution", [False, True], ids=["dense", "convolution"])
+def test_a_users_hook_that_computes_a_weight_is_called_before_the_map(convolution):
     """As equalised learning rates do: the raw weight is the parameter."""
     torch.manual_seed(0)
     network, x, y = small(), torch.randn(5, 3), torch.randn(5, 2)
-    dense = network.couplings["a_b"].map
-    raw = dense.weight
-    del dense.weight
-    dense.raw = raw
+    if convolution:
+        nodes = {"x": (1, 3, 3), "a": ep.Node((2, 3, 3), ep.tanh), "b": ep.Node((2, 1, 1), ep.identity)}
+        maps = ep.Convolution((1, 3, 3), 2, padding=1), ep.Convolution((2, 3, 3), 2, kernel=3)
+        edges = [("x", "a", maps[0]), ("a", "b", maps[1])]
+        network, x, y = ep.graph(nodes, edges, ep.SquaredError), torch.randn(5, 1, 3, 3), torch.randn(5, 2, 1, 1)
+    hooked = network.couplings["a_b"].map
+    raw = hooked.weight
+    del hooked.weight
+    hooked.raw = raw
 
     def compute(module, given):
         module.weight = 2 * module.raw
 
-    dense.register_forward_pre_hook(compute)
-    compute(dense, ())
+    hooked.register_forward_pre_hook(compute)
+    compute(hooked, ())
     for estimator in (
         ep.ImplicitDifferentiation(SETTLE),
         ep.EquilibriumPropagation(ep.symmetric(1e-3), SETTLE, SETTLE),
         ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(50, 1e-12)),
     ):
         (found,) = torch.autograd.grad(ep.Equilibrium(network, estimator, "ignore").loss(x, y), raw)
-        assert float(found[0, 0]) == pytest.approx(slope(network, raw, x, y), rel=1e-4)
+        assert float(found.flatten()[0]) == pytest.approx(slope(network, raw, x, y), rel=1e-4)
 
 
 @pytest.mark.parametrize("module", [lambda: nn.Dropout(0.5), lambda: nn.BatchNorm1d(4)], ids=["dropout", "batch norm"])

@@ -236,6 +236,8 @@ class CachedSynapse(Term):
         """That of the cached linearisation; ``None`` where it does not apply."""
         if not self.bilinear or any(each.is_complex() or each.requires_grad for each in (*states, *displacements)):
             return None
+        if self.synapse.map._forward_pre_hooks:  # which may compute the weights from others
+            return None
         with torch.no_grad():
             return self._linearized(states[0])[0].bilinear_derivative
 

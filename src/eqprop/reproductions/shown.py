@@ -77,13 +77,13 @@ def made_by(entry: Mapping[str, Any]) -> str:
     )
 
 
-def page(result: Result, size: str, entry: Mapping[str, Any]) -> str:
+def page(name: str, result: Result, size: str, entry: Mapping[str, Any]) -> str:
     """The page in the folder of a reproduction, in Markdown."""
     told_of = [f"# {result.title}", "", f"{result.source}. {result.read}", ""]
-    return "\n".join([*told_of, *section(result, size, entry), "", "![the numbers](figure.png)", ""])
+    return "\n".join([*told_of, *section(name, result, size, entry), "", "![the numbers](figure.png)", ""])
 
 
-def section(result: Result, size: str, entry: Mapping[str, Any]) -> list[str]:
+def section(name: str, result: Result, size: str, entry: Mapping[str, Any]) -> list[str]:
     """What is known of a result at a setting, in Markdown; ``entry``: as ``work.entry_of`` gives it."""
     table, setting = table_from(entry["numbers"]), result.settings[size]
     return [
@@ -97,7 +97,7 @@ def section(result: Result, size: str, entry: Mapping[str, Any]) -> list[str]:
         "",
         *(f"- {each}" for each in setting.deviations),
         "",
-        f"{made_by(entry)}.",
+        f"Measured by {called(name, result, size)}, {seeds_of(entry)}: {made_by(entry)}.",
     ]
 
 
@@ -107,17 +107,28 @@ def whole_page(results: Mapping[str, Result], measured: Mapping[str, Mapping[str
     for name, result in results.items():
         lines += [f"## {name}", "", f"**{result.title}.** {result.source}. {result.read}", ""]
         for size, entry in measured.get(name, {}).items():
-            lines += [*section(result, size, entry), ""]
+            lines += [*section(name, result, size, entry), ""]
         waiting = [size for size in result.settings if size not in {TRIAL, *measured.get(name, {})}]
         lines += [f"- Not run yet: {command(name, result, size)}" for size in waiting]
         lines += [""] * bool(waiting)
     return "\n".join(lines).strip()
 
 
+def called(name: str, result: Result, size: str) -> str:
+    """The command that runs a setting."""
+    option = "" if size == result.default else f" --setting {size}"
+    return f"`eqprop reproduce {name}{option}`"
+
+
+def seeds_of(entry: Mapping[str, Any]) -> str:
+    """The seeds of which there are numbers."""
+    found = sorted({int(seed) for row in entry["numbers"].values() for seed in row})
+    return f"{'seed' if len(found) == 1 else 'seeds'} {', '.join(map(str, found))}"
+
+
 def command(name: str, result: Result, size: str) -> str:
     """How a setting is run, and what it costs."""
-    option = "" if size == result.default else f" --setting {size}"
-    return f"`eqprop reproduce {name}{option}` ({result.settings[size].cost})"
+    return f"{called(name, result, size)} ({result.settings[size].cost})"
 
 
 def listing(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -374,7 +374,7 @@ def write_manifest(job: Job) -> Path:
     }
     path = job.folder / MANIFEST
     files.write_text_atomic(path, files.sealed(content))
-    files.write_text_atomic(job.folder / README, page(result, job.size, entry_of(content)))
+    files.write_text_atomic(job.folder / README, page(job.name, result, job.size, entry_of(content)))
     return path
 
 
