@@ -12,18 +12,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a s
 
 
 TABLES = (
-    *("test_bad_inputs", "test_damaged", "test_mutations_of_devices", "test_mutations_of_physics"),
-    *("test_mutations_of_substrates", "test_mutations_of_spins"),
+    *("test_bad_inputs", "test_damaged", "test_mutations", "test_linear_backward", "test_saved_tensors", "test_kinds"),
+    *("test_transforms", "test_parametrisations", "test_memory", "test_spec_of_estimators", "test_given"),
 )
 """Files with long tables of cases of one kind."""
+LONG = 9
+"""The number of cases of a long table."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Of long tables every third case is tried each time; ``pytest -m long`` tries the others."""
-    for number, item in enumerate(item for item in items if item.path.name.startswith(TABLES)):
-        if number % 3:
-            item.add_marker("long")
+    tables = {}
+    for item in items:
+        if item.path.name.startswith(TABLES) and hasattr(item, "callspec"):
+            tables.setdefault((item.path, item.originalname), []).append(item)
+    for cases in tables.values():
+        for number, item in enumerate(cases if len(cases) >= LONG else ()):
+            if number % 3:
+                item.add_marker("long")
 
 
 @pytest.fixture(scope="session")

@@ -229,7 +229,10 @@ def test_the_exact_gradient_at_the_forward_pass_is_that_of_backpropagation():
     with torch.no_grad():
         landscape = network.landscape(x)
         free = ForwardPass()(landscape, landscape.zeros())
-    found = exact_gradients(network, free.state, x, y)
+    try:
+        found = exact_gradients(network, free.state, x, y)
+    except ep.NotSettledError as error:
+        raise AssertionError("it cannot be found by this sweep") from error
     for a, b in zip([g for name, g in found.items() if name.endswith("weight")], right, strict=True):
         torch.testing.assert_close(a, b)
 
