@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from eqprop.checks import Count, Positive
+from eqprop.checks import Count, Fraction, Positive
 from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError, hard_sigmoid, tanh
 from eqprop.learning import Backpropagation, EquilibriumPropagation, forms, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
@@ -67,12 +67,14 @@ class DigitsDeep(WeakFeedbackOptions, ImageRecipe):
     Args:
         lr: the first learning rate.
         activity: the standard deviation of each layer's drives at first (``eqprop.models.scale_weights``).
+        smoothing: of labels, see ``CrossEntropy``.
     """
 
-    lr: Positive = 1.5e-3
+    lr: Positive = 2e-3
     activity: Positive = 0.5
-    batch_size: Count = 32
-    epochs: Count = 18
+    smoothing: Fraction = 0.1
+    batch_size: Count = 64
+    epochs: Count = 30
     validation: Share = 0.0
     data: str = "digits"
     depth: Annotated[int, ">= 1", "<= 1000"] = 6
@@ -84,7 +86,7 @@ class DigitsDeep(WeakFeedbackOptions, ImageRecipe):
         return optimizer, CosineAnnealingLR(optimizer, periods)
 
     def network(self, shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
-        read_out = partial(ReadoutCrossEntropy, classes=classes)
+        read_out = partial(ReadoutCrossEntropy, classes=classes, smoothing=self.smoothing)
         return chain(shape, sized([DenseLayer(256, tanh)]), read_out, feedback_gain=self.feedback_gain)
 
 
