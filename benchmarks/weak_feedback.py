@@ -1,6 +1,6 @@
-"""Weak feedback: cost, accuracy of the gradient, and training, from gain 1 to 0.03, beside backpropagation.
+"""Weak feedback: cost, accuracy of the gradient, and training, from gain 1 to 0.01, beside backpropagation.
 
-    python benchmarks/weak_feedback.py --data CIFAR10 [--images 10000] [--epochs 2] [--width 1] [--gains 0.03 0.1 0.3 1]
+    python benchmarks/weak_feedback.py --data CIFAR10 [--images 10000] [--epochs 2] [--width 1] [--gains 0.01 0.1 1]
 
 A network of six convolutions (32, 32, 64, 64, 128, 128 channels times ``--width``, 3x3, max pooling after every second,
 clipped units, cross-entropy read-out) is trained at each feedback gain by ``PASSES`` directed sweeps, and as a
@@ -37,7 +37,13 @@ from eqprop.training.memory import keep_freed_memory
 CHANNELS = (32, 32, 64, 64, 128, 128)
 SCALE = 2.5
 """Of the initial kernels, so that activity keeps its size through depth."""
-PASSES = {0.03: ((2, 1), (3, 2)), 0.1: ((3, 2), (5, 4)), 0.3: ((4, 4), (12, 10)), 1.0: ((6, 4), (40, 20))}
+PASSES = {
+    0.01: ((2, 1), (3, 2)),
+    0.03: ((2, 1), (3, 2)),
+    0.1: ((3, 2), (5, 4)),
+    0.3: ((4, 4), (12, 10)),
+    1.0: ((6, 4), (40, 20)),
+}
 """Gain -> (sweeps of the free phase, sweeps of the response), the first of which trains."""
 
 
