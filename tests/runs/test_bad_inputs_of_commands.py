@@ -92,7 +92,7 @@ WORDS_OF_COMMANDS = [
     *(["compare", "run", "run2", "--out", "run/run.json"], ["predict", "run", "--out", "/dev/null"]),
     *(["report", "nowhere", "--out", ""], ["check", "runs/nowhere"], ["predict", "run", ""]),
     *(["evaluate", "run", "--substrate", value] for value in
-      ("..", "PCM", "os.system", "json.dumps", "torch.nn", "pathlib.Path", ".x", "x.", "eqprop.energy.Substrate")),
+      ("..", "PCM", "os.system", "json.dumps", "torch.nn", "pathlib.Path", ".x", "x.")),
     *(["evaluate", "run", "--substrate=pcm", f"--age={value}"] for value in
       ("-1", "1Y", "1 fortnight", "1e400", "1e300y", "nan", "1e10y")),
     *(["predict", "run", value] for value in
