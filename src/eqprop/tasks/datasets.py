@@ -316,10 +316,10 @@ def set_generators(*key: str | int) -> None:
 def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
     # The main process ends the workers when its batch is done: a signal to its group, as a terminal sends, is not for
     # them, and one that a scheduler sends to every process has to come twice.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _once)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     if start is not None:
         start(number)
 
