@@ -214,11 +214,16 @@ def chain(
     Raises:
         InputError: a layer does not fit the one below it.
     """
-    if not layers:
-        raise InputError("A chain needs at least one layer.")
-    names = ["input", *(f"layer{i}" for i in range(1, len(layers) + 1))]
+    names = chain_names(layers)
     edges = list(zip(names[:-1], names[1:], layers, strict=True))
     return graph({"input": in_shape, **dict.fromkeys(names[1:])}, edges, loss, feedback_gain, separate_feedback)
+
+
+def chain_names(layers: Sequence[Layer]) -> list[str]:
+    """The nodes of a chain. Raises InputError if there is no layer."""
+    if not layers:
+        raise InputError("A chain needs at least one layer.")
+    return ["input", *(f"layer{i}" for i in range(1, len(layers) + 1))]
 
 
 @checked
@@ -239,9 +244,7 @@ def predictive_chain(
     Raises:
         InputError: a layer does not fit the one below it, or has dropout.
     """
-    if not layers:
-        raise InputError("A chain needs at least one layer.")
-    names = ["input", *(f"layer{i}" for i in range(1, len(layers) + 1))]
+    names = chain_names(layers)
     nodes, couplings = {"input": Node(in_shape)}, []
     for pre, post, layer in zip(names[:-1], names[1:], layers, strict=True):
         try:

@@ -435,49 +435,57 @@ def near(limit: float, published: float) -> Callable[[Table], bool]:
     return lambda table: abs(table.mean("equilibrium propagation") - published) <= limit
 
 
-CIRCUITS = "Figures: the scripts of its program."
-RESISTIVE_XS = Result(
-    title="MNIST by a network of 157,800 resistors",
-    source="Scellier 2024, arXiv 2402.11674",
-    read=CIRCUITS,
-    published={
-        "equilibrium propagation": {"test_error": "3.46 %", "train_error": "2.94 %"},
-        "backpropagation": {"test_error": "3.30 %", "train_error": "2.62 %"},
-    },
-    quantities=[TEST, TRAIN],
-    claims=[Claim("the test error is within half a point of the published 3.46 %", near(0.5, 3.46))],
-    settings={
-        "full": Setting(
-            "2x784 voltage sources, 100 diodes, 10 outputs; batch 4, centred nudges of 1, 4 and 4 sweeps, 10 epochs.",
-            "half an hour a seed on one free core (estimated)",
-            ["none in the settings; other initial weights and orders of the images"],
-            resistive("mnist-resistive-xs"),
-            MNIST,
-            3,
-        ),
-        "trial": trial(resistive("mnist-resistive-xs", batch_size=20)),
-    },
+def circuit(
+    recipe: str,
+    resistors: str,
+    ep: tuple[str, str],
+    backpropagation: tuple[str, str],
+    claim: Claim,
+    about: str,
+    cost: str,
+    seeds: int = 1,
+) -> Result:
+    """A network of resistors on MNIST; published are pairs of test and training error."""
+    published = {"equilibrium propagation": ep, "backpropagation": backpropagation}
+    return Result(
+        title=f"MNIST by a network of {resistors} resistors",
+        source="Scellier 2024, arXiv 2402.11674",
+        read="Figures: the scripts of its program.",
+        published={row: {"test_error": test, "train_error": train} for row, (test, train) in published.items()},
+        quantities=[TEST, TRAIN],
+        claims=[claim],
+        settings={
+            "full": Setting(
+                about,
+                cost,
+                ["none in the settings; other initial weights and orders of the images"],
+                resistive(recipe),
+                MNIST,
+                seeds,
+            ),
+            "trial": trial(resistive(recipe, batch_size=20)),
+        },
+    )
+
+
+RESISTIVE_XS = circuit(
+    "mnist-resistive-xs",
+    "157,800",
+    ("3.46 %", "2.94 %"),
+    ("3.30 %", "2.62 %"),
+    Claim("the test error is within half a point of the published 3.46 %", near(0.5, 3.46)),
+    "2x784 voltage sources, 100 diodes, 10 outputs; batch 4, centred nudges of 1, 4 and 4 sweeps, 10 epochs.",
+    "half an hour a seed on one free core (estimated)",
+    seeds=3,
 )
-RESISTIVE_1H = Result(
-    title="MNIST by a network of 1.6 million resistors",
-    source="Scellier 2024, arXiv 2402.11674",
-    read=CIRCUITS,
-    published={
-        "equilibrium propagation": {"test_error": "1.57 %", "train_error": "0.12 %"},
-        "backpropagation": {"test_error": "1.54 %", "train_error": "0.12 %"},
-    },
-    quantities=[TEST, TRAIN],
-    claims=[Claim("the test error is within 0.3 points of the published 1.57 %", near(0.3, 1.57))],
-    settings={
-        "full": Setting(
-            "2x784 voltage sources, 1,024 diodes, 10 outputs; batch 4, centred nudges of 1, 4 and 4 sweeps, 50 epochs.",
-            "about a day on one core (estimated)",
-            ["none in the settings; other initial weights and orders of the images"],
-            resistive("mnist-resistive-1h"),
-            MNIST,
-        ),
-        "trial": trial(resistive("mnist-resistive-1h", batch_size=20)),
-    },
+RESISTIVE_1H = circuit(
+    "mnist-resistive-1h",
+    "1.6 million",
+    ("1.57 %", "0.12 %"),
+    ("1.54 %", "0.12 %"),
+    Claim("the test error is within 0.3 points of the published 1.57 %", near(0.3, 1.57)),
+    "2x784 voltage sources, 1,024 diodes, 10 outputs; batch 4, centred nudges of 1, 4 and 4 sweeps, 50 epochs.",
+    "about a day on one core (estimated)",
 )
 
 # The table of Laborieux et al. 2021

@@ -329,8 +329,10 @@ class Trainer:
     def _check_growth(self, loss: float) -> None:
         """Says once if the loss is far above that of the first batch: such a run goes on without learning."""
         first, history = self.progress.first_loss, self.progress.history
-        limit = math.inf if first is None else first + 9 * abs(first)
-        if first is not None and loss > limit and not (history and history[-1]["train_loss"] > limit):
+        if first is None:  # a run of an earlier version
+            return
+        limit = first + 9 * abs(first)
+        if loss > limit and not (history and history[-1]["train_loss"] > limit):
             self.report.warn(
                 f"The loss grows: it was {first:.3g} in the first batch, and is {loss:.3g} in epoch "
                 f"{self.progress.epoch + 1}. Lower the learning rate or beta, or clip the gradient (gradient_clip 1)."
