@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -35,6 +37,33 @@ def at_once(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
+def _raised_again(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Within, a ``Stopped`` that Python drops is raised again, a moment later.
+
+    Python drops what is raised in a destructor or in the callback of a weak reference, and a handler may run there.
+    """
+    before = sys.unraisablehook
+
+    def again(number: int) -> None:
+        if signal.getsignal(number) is handler:
+            os.kill(os.getpid(), number)
+
+    def dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Stopped):
+            later = threading.Timer(0.01, again, [unraisable.exc_value.status - 128])
+            later.daemon = True
+            later.start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextlib.contextmanager
 def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     """Within, ``handler`` receives the signals. Signals that are ignored stay so; only the main thread has handlers."""
     before = {}
@@ -45,7 +74,8 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     except ValueError:  # not the main thread
         before = {}
     try:
-        yield
+        with _raised_again(handler):
+            yield
     finally:
         for number, old in before.items():
             signal.signal(number, old if old is not None else signal.SIG_DFL)
