@@ -67,6 +67,22 @@ def test_options_set_the_network():
         assert float(first.map.weight.detach().abs().max()) == pytest.approx(gain / 3, rel=0.02)
 
 
+def test_the_rule_is_chosen_and_all_give_one_gradient_at_small_nudges():
+    of_one_sign = digits_pc(rule="random-sign").model.estimator
+    assert (of_one_sign.nudging.beta, of_one_sign.nudged) == (0.02, ep.FixedSweeps(1, error_pass))
+    assert isinstance(of_one_sign.nudging, ep.learning.RandomSign)
+    assert isinstance(digits_pc(rule="backpropagation").model.estimator, ep.Backpropagation)
+    gradients = []
+    for rule in ("centred", "random-sign", "backpropagation"):
+        torch.manual_seed(0)
+        run = digits_pc(rule=rule, epochs=1, beta=0.001)
+        x, y = run.train.sample(32)
+        run.model.loss(x, y).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in run.model.parameters()]))
+    for estimate in gradients[:2]:
+        assert float(torch.cosine_similarity(estimate, gradients[2], dim=0)) > 0.999
+
+
 @pytest.mark.parametrize("depth", [2, 6])
 def test_digits_are_learnt(depth):
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from eqprop.tasks import Crop, Flip
 from eqprop.training.loop import Experiment
 
 CLIPPED_RELU = Clip(low=0.0, high=6.0)
-CHANNELS = (64, 128, 256, 256, 256, 256)
+CHANNELS = (32, 64, 64, 256, 256, 256)
 """Of convolutions 3x3; every second one has a 2x2 max pool."""
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from eqprop.checks import Count, NonNegative, Positive
 from eqprop.energy import CrossEntropy, Loss, MaxPool, Network, SquaredError, identity, relu
-from eqprop.learning import EquilibriumPropagation, symmetric
+from eqprop.learning import Backpropagation, EquilibriumPropagation, Estimator, RandomSign, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, predictive_chain
 from eqprop.recipes.setting import ImageRecipe, Sized
 from eqprop.settling import FixedSweeps, ForwardPass, error_pass
@@ -32,13 +32,16 @@ class PredictiveCoding(ImageRecipe):
     """The published optimiser and nudges.
 
     Args:
-        beta: the strength of the nudge, of both signs.
+        rule: centred: equilibrium propagation with nudges of both signs; random-sign: with one of a random sign for
+            each batch; backpropagation: through the feedforward network of the same weights, the baseline.
+        beta: the strength of the nudge.
         passes: of errors, in each nudged phase. In the limit of a small beta one pass is backpropagation.
         lr: the first learning rate.
         weight_decay: L2, on every tensor.
         gain: initial weights are uniform in ±gain/sqrt(fan in).
     """
 
+    rule: Literal["centred", "random-sign", "backpropagation"] = "centred"
     beta: Positive = 0.02
     passes: Count = 1
     lr: Positive
@@ -51,8 +54,11 @@ class PredictiveCoding(ImageRecipe):
     augment: ClassVar[tuple[Augmentation, ...]] = (Flip(0.5), Crop(4))
 
     @property
-    def estimator(self) -> EquilibriumPropagation:
-        return EquilibriumPropagation(symmetric(self.beta), ForwardPass(), FixedSweeps(self.passes, error_pass))
+    def estimator(self) -> Estimator:
+        if self.rule == "backpropagation":
+            return Backpropagation()
+        nudging = symmetric(self.beta) if self.rule == "centred" else RandomSign(self.beta)
+        return EquilibriumPropagation(nudging, ForwardPass(), FixedSweeps(self.passes, error_pass))
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
         """Nesterov's momentum 0.9; the rate falls by a cosine to 1e-6."""
