@@ -37,7 +37,7 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
         standardise: standardise the weights (``eqprop.models.standardise_weights``).
     """
 
-    feedback_gain: Positive = 0.01
+    feedback_gain: Positive = 0.003
     lr: Positive = 0.2
     rise: Fraction = 0.2
     momentum: Fraction = 0.9
@@ -46,7 +46,7 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
     activity: Positive = 1.0
     standardise: bool = True
     batch_size: Count = 128
-    epochs: Count = 20
+    epochs: Count = 15
     gradient_clip: NonNegative = 1.0
     validation: Share = 0.0
     data: str = "uoft-cs/cifar10"
