@@ -45,7 +45,10 @@ def met(place, number):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+HEARD = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+
+
+@pytest.mark.parametrize("number", HEARD, ids=lambda number: number.name)
 @pytest.mark.parametrize("place", [in_a_destructor, in_a_weak_reference])
 def test_a_signal_where_python_drops_exceptions_ends_the_process_a_moment_later(place, number):
     with pytest.raises(Stopped) as stopped, handled(at_once):
@@ -60,6 +63,22 @@ def test_the_second_signal_ends_a_run_wherever_it_comes(place):
         assert stop.number == signal.SIGTERM
         with pytest.raises(Stopped):
             met(place, signal.SIGTERM)
+
+
+def loading():
+    """Code of a library in whose middle a signal comes, and which raises an error of its own in its place."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:
+        raise ValueError("could not determine the shape") from None
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_the_signal():
+    with pytest.raises(Stopped) as stopped, handled(at_once):
+        loading()
+    assert stopped.value.status == 128 + signal.SIGTERM
+    with pytest.raises(ValueError, match="no signal"), handled(at_once):
+        raise ValueError("no signal")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -78,7 +97,7 @@ def test_other_dropped_exceptions_are_told_as_before(monkeypatch):
 
 
 def test_handlers_and_hook_are_as_before_afterwards():
-    before = [sys.unraisablehook, *map(signal.getsignal, SIGNALS)]
+    before = [sys.unraisablehook, *map(signal.getsignal, HEARD)]
     with handled(at_once):
         assert sys.unraisablehook is not before[0]
-    assert [sys.unraisablehook, *map(signal.getsignal, SIGNALS)] == before
+    assert [sys.unraisablehook, *map(signal.getsignal, HEARD)] == before

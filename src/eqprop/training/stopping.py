@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -36,11 +36,46 @@ def at_once(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
-@contextlib.contextmanager
-def _raised_again(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Within, a ``Stopped`` that Python drops is raised again, a moment later.
+Handler = Callable[[int, FrameType | None], Any]
 
-    Python drops what is raised in a destructor or in the callback of a weak reference, and a handler may run there.
+
+@contextlib.contextmanager
+def handled(handler: Handler) -> Iterator[None]:
+    """Within, ``handler`` receives the signals. Signals that are ignored stay so; only the main thread has handlers.
+
+    A ``Stopped`` of the handler's ends the block even where Python or a library loses it: see ``_kept``.
+    """
+    before = {}
+    raised: list[Stopped] = []
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except Stopped as stop:
+            raised.append(stop)
+            raise
+
+    try:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, noted)
+    except ValueError:  # not the main thread
+        before = {}
+    try:
+        with _kept(raised, noted):
+            yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old if old is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _kept(raised: Sequence[Stopped], handler: Handler) -> Iterator[None]:
+    """Within, no ``Stopped`` is lost.
+
+    A handler may run anywhere. Python prints and drops what is raised in a destructor or in the callback of a weak
+    reference: then the signal is sent again, a moment later. Compiled code may raise an error of its own in its place:
+    then the block ends with the ``Stopped``.
     """
     before = sys.unraisablehook
 
@@ -59,26 +94,12 @@ def _raised_again(handler: Callable[[int, FrameType | None], Any]) -> Iterator[N
     sys.unraisablehook = dropped
     try:
         yield
+    except Exception as error:
+        if raised:
+            raise raised[-1] from error
+        raise
     finally:
         sys.unraisablehook = before
-
-
-@contextlib.contextmanager
-def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Within, ``handler`` receives the signals. Signals that are ignored stay so; only the main thread has handlers."""
-    before = {}
-    try:
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handler)
-    except ValueError:  # not the main thread
-        before = {}
-    try:
-        with _raised_again(handler):
-            yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old if old is not None else signal.SIG_DFL)
 
 
 @contextlib.contextmanager
