@@ -11,13 +11,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a s
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-TABLES = (
-    *("test_bad_inputs", "test_damaged", "test_mutations", "test_linear_backward", "test_saved_tensors", "test_kinds"),
-    *("test_transforms", "test_parametrisations", "test_memory", "test_spec_of_estimators", "test_given"),
-)
-"""Files with long tables of cases of one kind."""
 LONG = 9
 """The number of cases of a long table."""
+WHOLE = (
+    *("test_public_names", "test_docs", "test_figures", "test_examples", "test_pages", "test_oracle", "test_kills"),
+    *("test_launchers", "test_package"),
+)
+"""Files of which each case is tried each time: a case stands for a thing, not for a kind."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items):
     """Of long tables every third case is tried each time; ``pytest -m long`` tries the others."""
     tables = {}
     for item in items:
-        if item.path.name.startswith(TABLES) and hasattr(item, "callspec"):
+        if hasattr(item, "callspec") and not item.path.name.startswith(WHOLE):
             tables.setdefault((item.path, item.originalname), []).append(item)
     for cases in tables.values():
         for number, item in enumerate(cases if len(cases) >= LONG else ()):
