@@ -1,4 +1,4 @@
-"""Weak feedback: cost, accuracy of the gradient, and training, from gain 1 to 0.01, beside backpropagation.
+"""Weak feedback: cost, accuracy of the gradient, and training, from gain 1 to 0.003, beside backpropagation.
 
     python benchmarks/weak_feedback.py --data CIFAR10 [--images 10000] [--epochs 2] [--width 1] [--gains 0.01 0.1 1]
 
@@ -38,6 +38,7 @@ CHANNELS = (32, 32, 64, 64, 128, 128)
 SCALE = 2.5
 """Of the initial kernels, so that activity keeps its size through depth."""
 PASSES = {
+    0.003: ((2, 1), (3, 2)),
     0.01: ((2, 1), (3, 2)),
     0.03: ((2, 1), (3, 2)),
     0.1: ((3, 2), (5, 4)),
