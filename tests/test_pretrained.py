@@ -21,6 +21,7 @@ from eqprop import files, loading
 from eqprop.models import standardise_weights
 from eqprop.pretrained import Pretrained, predict_files
 from eqprop.tasks import Classes, Inputs, Outputs, Values
+from runs.kills import environment, shared_starter
 
 sys.path.insert(0, str(Path(__file__).parent / "energy"))
 from test_spec import tied
@@ -67,15 +68,21 @@ import sys, torch, eqprop
 model = eqprop.{load}
 assert not model.training
 torch.save((model.predict(torch.load(sys.argv[1])), model(torch.load(sys.argv[1]))), sys.argv[2])
-assert not {{"datasets", "lightning_fabric", "matplotlib", "tensorboard"}} & set(sys.modules), "heavy imports"
+"""
+LIGHT = """
+assert not {"datasets", "lightning_fabric", "matplotlib", "tensorboard"} & set(sys.modules), "heavy imports"
 """
 
 
-def fresh(tmp_path, load):
-    """Answers and scores in another process, without a network."""
+def fresh(tmp_path, load, forked=False):
+    """Answers and scores in another process, without a network; ``forked``: of one that has imported everything."""
     torch.save(X, tmp_path / "x.pt")
-    command = [sys.executable, "-c", FRESH.format(load=load), tmp_path / "x.pt", tmp_path / "y.pt"]
-    subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    code, paths, more = FRESH.format(load=load), (tmp_path / "x.pt", tmp_path / "y.pt"), {"HF_HUB_OFFLINE": "1"}
+    if forked:
+        done = shared_starter().done_code(code, *paths, env=environment(**more))
+        assert done.returncode == 0, done.stderr
+    else:
+        subprocess.run([sys.executable, "-c", code + LIGHT, *paths], check=True, env=os.environ | more)
     return torch.load(tmp_path / "y.pt")
 
 
@@ -86,7 +93,8 @@ def test_a_fresh_process_predicts_the_same_bits(tmp_path, loss):
     trained.model.loss(X, torch.arange(7) % 3).backward()
     optimizer.step()
     trained.save_pretrained(tmp_path / "saved")
-    answers, scores = fresh(tmp_path, f"Pretrained.from_pretrained({str(tmp_path / 'saved')!r})")
+    load = f"Pretrained.from_pretrained({str(tmp_path / 'saved')!r})"
+    answers, scores = fresh(tmp_path, load, forked=loss is not ep.SquaredError)
     assert answers == trained.predict(X)
     assert torch.equal(scores, trained(X))
     assert torch.equal(scores, trained.model.network.scores(trained.model.settle(X).state))
@@ -321,15 +329,15 @@ for i in range(60):
             parameter.fill_(i / 100)
     trained.save_into(sys.argv[1])
 """
-    process = subprocess.Popen([sys.executable, "-c", writer, str(saved), str(Path(__file__).parent)])
     start = torch.cat([parameter.detach().flatten() for parameter in model().model.parameters()])
     reads = 0
-    while process.poll() is None or not reads:
-        twin = Pretrained.from_pretrained(saved)
-        reads += 1
-        values = torch.cat([parameter.detach().flatten() for parameter in twin.model.parameters()])
-        assert bool((values == values[0]).all()) or torch.equal(values, start)
-    assert process.returncode == 0
+    with shared_starter().begin_code(writer, saved, Path(__file__).parent) as process:
+        while process.poll() is None or not reads:
+            twin = Pretrained.from_pretrained(saved)
+            reads += 1
+            values = torch.cat([parameter.detach().flatten() for parameter in twin.model.parameters()])
+            assert bool((values == values[0]).all()) or torch.equal(values, start)
+        assert process.returncode == 0, process.stderr
 
 
 # -- strangers --

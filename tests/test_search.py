@@ -1,7 +1,6 @@
 """The search in the examples: several workers, one killed, and continued."""
 
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
@@ -12,13 +11,16 @@ from optuna.storages import JournalStorage  # noqa: E402
 from optuna.storages.journal import JournalFileBackend  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
+from runs.kills import Started, shared_starter  # noqa: E402
+
 SEARCH = Path(__file__).parents[1] / "examples" / "search_optuna.py"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 SECONDS = 100
 
 
-def worker(trials: int) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(SEARCH), str(trials)], stderr=subprocess.DEVNULL)
+def worker(trials: int) -> Started:
+    """A process that runs the example, as ``python search_optuna.py`` does."""
+    return shared_starter().begin_code(f"import runpy\nrunpy.run_path({str(SEARCH)!r}, run_name='__main__')", trials)
 
 
 def trials_of(file: Path, states: tuple[TrialState, ...]) -> list[optuna.trial.FrozenTrial]:
@@ -33,20 +35,15 @@ def trials_of(file: Path, states: tuple[TrialState, ...]) -> list[optuna.trial.F
 def test_two_workers_share_a_study_that_survives_one_of_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file, deadline = tmp_path / "search.journal", time.monotonic() + SECONDS
-    killed, other = worker(1000), worker(3)
-    try:
+    with worker(1000) as killed, worker(3) as other:
         while not (len(trials_of(file, (TrialState.RUNNING,))) == 2 and trials_of(file, FINISHED)):
             assert time.monotonic() < deadline, "no two workers at once"
             time.sleep(0.05)
-        killed.kill()  # in the middle of a trial
-        assert other.wait(timeout=SECONDS) == 0
-    finally:
-        for each in (killed, other):
-            each.kill()
-            each.wait()
+        killed.send_signal(signal.SIGKILL)  # in the middle of a trial
+        assert other.end().returncode == 0, other.stderr
     assert len(trials_of(file, FINISHED)) in (3, 4)
-    assert worker(6).wait(timeout=SECONDS) == 0  # continued by another
-    assert len(trials_of(file, FINISHED)) == 6
+    assert worker(5).end().returncode == 0  # continued by another
+    assert len(trials_of(file, FINISHED)) == 5
     complete = trials_of(file, (TrialState.COMPLETE,))
     assert all(len(trial.intermediate_values) == 3 for trial in complete)
     assert len(trials_of(file, (TrialState.RUNNING,))) <= 1, "what the killed worker had begun"

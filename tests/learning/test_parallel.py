@@ -1,13 +1,14 @@
 """Two processes: averaged gradients equal those of one process on the whole batch."""
 
 import os
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 import eqprop as ep
+from runs.kills import shared_starter
 
 
 def model():
@@ -41,7 +42,11 @@ def one_process(rank, folder):
 
 
 def test_averaged_gradients_equal_those_of_one_process(tmp_path):
-    multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    code += f"from learning.test_parallel import one_process; one_process(int(sys.argv[1]), {str(tmp_path)!r})"
+    with shared_starter().begin_code(code, 0) as one, shared_starter().begin_code(code, 1) as other:
+        for each in (one, other):
+            assert each.end().returncode == 0, each.stderr
     x, y = data()
     for name in ("loss", "output"):
         alone = model()

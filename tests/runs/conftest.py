@@ -1,6 +1,7 @@
 """Commands as other processes run them, and a run that is trained once."""
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -11,16 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from runs.kills import environment, shared_starter
+from runs.starter import once
+
 QUICK = ["--epochs", "1", "--width", "0.25", "--threads", "1", "--device", "cpu"]
 """Options of a run of seconds."""
-LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
-
-
-def environment(**more):
-    """The present environment without what a launcher of the tests themselves may have set."""
-    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
-    kept = {name: value for name, value in kept.items() if not name.startswith(("SLURM_", "TORCHELASTIC_"))}
-    return kept | {"OMP_NUM_THREADS": "1"} | more
 
 
 def eqprop(*arguments):
@@ -32,6 +28,12 @@ def run(command, **options):
     """The ended process, with its output as text."""
     options = {"env": environment(), "capture_output": True, "text": True, "timeout": 110} | options
     return subprocess.run(command, **options)
+
+
+@pytest.fixture(scope="session")
+def starter():
+    """Starts commands as children of a process that has imported everything."""
+    return shared_starter()
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,27 @@ def trained(tmp_path_factory):
     return folder
 
 
-DECODED = {}
+@functools.cache
+def decoded_once():
+    """``sources._decoded`` that decodes the digits once."""
+    from eqprop.tasks import sources
+
+    return once(sources._decoded)
+
+
+@pytest.fixture
+def quick():
+    """The digits are decoded once, and empty pictures are in the place of curves: both take longer than short runs.
+
+    As a context of patches, which a test may undo.
+    """
+    from eqprop.tasks import sources
+    from eqprop.training import report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_decoded", decoded_once())
+        patch.setattr(report, "write_figure", lambda path, *_, **__: path.touch())
+        yield patch
 
 
 @pytest.fixture
@@ -93,16 +115,7 @@ def run_folder(trained, work, monkeypatch):
     """A copy of a trained run, which this user has made, on digits that are decoded once."""
     from eqprop.tasks import sources
 
-    decode = sources._decoded
-
-    def decoded(found):
-        if found.kind != "embedded":
-            return decode(found)
-        if not DECODED:
-            DECODED["digits"] = decode(found)
-        return DECODED["digits"]
-
-    monkeypatch.setattr(sources, "_decoded", decoded)
+    monkeypatch.setattr(sources, "_decoded", decoded_once())
     shutil.copytree(trained / "run", work / "run")
     shutil.copytree(trained / "cache", work.parent / "cache")
     return Path("run")

@@ -1,8 +1,11 @@
 """Runs that are killed at random moments, and resumed: the bits of a run that was left alone.
 
-``python tests/runs/kills.py 200`` tries 200 moments; the tests try 20.
+``python tests/runs/kills.py 200`` tries 200 moments; the tests try 10.
 """
 
+import atexit
+import contextlib
+import functools
 import json
 import os
 import random
@@ -90,23 +93,64 @@ TASKS["sequence"] = ["sequence", "--data", "moves.npz", "--epochs", "3"]
 LONG_ENOUGH = 60.0
 
 
+LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+
+
+def environment(**more):
+    """The present environment without what a launcher of the tests themselves may have set."""
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
+    kept = {name: value for name, value in kept.items() if not name.startswith(("SLURM_", "TORCHELASTIC_"))}
+    return kept | {"OMP_NUM_THREADS": "1"} | more
+
+
 class Starter:
     """Starts commands quickly, as children of a process that has imported all."""
 
     def __init__(self):
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("starter.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
         )  # fmt: skip
+        self.place, self.count = tempfile.TemporaryDirectory(), 0
         assert self.process.stdout.readline() == "ready\n"
 
     def ask(self, **asked):
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline().replace("timeout", '"timeout"'))
+        return json.loads(self.process.stdout.readline())
+
+    def begin(self, *words, **how):
+        """Starts a command of eqprop. ``how``: see ``_start``."""
+        return self._start({"arguments": [str(word) for word in words]}, **how)
+
+    def begin_code(self, code, *argv, **how):
+        """Starts code in Python. ``how``: see ``_start``."""
+        return self._start({"code": code, "argv": [str(word) for word in argv]}, **how)
+
+    def done(self, *words, **how):
+        """A command of eqprop that has ended."""
+        return self.begin(*words, **how).end()
+
+    def done_code(self, code, *argv, **how):
+        """Code in Python that has ended."""
+        return self.begin_code(code, *argv, **how).end()
+
+    def _start(self, what, folder=None, env=None, umask=None, out=None, err=None):
+        self.count += 1
+        names = [str(Path(self.place.name, f"{self.count}-{name}")) for name in ("out", "err")]
+        out, err = out or names[0], err or names[1]
+        if umask is None:
+            umask = os.umask(0)
+            os.umask(umask)
+        pid = self.ask(
+            **what, directory=str(folder or Path.cwd()), environment=env or environment(), umask=umask, out=str(out),
+            err=str(err),
+        )  # fmt: skip
+        return Started(self, pid, Path(out), Path(err))
 
     def start(self, arguments, folder):
-        return self.ask(arguments=arguments, directory=str(folder), log=str(folder / "log"))
+        """The process id of a command with its log in a folder."""
+        return self.begin(*arguments, folder=folder, out=folder / "log", err=folder / "log").pid
 
     def wait(self, pid):
         return self.ask(wait=pid, seconds=LONG_ENOUGH)
@@ -118,6 +162,54 @@ class Starter:
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
+        self.place.cleanup()
+
+
+class Started:
+    """A process of a starter, much as ``subprocess.Popen`` shows one. As a context, it ends with all of its own."""
+
+    def __init__(self, starter, pid, out, err):
+        self.starter, self.pid, self.out, self.err = starter, pid, out, err
+        self.returncode = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.end()
+
+    def poll(self):
+        if self.returncode is None:
+            self.returncode = self.starter.ask(poll=self.pid)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    @property
+    def stdout(self):
+        return self.out.read_text(errors="replace") if self.out.is_file() else ""
+
+    @property
+    def stderr(self):
+        return self.err.read_text(errors="replace") if self.err.is_file() else ""
+
+    def end(self):
+        """Waits until the process has ended."""
+        if self.returncode is None:
+            self.returncode = self.starter.wait(self.pid)
+        return self
+
+
+@functools.cache
+def shared_starter():
+    """The starter of this process, for all tests."""
+    found = Starter()
+    atexit.register(found.close)
+    return found
 
 
 def train(task):

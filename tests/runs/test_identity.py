@@ -18,9 +18,10 @@ from eqprop.runs import folder as folders
 from eqprop.runs.lock import locked
 from eqprop.training.loop import Trainer
 from runs import kills
-from runs.conftest import environment, run
 
-TINY = ["digits", "--epochs", "1", "--width", "0.1", "--threads", "1", "--precision", "32"]
+TINY = ["digits", "--epochs", "1", "--width", "0.1", "--threads", "1", "--precision", "32", "--report_seconds", "0"]
+FEW = ["--train_images", "100"]
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def picture(path, seed, colour=None):
@@ -139,38 +140,38 @@ def test_run_json_that_was_changed_by_hand(trained, capsys):
 
 def test_a_run_that_is_trained_longer(capsys):
     """Its learning rate is that of the longer schedule from there on."""
-    said(capsys, "train", *TINY, "--out", "longer")
+    said(capsys, "train", *TINY, *FEW, "--out", "longer")
     said(capsys, "resume", "longer", "--epochs", "4")
     assert about(Path("longer"))["options"]["epochs"] == 4
     rates = [row["lr_layer1"] for row in load(Path("longer"), "last")[1]["progress"]["history"]]
-    said(capsys, "train", *TINY[:1], "--epochs", "4", *TINY[3:], "--out", "whole")
+    said(capsys, "train", *TINY[:1], "--epochs", "4", *TINY[3:], *FEW, "--out", "whole")
     whole = [row["lr_layer1"] for row in load(Path("whole"), "last")[1]["progress"]["history"]]
     assert rates == pytest.approx(whole)
     assert "less than the run's 4" in said(capsys, "resume", "longer", "--epochs", "2", status=2)
 
 
 def test_weights_to_start_from(capsys):
-    said(capsys, "train", *TINY, "--out", "first")
-    said(capsys, "train", *TINY, "--lr", "1e-12", "--from", "first", "--out", "second")
+    said(capsys, "train", *TINY, *FEW, "--out", "first")
+    said(capsys, "train", *TINY, *FEW, "--lr", "1e-12", "--from", "first", "--out", "second")
     first, second = (load(Path(name), "best")[0] for name in ("first", "second"))
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first if name.startswith("model."))
     assert about(Path("second"))["start"] == str(Path("first").absolute())
-    error = said(capsys, "train", *TINY, "--width", "0.2", "--from", "first", "--out", "third", status=2)
+    error = said(capsys, "train", *TINY, *FEW, "--width", "0.2", "--from", "first", "--out", "third", status=2)
     assert "input_layer1.map.weight is (3, 1, 3, 3), the network's (6, 1, 3, 3)" in error
     assert not Path("third").exists()
     model = ep.load("first")
     model.save_pretrained("saved")
-    said(capsys, "train", *TINY, "--from", "saved", "--out", "fourth")
+    said(capsys, "train", *TINY, *FEW, "--from", "saved", "--out", "fourth")
 
 
 def test_a_run_from_weights_that_is_killed_in_its_first_epoch_goes_on_from_them(capsys, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt  # without a checkpoint, as a kill
 
-    said(capsys, "train", *TINY, "--out", "first")
+    said(capsys, "train", *TINY, *FEW, "--out", "first")
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", killed)
-        said(capsys, "train", *TINY, "--lr", "1e-12", "--from", "first", "--out", "second", status=130)
+        said(capsys, "train", *TINY, *FEW, "--lr", "1e-12", "--from", "first", "--out", "second", status=130)
     said(capsys, "resume", "second")
     first, second = (load(Path(name), "best")[0] for name in ("first", "second"))
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first if name.startswith("model."))
@@ -198,20 +199,27 @@ def test_a_checkpoint_of_another_run(trained, capsys):
         assert "belongs to another run" in said(capsys, command, "run", *options, status=2)
 
 
-def test_a_second_process_is_refused(trained, capsys):
-    done = []
-    code = "from eqprop.runs.lock import locked\nfrom pathlib import Path\nwith locked(Path('run')):\n"
-    code += "    print('locked', flush=True)\n    input()\n"
-    import subprocess
-    import sys
+LOCKED = """
+import time
+from pathlib import Path
+from eqprop.runs.lock import locked
 
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-    ) as other:
-        assert other.stdout.readline() == "locked\n"
+with locked(Path("run")):
+    Path("ready").touch()
+    while Path("ready").exists():
+        time.sleep(0.01)
+"""
+
+
+def test_a_second_process_is_refused(starter, trained, capsys):
+    done = []
+    with starter.begin_code(LOCKED) as other:
+        while not Path("ready").exists() and other.poll() is None:
+            time.sleep(0.01)
         error = said(capsys, "resume", "run", status=2)
         assert f"is being trained by process {other.pid} on " in error
-        other.communicate("\n")
+        Path("ready").unlink()
+        assert other.end().returncode == 0, other.stderr
     with locked(Path("run")):
         done.append(1)
     assert done
@@ -220,7 +228,7 @@ def test_a_second_process_is_refused(trained, capsys):
 def test_two_runs_in_the_same_second(capsys, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda *_: "20261126-120000")
     for _ in range(3):
-        said(capsys, "train", *TINY)
+        said(capsys, "train", *TINY, *FEW)
     names = sorted(path.name for path in Path("runs").iterdir())
     assert names == [f"digits-20261126-120000{end}" for end in ("", "-2", "-3")]
 
@@ -239,13 +247,13 @@ def test_a_folder_appears_whole_or_not_at_all(capsys, monkeypatch):
 
     monkeypatch.setattr(os, "rename", killed)
     with pytest.raises(Killed):
-        main(["train", *TINY, "--out", "run"])
+        main(["train", *TINY, *FEW, "--out", "run"])
     assert not Path("run").exists()
     monkeypatch.setattr(os, "rename", rename)
-    said(capsys, "train", *TINY, "--out", "run")
+    said(capsys, "train", *TINY, *FEW, "--out", "run")
     assert [path.name for path in Path().iterdir() if path.name.endswith(".tmp")] == [], "leftovers are removed"
     Path("empty").mkdir()
-    said(capsys, "train", *TINY, "--out", "empty")
+    said(capsys, "train", *TINY, *FEW, "--out", "empty")
 
 
 @pytest.mark.parametrize("fate", ["deleted", "moved"])
@@ -259,7 +267,7 @@ def test_a_folder_that_goes_while_the_run_trains(fate, capsys):
 
     thread = threading.Thread(target=go)
     thread.start()
-    command = ["train", *TINY[:1], "--epochs", "2000", *TINY[3:], "--checkpoint_seconds", "0", "--out", "run"]
+    command = ["train", *TINY[:1], "--epochs", "2000", *TINY[3:], *FEW, "--checkpoint_seconds", "0", "--out", "run"]
     error = said(capsys, *command, status=2)
     thread.join()
     assert "run" in error
@@ -282,7 +290,7 @@ def test_a_report_that_cannot_be_written_never_ends_a_run(name, capsys, monkeypa
         "model.safetensors": (ep.Pretrained, "save_into"),
     }
     monkeypatch.setattr(*targets[name], full)
-    shown = said(capsys, "train", *TINY, "--out", "run")
+    shown = said(capsys, "train", *TINY, *FEW, "--out", "run")
     assert shown.count(f"{name} cannot be written (No space left on device); the run goes on.") == 1
     assert Path("run/summary.json").exists()
 
@@ -299,25 +307,24 @@ def test_reports_of_an_epoch_whose_checkpoint_was_the_last_thing_written(trained
     assert not list(trained.glob(".*.tmp"))
 
 
-def test_a_run_in_one_line_of_python(trained, capsys):
+def test_a_run_in_one_line_of_python(starter, trained, capsys):
     out = said(capsys, "predict", "run", "pets/test/dog/0.png", "pets/test/cat")
     lines = out.splitlines()
     assert lines[0] == "example,class,probability"
     assert len(lines) == 8
     code = "import eqprop; m = eqprop.load('run'); print(m.predict([r for _, r in m.inputs.read(__import__('pathlib')"
     code += ".Path('pets/test/dog/0.png'))]))"
-    import sys
-
-    done = run([sys.executable, "-c", code])
+    done = starter.done_code(code)
     (name, probability), *_ = eval(done.stdout)
     said(capsys, "predict", "run", "pets/test/dog/0.png", "--out", "one.csv")
     assert Path("one.csv").read_text().splitlines()[1].split(",")[1:] == [name, repr(probability)]
 
 
-def test_names_in_pictures_and_shells(capsys, pets):
+def test_names_in_pictures_and_shells(quick, capsys):
     """Rich's markup, matplotlib's mathematics, globs and quotes."""
+    quick.undo()
     for name in ("runs/exp[seed1]", "a $x$ b$", "it's", "*?[!]", "日本語"):
-        shown = said(capsys, "train", *TINY, "--out", name)
+        shown = said(capsys, "train", *TINY, *FEW, "--out", name)
         assert f"the run is in {name}" in shown
         assert f"Curves: {name}/curves.png" in shown
     from eqprop.runs.folder import quoted
@@ -330,7 +337,7 @@ def test_a_time_left_in_long_steps(capsys, monkeypatch):
 
     monkeypatch.setattr(terminal, "FIRST", 0.0)
     monkeypatch.setattr(terminal, "EVERY", 0.0)
-    shown = said(capsys, "train", *TINY, "--out", "run")
+    shown = said(capsys, "train", *TINY, *FEW, "--out", "run")
     assert "epoch 1/1: batch 1, 1 sweeps in 0 s" in shown
     assert "s a batch, " in shown
     assert "left in this epoch" in shown

@@ -42,13 +42,13 @@ def dropped(epochs: int = 1, seed: int = 0, by_batch: bool = True):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
+def one(starter, tmp_path_factory):
     """What one process records of the default recipe."""
-    return recorded_by_one(tmp_path_factory.mktemp("one"), "digits", *QUICK)
+    return recorded_by_one(starter, tmp_path_factory.mktemp("one"), "digits", *QUICK)
 
 
-def recorded_by_one(folder, recipe, *options):
-    done = run(eqprop("train", recipe, *options, "--precision", "64", "--out", folder / "run"), cwd=folder)
+def recorded_by_one(starter, folder, recipe, *options):
+    done = starter.done("train", recipe, *options, "--precision", "64", "--out", folder / "run", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
@@ -82,6 +82,7 @@ def torchrun(*options):
     return [sys.executable, "-m", "torch.distributed.run", *map(str, options)]
 
 
+FEW = ["--width", "0.1", "--train_images", "100"]
 COMMAND = ["-m", "eqprop", "train", "digits", *QUICK, "--precision", "64", "--out", "two"]
 
 
@@ -93,6 +94,7 @@ def test_own_processes(one):
     same(one, Path("two"))
 
 
+@pytest.mark.long
 def test_torchrun(one):
     done = run([*torchrun("--nproc_per_node", 2, "--master_port", free_port()), *COMMAND])
     assert done.returncode == 0, done.stderr
@@ -100,6 +102,7 @@ def test_torchrun(one):
     same(one, Path("two"))
 
 
+@pytest.mark.long
 def test_two_agents_as_two_nodes(one):
     agents = [
         subprocess.Popen(
@@ -114,19 +117,16 @@ def test_two_agents_as_two_nodes(one):
     same(one, Path("two"))
 
 
-def test_srun(one):
+def test_srun(one, starter):
     """The environment that srun gives to two tasks on one node."""
     job = {"SLURM_JOB_ID": str(free_port()), "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_NODELIST": "127.0.0.1",
            "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_NODEID": "0",
            "MASTER_PORT": str(free_port())}  # fmt: skip
     tasks = [
-        subprocess.Popen(
-            eqprop(*COMMAND[2:]), env=environment(**job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
+        starter.begin(*COMMAND[2:], env=environment(**job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)))
         for rank in range(2)
-    ]  # fmt: skip
-    said = [task.communicate(timeout=110)[0] for task in tasks]
+    ]
+    said = [task.end().stdout + task.stderr for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
     assert "".join(said).count("the run is in two") == 1
     same(one, Path("two"))
@@ -141,20 +141,20 @@ def test_srun(one):
     ],
     ids=lambda variables: "-".join(variables),
 )
-def test_one_process_inside_an_allocation_or_with_stray_variables(stray):
-    done = run(eqprop("train", *QUICK, "--width", "0.1", "--out", "run"), env=environment(**stray))
+def test_one_process_inside_an_allocation_or_with_stray_variables(starter, stray):
+    done = starter.done("train", *QUICK, *FEW, "--out", "run", env=environment(**stray))
     assert done.returncode == 0, done.stderr
     assert Path("run/summary.json").exists()
 
 
-def test_dropout_schedules_and_unequal_shares(tmp_path):
+def test_dropout_schedules_and_unequal_shares(starter, tmp_path):
     Path("mine.py").write_text(RECIPE)
     folder = tmp_path / "one"
     folder.mkdir()
     (folder / "mine.py").write_text(RECIPE)
     options = ["mine.py:dropped", "--threads", "1", "--device", "cpu"]
-    first = recorded_by_one(folder, *options)
-    done = run(eqprop("train", *options, "--precision", "64", "--processes", 2, "--out", "two"))
+    first = recorded_by_one(starter, folder, *options)
+    done = starter.done("train", *options, "--precision", "64", "--processes", 2, "--out", "two")
     assert done.returncode == 0, done.stderr
     same(first, Path("two"))
 
@@ -176,15 +176,15 @@ def test_a_killed_worker_under_max_restarts(one):
     same(one, Path("two"))
 
 
-def test_a_requeued_job_continues_its_own_run_only():
+def test_a_requeued_job_continues_its_own_run_only(starter):
     job = {"SLURM_JOB_ID": "99"}
-    command = ["train", *QUICK, "--width", "0.1"]
-    assert run(eqprop(*command), env=environment(**job)).returncode == 0
+    command = ["train", *QUICK, *FEW]
+    assert starter.done(*command, env=environment(**job)).returncode == 0
     (folder,) = Path("runs").iterdir()
-    again = run(eqprop(*command), env=environment(**job, SLURM_RESTART_COUNT="1"))
+    again = starter.done(*command, env=environment(**job, SLURM_RESTART_COUNT="1"))
     assert again.returncode == 0, again.stderr
     assert list(Path("runs").iterdir()) == [folder], "the same run"
-    other = run(eqprop(*command, "--seed", "1"), env=environment(**job, SLURM_RESTART_COUNT="1"))
+    other = starter.done(*command, "--seed", "1", env=environment(**job, SLURM_RESTART_COUNT="1"))
     assert other.returncode == 0
     assert len(list(Path("runs").iterdir())) == 2
 

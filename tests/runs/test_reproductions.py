@@ -22,7 +22,6 @@ from eqprop.reproductions.result import TRIAL, Computation, Quantity, Table, Tra
 from eqprop.reproductions.shown import lines_of, spread
 from eqprop.reproductions.work import FIGURE, MANIFEST, README, Job, digest, read_manifest, table_of, typed
 from eqprop.substrates import find_substrate
-from runs import kills
 from runs.refusals import LONG, NO_NUMBERS, named, refused
 
 ROOT = Path(__file__).parents[2]
@@ -275,22 +274,17 @@ def unsettled(self, train):
     raise NotSettledError("it does not settle")
 
 
-def test_a_process_that_is_killed_goes_on(kept, tmp_path):
+def test_a_process_that_is_killed_goes_on(starter, kept, tmp_path):
     """At any moment, any number of times: the numbers are those of a process that was left alone."""
-    starter, rng = kills.Starter(), random.Random(0)
-    try:
-        began = time.monotonic()
-        killed = 0
-        for _ in range(5):
-            pid = starter.start(["reproduce", *TWO], tmp_path)
-            time.sleep(rng.random() * (3 if killed else 1))
-            os.kill(pid, signal.SIGKILL)
-            killed += starter.wait(pid) != 0
-            if (tmp_path / "made" / MANIFEST).exists() or time.monotonic() - began > 40:
-                break
-        assert starter.run(["reproduce", *TWO], tmp_path) == 0, (tmp_path / "log").read_text()
-    finally:
-        starter.close()
+    rng, began, killed = random.Random(0), time.monotonic(), 0
+    for _ in range(5):
+        pid = starter.start(["reproduce", *TWO], tmp_path)
+        time.sleep(rng.random() * (3 if killed else 1))
+        os.kill(pid, signal.SIGKILL)
+        killed += starter.wait(pid) != 0
+        if (tmp_path / "made" / MANIFEST).exists() or time.monotonic() - began > 40:
+            break
+    assert starter.run(["reproduce", *TWO], tmp_path) == 0, (tmp_path / "log").read_text()
     assert killed
     numbers, alone = (read_manifest(folder / MANIFEST)["numbers"] for folder in (tmp_path / "made", kept))
     assert numbers == alone

@@ -99,14 +99,18 @@ def friend(runs, work):
     return work
 
 
-def watched(work, *words):
-    """The status of a command and what it has opened, run and listed."""
+def watched(work, *words, starter=None):
+    """The status of a command and what it has opened, run and listed; in a child of ``starter`` if there is one."""
     seen, ran = work.parent / "seen", work.parent / "ran"
     script = work.parent / "watch.py"
     script.write_text(WATCH)
     more = {"SEEN": str(seen), "RAN": str(ran)}
-    command = [sys.executable, "-X", "frozen_modules=off", str(script), *words]
-    done = subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=100)
+    if starter is None:
+        command = [sys.executable, "-X", "frozen_modules=off", str(script), *words]
+        done = subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=100)
+    else:
+        beside = f"import sys\nsys.path[0] = {str(work.parent)!r}\n"  # as for the script
+        done = starter.done_code(beside + WATCH, *words, env=environment(**more))
     events = [line.split("\t") for line in seen.read_text().splitlines()] if seen.exists() else []
     return done, events, ran.exists()
 
@@ -148,11 +152,13 @@ def outside(events, work):
 
 @pytest.mark.parametrize("command", ["evaluate", "resume", "predict", "check", "report"])
 @pytest.mark.parametrize("name", ["own", "plain"])
-def test_nothing_of_a_stranger_runs_and_nothing_outside_is_read(stranger, command, name):
+def test_nothing_of_a_stranger_runs_and_nothing_outside_is_read(stranger, starter, command, name):
+    """In a fresh process for one command, which then imports what it needs."""
     Path("plain/run.json.py").write_text("raise SystemExit")
-    done, events, ran = watched(
-        stranger, command, name, *["--pictures=false", "--images=2"][: 2 * (command == "check")]
-    )
+    options = ["--pictures=false", "--images=2"][: 2 * (command == "check")]
+    fresh = (command, name) == ("resume", "plain")
+    done, events, ran = watched(stranger, command, name, *options, starter=None if fresh else starter)
+    assert events, "nothing was watched"
     assert not ran
     work = str(stranger)
     executed = [(event, what) for event, _, what in events if event in ("exec", "compile") and what.startswith(work)]

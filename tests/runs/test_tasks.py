@@ -12,7 +12,7 @@ from eqprop.files import load
 from runs import kills
 from runs.conftest import run
 
-SHORT = ["--epochs", "2", "--precision", "32", "--threads", "1", "--out", "run"]
+SHORT = ["--epochs", "2", "--precision", "32", "--threads", "1", "--report_seconds", "0", "--out", "run"]
 
 
 def table():
@@ -47,13 +47,13 @@ def said(capsys, *command):
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("make", [table, sequence, loader], ids=lambda make: make.__name__)
-def test_every_command(make, capsys):
+def test_every_command(make, starter, capsys):
     recipe, file, header, metric = make()
     out = said(capsys, "train", *recipe, *SHORT)
     assert "data: " in out
     assert metric in out
     before = load(Path("run"), "last")[0]
-    out = said(capsys, "resume", "run", "--epochs", "3")
+    out = said(capsys, "resume", "run", "--epochs", "3", "--report_seconds", "0")
     assert "epoch 3/3" in out
     assert load(Path("run"), "last")[1]["progress"]["epoch"] == 3
     assert before.keys() == load(Path("run"), "last")[0].keys()
@@ -71,12 +71,12 @@ def test_every_command(make, capsys):
     # in a fresh process, in one line, the same bits
     code = f"import eqprop, pathlib; m = eqprop.load('run'); r = list(m.inputs.read(pathlib.Path({file!r})))\n"
     code += "for (name, _), answer in zip(r, m.predict([x for _, x in r])): print(name, *answer, sep=',')"
-    done = run([sys.executable, "-c", code])
+    done = run([sys.executable, "-c", code]) if make is table else starter.done_code(code)
     assert done.stdout.splitlines() == new[1:], done.stderr
 
 
 @pytest.mark.parametrize("make", [table, sequence, loader], ids=lambda make: make.__name__)
-def test_data_that_changed(make, capsys):
+def test_data_that_changed(make, quick, capsys):
     recipe, *_ = make()
     said(capsys, "train", *recipe, *SHORT)
     if make is loader:
@@ -95,7 +95,7 @@ def test_data_that_changed(make, capsys):
         assert "are not what it was trained on" in capsys.readouterr().err
 
 
-def test_weights_of_other_classes_or_columns_are_told(capsys):
+def test_weights_of_other_classes_or_columns_are_told(quick, capsys):
     rows = [(f"{row}.5", f"{row % 5}.25", "ab"[row % 2]) for row in range(40)]
     for name, header, classes in (("one", "u,v,kind", "ab"), ("two", "v,u,kind", "cd")):
         lines = [",".join(row).replace("a", classes[0]).replace("b", classes[1]) for row in rows]

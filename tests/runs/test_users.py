@@ -35,18 +35,18 @@ def mine(epochs: int = 1):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("command", ["train", "evaluate", "check"])
-def test_a_signal_is_one_line(work, command, number):
+def test_a_signal_is_one_line(starter, work, command, number):
     """While an experiment is built: in start-up for one command, in the middle of another."""
     Path("mine.py").write_text(RECIPE)
     if command == "evaluate":
-        assert answer("train", "mine.py:mine", "--out", "run").status == 0
+        assert answer("train", "mine.py:mine", "--report_seconds", "0", "--out", "run").status == 0
     words = [command, "run" if command == "evaluate" else "mine.py:mine"]
     ready = work.parent / "ready"
-    with started(*words, WAIT=str(ready)) as process:
+    with starter.begin(*words, env=environment(WAIT=str(ready))) as process:
         while not ready.exists() and process.poll() is None:
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.send_signal(number)
-        said = process.communicate(timeout=60)
+        said = process.end().stdout, process.stderr
     assert process.returncode == 128 + number, said
     assert said == ("", "eqprop: interrupted.\n")
 
@@ -68,13 +68,13 @@ def started(*words, **more):
     return subprocess.Popen(eqprop(*words), env=environment(**more), stdout=pipe, stderr=pipe, text=True)
 
 
-def test_a_terminated_run_saves_and_says_how_to_go_on(work):
-    with started("train", *LONG, "--out", "run", "--checkpoint_seconds", "0") as process:
+def test_a_terminated_run_saves_and_says_how_to_go_on(starter, work):
+    with starter.begin("train", *LONG, "--out", "run", "--checkpoint_seconds", "0") as process:
         deadline = time.monotonic() + 60
         while not Path("run/last.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.terminate()
-        said = process.communicate(timeout=60)
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        said = process.end().stdout, process.stderr
     assert process.returncode == 143, said
     assert said[1].count("\n") == 1
     assert "eqprop resume run" in said[0]
@@ -90,7 +90,7 @@ def homeless(**more):
     return found
 
 
-@pytest.mark.parametrize("home", [None, "/proc"], ids=str)
+@pytest.mark.parametrize("home", [pytest.param(None, marks=pytest.mark.long), "/proc"], ids=str)
 def test_no_home(work, home):
     done = run(eqprop(*TRAIN, "--out", "run"), env=homeless(**({} if home is None else {"HOME": home})))
     assert done.returncode == 0, done.stderr
@@ -117,8 +117,8 @@ def test_a_user_without_an_entry(work, tmp_path):
     assert not done.stderr
 
 
-def test_all_files_have_the_mode_of_the_umask(work):
-    done = run(eqprop(*TRAIN, "--out", "runs/deep/run"), umask=0o027)
+def test_all_files_have_the_mode_of_the_umask(starter, work):
+    done = starter.done(*TRAIN, "--out", "runs/deep/run", umask=0o027)
     assert done.returncode == 0, done.stderr
     found = {str(each): oct(stat.S_IMODE(each.stat().st_mode)) for each in (Path("runs"), *Path("runs").rglob("*"))}
     assert found == {name: oct(0o750 if Path(name).is_dir() else 0o640) for name in found}

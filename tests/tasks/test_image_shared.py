@@ -10,7 +10,10 @@ from eqprop.tasks import load_images
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-@pytest.mark.parametrize(("folder", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
+@pytest.mark.parametrize(
+    ("folder", "shape"),
+    [("mnist", (1, 28, 28)), pytest.param("cifar10", (3, 32, 32), marks=pytest.mark.long)],
+)
 def test_a_shared_data_set(folder, shape):
     if not (SHARED / folder).exists():
         pytest.skip(f"shared/data/{folder} is not beside this checkout")

@@ -12,20 +12,29 @@ from eqprop.diagnostics.check import cost_of_a_step
 from eqprop.errors import InputError
 from eqprop.physics import CostTable, cost_report, modelled_cost
 from eqprop.recipes import mnist
+from eqprop.tasks import sources
+from eqprop.training import report
 from eqprop.training.cost import tally_of_mean_step, tally_of_run
-from runs.conftest import eqprop, run
+from runs.kills import shared_starter
+from runs.starter import once
 
 TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epochs", "2", "--width", "0.1"]
-TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu"]
+TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--report_seconds", "0"]
 EXAMPLES, STEPS = 540, 6
 """Of an epoch, without the tenth that is held out."""
 HIDDEN = 26 + 26
 CELLS = 64 * 26 + 26 * 26 + 26 * 10 + HIDDEN + 10
 
 
+DECODED = once(sources._decoded)
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
+    """Each test in a folder of its own, on digits that are decoded once and without curves."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources, "_decoded", DECODED)
+    monkeypatch.setattr(report, "write_figure", lambda path, *_, **__: path.touch())
 
 
 def costs(folder):
@@ -61,7 +70,7 @@ def test_a_resumed_run_tells_of_the_whole_run(monkeypatch):
 def test_several_processes_count_as_one():
     options = ["--write", "mixed", "--precision", "64"]
     assert main([*TRAIN, *options, "--out", "one"]) == 0
-    done = run(eqprop(*TRAIN, *options, "--processes", "2", "--out", "two"))
+    done = shared_starter().done(*TRAIN, *options, "--processes", "2", "--out", "two")
     assert done.returncode == 0, done.stderr
     assert costs("one") == costs("two")
     assert done.stdout.count("modelled energy") == 1
