@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from interrupted import check_same_bits
+from interrupted import ALONE, check_same_bits
 
 import eqprop as ep
 from eqprop.cli import main
@@ -26,10 +26,10 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("write", METHODS)
 def test_steps_of_every_method_lower_the_loss(write):
     torch.manual_seed(0)
-    run = mnist.mnist_ep(**OPTIONS, write=write, write_to="idealised" if write == "sign" else "ecram")
+    run = mnist.mnist_ep(**OPTIONS, width=0.2, write=write, write_to="idealised" if write == "sign" else "ecram")
     assert run.optimizer.param_groups[0]["lr"] == 0.01
     losses = []
-    for epoch in range(3):
+    for epoch in range(2):
         for x, y in run.train.epoch(epoch):
             run.optimizer.zero_grad()
             loss = run.model.loss(x, y)
@@ -55,6 +55,7 @@ def test_all_rules_write(rule):
 
 TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epochs", "2", "--width", "0.1"]
 TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--precision", "32"]
+QUICK = [*TRAIN, *ALONE]
 
 
 RESUMED = {
@@ -76,7 +77,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(monkeypatch, write):
 
 
 def test_a_run_says_what_was_written():
-    assert main([*TRAIN, "--write", "tiki-taka", "--out", "run"]) == 0
+    assert main([*QUICK, "--write", "tiki-taka", "--out", "run"]) == 0
     with open("run/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     summary = json.loads(Path("run/summary.json").read_text())
@@ -88,7 +89,7 @@ def test_a_run_says_what_was_written():
 
 def test_clean_weights_that_are_deployed_on_old_memory_are_mended_by_a_factor_or_in_situ():
     torch.manual_seed(0)
-    run = mnist.mnist_ep(data="digits", epochs=5, width=0.5)
+    run = mnist.mnist_ep(data="digits", epochs=3, width=0.25, batch_size=32)
     model, clean = run.model, run.model.network
     model.on_unsettled = "ignore"
 
@@ -107,7 +108,7 @@ def test_clean_weights_that_are_deployed_on_old_memory_are_mended_by_a_factor_or
     def aged(age, compensate=False):
         return Aged(PhaseChange(), age, compensate)
 
-    train(range(5))
+    train(range(3))
     best = accuracy(IDEAL)
     assert best > 0.9
     assert accuracy(aged(0.0)) > best - 0.04
@@ -116,7 +117,7 @@ def test_clean_weights_that_are_deployed_on_old_memory_are_mended_by_a_factor_or
     assert old < best - 0.4
     assert accuracy(aged(YEAR, compensate=True)) > best - 0.1
     accuracy(aged(YEAR))  # where the network learns on
-    train(range(5, 10))
+    train(range(3, 6))
     assert accuracy(aged(YEAR)) > old + 0.25
 
 
@@ -129,10 +130,10 @@ def measured(path, step=1.0):
 
 def test_a_measured_device_trains_and_is_found_from_elsewhere(tmp_path, monkeypatch):
     measured(Path("own.csv"))
-    assert main([*TRAIN, "--write", "pulses", "--write_to", "own.csv", "--epochs", "1", "--out", "run"]) == 0
+    assert main([*QUICK, "--write", "pulses", "--write_to", "own.csv", "--epochs", "1", "--out", "run"]) == 0
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    assert main(["resume", "../run", "--epochs", "2"]) == 0
+    assert main(["resume", "../run", "--epochs", "2", *ALONE]) == 0
     Path("../own.csv").write_text(Path("../own.csv").read_text().replace("49,59.0,10.0", "49,65.0,10.0"))
     assert main(["resume", "../run", "--epochs", "3"]) != 0, "another device"
 
