@@ -1,4 +1,4 @@
-"""A run that is interrupted after a batch and resumed, beside the same run left alone."""
+"""Runs of which the weights alone are asked for: one that is interrupted and resumed, beside the same left alone."""
 
 import signal
 from pathlib import Path
@@ -6,18 +6,22 @@ from pathlib import Path
 import torch
 
 from eqprop.cli import main
+from eqprop.cli.terminal import Terminal
 from eqprop.files import load
 from eqprop.training.loop import Trainer
 from eqprop.training.report import Files
 
-ALONE = ["--report_seconds", "0"]
-"""Options of a training whose weights alone are asked for."""
+
+def without_pages(monkeypatch):
+    """Training makes no report and draws no curves, which take longer than a small run; both are tested elsewhere."""
+    monkeypatch.setattr(Terminal, "report", lambda *arguments: None)
+    monkeypatch.setattr(Files, "draw", lambda self: None)
 
 
 def check_same_bits(monkeypatch, command, at):
     """``command``: of a training, without its folder; ``at``: the batch after which it is interrupted."""
-    monkeypatch.setattr(Files, "draw", lambda self: None)
-    assert main([*command, *ALONE, "--out", "whole"]) == 0
+    without_pages(monkeypatch)
+    assert main([*command, "--out", "whole"]) == 0
     step, done = Trainer._step, []
 
     def interrupted(self, x, y):
@@ -27,8 +31,8 @@ def check_same_bits(monkeypatch, command, at):
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
-    assert main([*command, *ALONE, "--out", "cut"]) == 130
-    assert main(["resume", "cut", *ALONE]) == 0
+    assert main([*command, "--out", "cut"]) == 130
+    assert main(["resume", "cut"]) == 0
     whole, cut = (load(Path(name), "last")[0] for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     for name, value in whole.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from interrupted import ALONE, check_same_bits
+from interrupted import check_same_bits, without_pages
 
 import eqprop as ep
 from eqprop.cli import main
@@ -21,6 +21,7 @@ OPTIONS = {"data": "digits", "batch_size": 50, "epochs": 2}
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    without_pages(monkeypatch)
 
 
 @pytest.mark.parametrize("write", METHODS)
@@ -55,7 +56,6 @@ def test_all_rules_write(rule):
 
 TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epochs", "2", "--width", "0.1"]
 TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--precision", "32"]
-QUICK = [*TRAIN, *ALONE]
 
 
 RESUMED = {
@@ -77,7 +77,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(monkeypatch, write):
 
 
 def test_a_run_says_what_was_written():
-    assert main([*QUICK, "--write", "tiki-taka", "--out", "run"]) == 0
+    assert main([*TRAIN, "--write", "tiki-taka", "--out", "run"]) == 0
     with open("run/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     summary = json.loads(Path("run/summary.json").read_text())
@@ -130,10 +130,10 @@ def measured(path, step=1.0):
 
 def test_a_measured_device_trains_and_is_found_from_elsewhere(tmp_path, monkeypatch):
     measured(Path("own.csv"))
-    assert main([*QUICK, "--write", "pulses", "--write_to", "own.csv", "--epochs", "1", "--out", "run"]) == 0
+    assert main([*TRAIN, "--write", "pulses", "--write_to", "own.csv", "--epochs", "1", "--out", "run"]) == 0
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    assert main(["resume", "../run", "--epochs", "2", *ALONE]) == 0
+    assert main(["resume", "../run", "--epochs", "2"]) == 0
     Path("../own.csv").write_text(Path("../own.csv").read_text().replace("49,59.0,10.0", "49,65.0,10.0"))
     assert main(["resume", "../run", "--epochs", "3"]) != 0, "another device"
 

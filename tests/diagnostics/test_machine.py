@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import without_pages
 
 import eqprop as ep
 from eqprop import diagnostics, substrates as s
@@ -312,8 +313,9 @@ def test_an_estimator_without_finite_nudges_gets_symmetric_ones(recipe, capsys):
     assert "ReadNoise dominates" in text
 
 
-def test_a_run_is_checked_on_a_machine_that_reads_its_weights_anew(recipe, capsys):
+def test_a_run_is_checked_on_a_machine_that_reads_its_weights_anew(recipe, monkeypatch, capsys):
     """The run was trained on the ideal one, with its phases stacked."""
+    without_pages(monkeypatch)
     assert main(["train", recipe, "--out", "run"]) == 0
     text, found = checked(capsys, "run", "--substrate", "two-circuits")
     assert "TwoCircuits, its only fault" in text
