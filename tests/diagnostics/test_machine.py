@@ -243,7 +243,7 @@ def tiny(beta: float = 0.1, fast: bool = False) -> Experiment:
     torch.manual_seed(0)
     examples = Arrays(torch.randn(20, 5, generator=g), torch.randn(20, 3, generator=g))
     network = ep.chain((5,), [ep.DenseLayer(6, ep.tanh), ep.DenseLayer(3, ep.identity)], ep.SquaredError)
-    sweeps = ep.FixedSweeps(20)
+    sweeps = ep.FixedSweeps(12)
     estimator = ep.EquilibriumPropagation(ep.symmetric(beta), sweeps, sweeps)
     if fast:
         estimator = ep.InfinitesimalNudge(sweeps)
