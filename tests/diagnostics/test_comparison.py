@@ -356,16 +356,17 @@ def test_frozen_parameters_are_left_out():
 
 def test_read_noise_shows_in_the_gradient_as_noise_over_beta():
     """Its standard deviation is proportional to read_noise / (beta sqrt(reads)), in both forms."""
-    net, (x, y) = network(), batch()
+    (net, (x, y)), short = (network(), batch()), ep.FixedSweeps(12)
 
     def spread(read_noise, reads, beta, form=ep.learning.forms.displacements):
-        estimator = nudging(ep.symmetric(beta), rule=ep.learning.Noisy(ep.contrastive, read_noise, reads), form=form)
+        rule = ep.learning.Noisy(ep.contrastive, read_noise, reads)
+        estimator = ep.EquilibriumPropagation(ep.symmetric(beta), short, short, rule, form)
         torch.manual_seed(1)
         found = [
             torch.cat(
                 [
                     g.flatten()
-                    for g in torch.autograd.grad(ep.Equilibrium(net, estimator).loss(x, y), list(net.parameters()))
+                    for g in torch.autograd.grad(ep.Equilibrium(net, estimator, "ignore").loss(x, y), list(net.parameters()))
                 ]
             )
             for _ in range(30)

@@ -23,6 +23,8 @@ def mine(beta: float = 0.01) -> Experiment:
     torch.manual_seed(0)
     nodes = {"x": ep.Node((1, 2, 2)), "h": ep.Node((6,), Oscillator()), "y": ep.Node((3,), Oscillator())}
     network = ep.Network(nodes, [Flat("x", "h", (4, 6)), Phases("h", "y", (6, 3))], ep.SquaredError("y", (3,)))
+    for strength in network.parameters():
+        strength.data *= 0.3  # weak couplings settle in few sweeps
     solver = ep.FixedSweeps(60)
     model = ep.Equilibrium(network, ep.EquilibriumPropagation(ep.symmetric(beta), solver, solver))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
