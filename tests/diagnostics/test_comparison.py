@@ -366,7 +366,9 @@ def test_read_noise_shows_in_the_gradient_as_noise_over_beta():
             torch.cat(
                 [
                     g.flatten()
-                    for g in torch.autograd.grad(ep.Equilibrium(net, estimator, "ignore").loss(x, y), list(net.parameters()))
+                    for g in torch.autograd.grad(
+                        ep.Equilibrium(net, estimator, "ignore").loss(x, y), list(net.parameters())
+                    )
                 ]
             )
             for _ in range(30)
