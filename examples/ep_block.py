@@ -7,7 +7,7 @@ import eqprop as ep
 from eqprop.tasks import load_images
 
 
-def main() -> float:
+def main(epochs: int = 10) -> float:
     torch.manual_seed(0)
     data = load_images("digits")
     train, test = data.train, data.test
@@ -20,7 +20,7 @@ def main() -> float:
         nn.Linear(64, 10),
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(10):
+    for _ in range(epochs):
         for rows in torch.randperm(len(train)).split(32):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(train.pixels[rows] / 255), train.labels[rows]).backward()

@@ -8,7 +8,7 @@ import eqprop as ep
 from eqprop.tasks import load_images
 
 
-def main() -> float:
+def main(epochs: int = 5) -> float:
     torch.manual_seed(0)
     data = load_images("digits")
     train, test = data.train, data.test
@@ -17,7 +17,7 @@ def main() -> float:
     settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedSweeps(10), nudged=ep.FixedSweeps(5))
     model = ep.Equilibrium(network, settle)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(5):
+    for _ in range(epochs):
         for rows in torch.randperm(len(train)).split(32):
             optimizer.zero_grad()
             model.loss(train.pixels[rows] / 255, train.labels[rows]).backward()

@@ -13,7 +13,7 @@ from eqprop.devices import MixedPrecision, Table, pull
 from eqprop.tasks import load_images
 
 
-def main() -> float:
+def main(epochs: int = 10) -> float:
     torch.manual_seed(0)
     data = load_images("digits")
     layers = [ep.DenseLayer(64, ep.hard_sigmoid), ep.DenseLayer(10, ep.identity)]
@@ -25,7 +25,7 @@ def main() -> float:
     print(f"{1 / device.granularity:.0f} pulses from the middle to an end, noise of a pulse {device.cycle_noise:.0%}.")
     print(pull(device, gradient_size=0.1))
     optimizer = MixedPrecision(network.named_parameters(), device, lr=0.1)
-    for _ in range(10):
+    for _ in range(epochs):
         for batch in torch.randperm(len(data.train)).split(32):
             optimizer.zero_grad()
             model.loss(data.train.pixels[batch] / 255, data.train.labels[batch]).backward()

@@ -20,7 +20,7 @@ class LateralInhibition(ep.Coupling):
         return 0.5 * self.strength * (s.sum(1).square() - s.square().sum(1)) / s.shape[1]
 
 
-def main() -> float:
+def main(epochs: int = 10) -> float:
     torch.manual_seed(0)
     data = load_images("digits")
     train, test = data.train, data.test
@@ -40,7 +40,7 @@ def main() -> float:
     settle = ep.EquilibriumPropagation(ep.symmetric(0.5), free=ep.FixedSweeps(12), nudged=ep.FixedSweeps(6))
     model = ep.Equilibrium(network, settle)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(10):
+    for _ in range(epochs):
         for rows in torch.randperm(len(train)).split(32):
             optimizer.zero_grad()
             model.loss(train.pixels[rows].flatten(1) / 255, train.labels[rows]).backward()

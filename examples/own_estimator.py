@@ -41,7 +41,7 @@ class WeightPerturbation(ep.Estimator):
         return self.free(landscape, landscape.zeros()), learn
 
 
-def main() -> float:
+def main(directions: int = 1000) -> float:
     torch.manual_seed(0)
     images = load_images("digits").train
     x = torch.nn.functional.avg_pool2d(images.pixels[:20] / 255, 2).double()  # 4 x 4: few weights need few directions
@@ -49,13 +49,13 @@ def main() -> float:
     settle = ep.FixedSweeps(15)
     estimators = {
         "my own, 100 directions": WeightPerturbation(settle, 100),
-        "my own, 1000 directions": WeightPerturbation(settle, 1000),
+        f"my own, {directions} directions": WeightPerturbation(settle, directions),
         "one-sided 0.1": ep.EquilibriumPropagation(ep.one_sided(0.1), settle, settle),
         "symmetric 0.1": ep.EquilibriumPropagation(ep.symmetric(0.1), settle, settle),
     }
     found = diagnostics.compare(network, x, images.labels[:20], estimators)
     Console().print(found.table("Gradients of 226 weights, compared with the exact one"))
-    return found.of("my own, 1000 directions").cosine
+    return found.of(f"my own, {directions} directions").cosine
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ has the package's file, how many tests ran, pytest's exit status, and the failur
 line, and whether an assertion of the test's made it.
 """
 
+import gc
 import importlib.util
 import json
 import os
@@ -72,6 +73,7 @@ def job(package: str, tests: list[str], log: str, report: str) -> None:
 
 def serve() -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # else each child, which pytest has collect its garbage, looks through all that is imported
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -1,4 +1,4 @@
-"""A run that is interrupted after a batch and resumed, beside the same run left alone."""
+"""Runs of which the weights alone are asked for: one that is interrupted and resumed, beside the same left alone."""
 
 import signal
 from pathlib import Path
@@ -6,12 +6,21 @@ from pathlib import Path
 import torch
 
 from eqprop.cli import main
+from eqprop.cli.terminal import Terminal
 from eqprop.files import load
 from eqprop.training.loop import Trainer
+from eqprop.training.report import Files
+
+
+def without_pages(monkeypatch):
+    """Training makes no report and draws no curves, which take longer than a small run; both are tested elsewhere."""
+    monkeypatch.setattr(Terminal, "report", lambda *arguments: None)
+    monkeypatch.setattr(Files, "draw", lambda self: None)
 
 
 def check_same_bits(monkeypatch, command, at):
     """``command``: of a training, without its folder; ``at``: the batch after which it is interrupted."""
+    without_pages(monkeypatch)
     assert main([*command, "--out", "whole"]) == 0
     step, done = Trainer._step, []
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import eqprop as ep
 
-SETTLE = ep.FixedSweeps(80)
+SETTLE = ep.FixedSweeps(40)
 NAMES = [
     "nudge",
     "force_layer2",
@@ -131,7 +131,7 @@ ESTIMATORS = {
     "infinitesimal": lambda: ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(40, 0)),
     "infinitesimal-sweeps": lambda: ep.InfinitesimalNudge(SETTLE, SETTLE),
     "implicit": lambda: ep.ImplicitDifferentiation(SETTLE),
-    "through-time": lambda: ep.BackpropagationThroughTime(SETTLE, 70),
+    "through-time": lambda: ep.BackpropagationThroughTime(SETTLE, 35),
     "backpropagation": lambda: ep.Backpropagation(),
     "dual": lambda: ep.learning.DualPropagation(0.1),
 }
@@ -205,7 +205,7 @@ def test_conjugate_gradients_on_a_term_within_a_colour_are_exact():
     x, y = data(triangle())
     found = []
     for estimator in (
-        ep.InfinitesimalNudge(SETTLE, ep.settling.ConjugateGradients(60, 0)),
+        ep.InfinitesimalNudge(ep.FixedSweeps(200), ep.settling.ConjugateGradients(60, 0)),
         ep.InfinitesimalNudge(ep.FixedSweeps(200), ep.FixedSweeps(200)),
         ep.ImplicitDifferentiation(ep.FixedSweeps(200)),
     ):

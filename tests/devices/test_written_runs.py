@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from interrupted import check_same_bits
+from interrupted import check_same_bits, without_pages
 
 import eqprop as ep
 from eqprop.cli import main
@@ -21,15 +21,16 @@ OPTIONS = {"data": "digits", "batch_size": 50, "epochs": 2}
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    without_pages(monkeypatch)
 
 
 @pytest.mark.parametrize("write", METHODS)
 def test_steps_of_every_method_lower_the_loss(write):
     torch.manual_seed(0)
-    run = mnist.mnist_ep(**OPTIONS, write=write, write_to="idealised" if write == "sign" else "ecram")
+    run = mnist.mnist_ep(**OPTIONS, width=0.2, write=write, write_to="idealised" if write == "sign" else "ecram")
     assert run.optimizer.param_groups[0]["lr"] == 0.01
     losses = []
-    for epoch in range(3):
+    for epoch in range(2):
         for x, y in run.train.epoch(epoch):
             run.optimizer.zero_grad()
             loss = run.model.loss(x, y)
@@ -88,7 +89,7 @@ def test_a_run_says_what_was_written():
 
 def test_clean_weights_that_are_deployed_on_old_memory_are_mended_by_a_factor_or_in_situ():
     torch.manual_seed(0)
-    run = mnist.mnist_ep(data="digits", epochs=5, width=0.5)
+    run = mnist.mnist_ep(data="digits", epochs=3, width=0.25, batch_size=32)
     model, clean = run.model, run.model.network
     model.on_unsettled = "ignore"
 
@@ -107,7 +108,7 @@ def test_clean_weights_that_are_deployed_on_old_memory_are_mended_by_a_factor_or
     def aged(age, compensate=False):
         return Aged(PhaseChange(), age, compensate)
 
-    train(range(5))
+    train(range(3))
     best = accuracy(IDEAL)
     assert best > 0.9
     assert accuracy(aged(0.0)) > best - 0.04
@@ -116,7 +117,7 @@ def test_clean_weights_that_are_deployed_on_old_memory_are_mended_by_a_factor_or
     assert old < best - 0.4
     assert accuracy(aged(YEAR, compensate=True)) > best - 0.1
     accuracy(aged(YEAR))  # where the network learns on
-    train(range(5, 10))
+    train(range(3, 6))
     assert accuracy(aged(YEAR)) > old + 0.25
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diagnostics import alignment
+from interrupted import without_pages
 
 import eqprop as ep
 from eqprop.cli import main
@@ -98,7 +99,8 @@ def test_pictures_and_their_numbers(recipe):
     assert residuals[-1] < 1e-6 < residuals[0]
 
 
-def test_a_trained_run_is_checked_where_it_lies(recipe, capsys):
+def test_a_trained_run_is_checked_where_it_lies(recipe, monkeypatch, capsys):
+    without_pages(monkeypatch)
     assert main(["train", recipe, "--separate", "true", "--out", "run"]) == 0
     capsys.readouterr()
     assert main(["check", "run", "--images", "2", "--checkpoint", "last"]) == 0

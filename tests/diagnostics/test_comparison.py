@@ -218,8 +218,8 @@ def test_no_trace_is_left():
     net.couplings["layer1_bias"].eval()
     x, y = (t.float() if t.is_floating_point() else t for t in batch())
     coin = ep.learning.RandomSign(0.1)
-    noisy = nudging(coin, rule=ep.learning.Noisy(ep.contrastive, 0.01))
     short = ep.FixedSweeps(20)
+    noisy = ep.EquilibriumPropagation(coin, short, short, ep.learning.Noisy(ep.contrastive, 0.01))
     estimators = {
         "noisy": noisy,
         "exact": ep.ImplicitDifferentiation(short),
@@ -231,8 +231,9 @@ def test_no_trace_is_left():
     found = diagnostics.compare(net, x, y, estimators, {"fd": diagnostics.FiniteDifferences(), "coin": noisy})
     diagnostics.equilibria(net, x)
     diagnostics.through_time(net, x, y, 0.1, sweeps=3, free=10)
-    diagnostics.bias_curve(net, x, y, lambda beta: nudging(ep.symmetric(beta)), (0.1, 0.2))
-    diagnostics.suggest_beta(net, x, y, lambda beta: nudging(ep.symmetric(beta)), 1e-3)
+    make = lambda beta: ep.EquilibriumPropagation(ep.symmetric(beta), short, short)  # noqa: E731
+    diagnostics.bias_curve(net, x, y, make, (0.1, 0.2))
+    diagnostics.suggest_beta(net, x, y, make, 1e-3)
     assert not any(row.problem for row in found.rows)
     assert all(p.grad is None and p.dtype == torch.float32 and p.requires_grad for p in net.parameters())
     for name, value in net.state_dict().items():
@@ -355,16 +356,19 @@ def test_frozen_parameters_are_left_out():
 
 def test_read_noise_shows_in_the_gradient_as_noise_over_beta():
     """Its standard deviation is proportional to read_noise / (beta sqrt(reads)), in both forms."""
-    net, (x, y) = network(), batch()
+    (net, (x, y)), short = (network(), batch()), ep.FixedSweeps(12)
 
     def spread(read_noise, reads, beta, form=ep.learning.forms.displacements):
-        estimator = nudging(ep.symmetric(beta), rule=ep.learning.Noisy(ep.contrastive, read_noise, reads), form=form)
+        rule = ep.learning.Noisy(ep.contrastive, read_noise, reads)
+        estimator = ep.EquilibriumPropagation(ep.symmetric(beta), short, short, rule, form)
         torch.manual_seed(1)
         found = [
             torch.cat(
                 [
                     g.flatten()
-                    for g in torch.autograd.grad(ep.Equilibrium(net, estimator).loss(x, y), list(net.parameters()))
+                    for g in torch.autograd.grad(
+                        ep.Equilibrium(net, estimator, "ignore").loss(x, y), list(net.parameters())
+                    )
                 ]
             )
             for _ in range(30)

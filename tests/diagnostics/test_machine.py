@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import without_pages
 
 import eqprop as ep
 from eqprop import diagnostics, substrates as s
@@ -242,7 +243,7 @@ def tiny(beta: float = 0.1, fast: bool = False) -> Experiment:
     torch.manual_seed(0)
     examples = Arrays(torch.randn(20, 5, generator=g), torch.randn(20, 3, generator=g))
     network = ep.chain((5,), [ep.DenseLayer(6, ep.tanh), ep.DenseLayer(3, ep.identity)], ep.SquaredError)
-    sweeps = ep.FixedSweeps(20)
+    sweeps = ep.FixedSweeps(12)
     estimator = ep.EquilibriumPropagation(ep.symmetric(beta), sweeps, sweeps)
     if fast:
         estimator = ep.InfinitesimalNudge(sweeps)
@@ -312,8 +313,9 @@ def test_an_estimator_without_finite_nudges_gets_symmetric_ones(recipe, capsys):
     assert "ReadNoise dominates" in text
 
 
-def test_a_run_is_checked_on_a_machine_that_reads_its_weights_anew(recipe, capsys):
+def test_a_run_is_checked_on_a_machine_that_reads_its_weights_anew(recipe, monkeypatch, capsys):
     """The run was trained on the ideal one, with its phases stacked."""
+    without_pages(monkeypatch)
     assert main(["train", recipe, "--out", "run"]) == 0
     text, found = checked(capsys, "run", "--substrate", "two-circuits")
     assert "TwoCircuits, its only fault" in text

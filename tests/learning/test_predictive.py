@@ -209,7 +209,7 @@ def trained(network, x, y, updates):
     return network
 
 
-@pytest.mark.parametrize("source", ["digits", "mnist"])
+@pytest.mark.parametrize("source", ["digits", pytest.param("mnist", marks=pytest.mark.long)])
 def test_twelve_samples_predict_the_update(source):
     """Cosine to the update made with the true free state, in single precision, at first and after some training."""
     if source == "mnist" and not MNIST.exists():
@@ -236,12 +236,12 @@ def test_it_learns_the_digits():
     run = RECIPES["mnist-predictive"](data="digits", hidden=50, batch_size=60, learnt=30, rates=(0.1, 0.1))
     x, y = (torch.cat(parts) for parts in zip(*run.test.epoch(0), strict=True))
     errors = []
-    for epoch in range(8):
+    for epoch in range(5):
         learn(run, epoch)
         with torch.no_grad():
             errors.append(100 * float((run.model(x).argmax(1) != y).double().mean()))
     assert errors[0] > 60
-    assert errors[-1] < 20  # measured: 8.9 %
+    assert errors[-1] < 20
 
 
 def learn(run, epoch):

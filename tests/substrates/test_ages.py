@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from interrupted import without_pages
 
 import eqprop as ep
 from eqprop.cli import main
@@ -131,13 +132,16 @@ AGED = ["--from_substrate", "pcm", "--from_age", "1y"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    assert main([*TRAIN, "--out", str(folder / "run")]) == 0
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        without_pages(monkeypatch)
+        assert main([*TRAIN, "--out", str(folder / "run")]) == 0
     return folder
 
 
 @pytest.fixture
 def told(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
+    without_pages(monkeypatch)
 
     def said(*words, status=0):
         capsys.readouterr()

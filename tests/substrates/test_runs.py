@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from interrupted import check_same_bits
+from interrupted import check_same_bits, without_pages
 
 import eqprop as ep
 from eqprop.cli import main
@@ -18,6 +18,7 @@ TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--preci
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    without_pages(monkeypatch)
 
 
 @pytest.mark.parametrize(("substrate", "at"), [("noisy-weights", 3), ("noisy-reads", 8)])

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from interrupted import without_pages
 
 import eqprop as ep
 from eqprop.cli import main
@@ -80,6 +81,7 @@ def test_options_reach_the_network_and_the_data(tmp_path):
 @pytest.mark.parametrize("task", ["regression", "classification", "sequences"])
 def test_the_command_line_trains_evaluates_and_predicts(tmp_path, monkeypatch, capsys, task):
     monkeypatch.chdir(tmp_path)
+    without_pages(monkeypatch)
     write_table(tmp_path / "x.csv", 60)
     write_sequences(tmp_path / "x.npz", 60)
     recipe = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import without_pages
 from lightning_fabric import Fabric
 
 import eqprop as ep
@@ -61,16 +62,24 @@ def wild(phases, parameters):
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch):
+def drawn(tmp_path, monkeypatch):
+    """A recipe whose runs have all their pages."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(RECIPE)
     return "mine.py:noise"
 
 
+@pytest.fixture
+def recipe(drawn, monkeypatch):
+    without_pages(monkeypatch)
+    return drawn
+
+
 @pytest.mark.parametrize("by_batch", ["true"])
 def test_killed_at_any_moment_resumes_to_the_same_bits(recipe, by_batch):
     """Augmentation, dropout, the random sign, Adam and the schedule all come back."""
-    train = ["train", recipe, "--by_batch", by_batch, "--checkpoint_seconds", "0", "--precision", "bf16", "--out"]
+    train = ["train", recipe, "--by_batch", by_batch, "--checkpoint_seconds", "0", "--precision", "bf16"]
+    train += ["--report_seconds", "0", "--out"]
     assert main([*train, "whole"]) == 0
     command = [sys.executable, "-m", "eqprop.cli", *train, "killed"]
     commit = Path("killed/last.json")
@@ -130,8 +139,8 @@ def test_a_changed_recipe_is_told_and_its_copy_runs_from_any_folder(recipe, tmp_
     assert f"{tmp_path / 'mine.py'} has changed since" in capsys.readouterr().out
 
 
-def test_a_run_folder_holds_all_that_was_promised(recipe, capsys):
-    assert main(["train", recipe, "--out", "run", "--epochs", "2", "--lr", "0.01"]) == 0
+def test_a_run_folder_holds_all_that_was_promised(drawn, capsys):
+    assert main(["train", drawn, "--out", "run", "--epochs", "2", "--lr", "0.01"]) == 0
     about = json.loads(Path("run/run.json").read_text())
     assert about["options"] == {"epochs": 2, "lr": 0.01, "beta": 0.5, "seed": 0, "gain": 1.0, "by_batch": False}
     assert about["versions"]["torch"]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from interrupted import without_pages
 
 import eqprop as ep
 from eqprop.cli import main
@@ -59,6 +60,7 @@ def test_feedback_starts_at_the_angle_that_is_asked_for(angle):
 
 def test_options_reach_the_estimator(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    without_pages(monkeypatch)
     run = mnist.mnist_coupled(beta=0.4, feedback_gain=0.5, nudged_sweeps=3, data="digits")
     estimator = run.model.estimator
     assert estimator.nudging == ep.symmetric(0.4)

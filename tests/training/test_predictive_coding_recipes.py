@@ -83,14 +83,14 @@ def test_the_rule_is_chosen_and_all_give_one_gradient_at_small_nudges():
         assert float(torch.cosine_similarity(estimate, gradients[2], dim=0)) > 0.999
 
 
-@pytest.mark.parametrize("depth", [2, 6])
+@pytest.mark.parametrize("depth", [pytest.param(2, marks=pytest.mark.long), 6])
 def test_digits_are_learnt(depth):
     torch.manual_seed(0)
     assert trained(digits_pc(epochs=4, depth=depth), 160) > 0.93
 
 
 def test_check_compares_it_with_the_exact_gradient_which_is_backpropagations(tmp_path, capsys):
-    command = ["check", "digits-pc", "--width", "0.25", "--images", "4", "--train_images", "60", "--pictures", "false"]
+    command = ["check", "digits-pc", "--width", "0.25", "--images", "2", "--train_images", "60", "--pictures", "false"]
     assert main([*command, "--out", str(tmp_path)]) == 0
     assert "no gradient" not in capsys.readouterr().out
     rows = json.loads((tmp_path / "check.json").read_text())["comparison"]["rows"]

@@ -53,7 +53,7 @@ def trained(name, **options):
 
 def test_digits_are_learnt_in_a_few_epochs():
     """A network of conductances that keep their sign, near rest after 4 sweeps."""
-    run, accuracy = trained("mnist-resistive-xs", epochs=3)
+    run, accuracy = trained("mnist-resistive-xs", epochs=2)
     assert accuracy > 0.85
     network = run.model.network
     for coupling in network.terms.values():
