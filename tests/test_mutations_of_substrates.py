@@ -33,14 +33,14 @@ BUGS = {
     ),
     "a prediction that is measured twice": (
         "learning/predictive.py",
-        "self.teacher.holds, read=True)",
-        "self.teacher.holds)",
+        "self.teacher, read=True)",
+        "self.teacher)",
         "learning/test_predictive.py::test_a_unit_predicts_what_is_measured_of_it_and_each_state_is_measured_once",
     ),
     "nothing goes straight through": (
         "energy/substrate.py",
-        "w + (read(name, w) - w).detach()",
-        "read(name, w)",
+        "w + ((value.clamp(min=0) if coupling.passive else value) - w).detach()",
+        "(value.clamp(min=0) if coupling.passive else value)",
         f"{FAULTS}::test_the_shipped_check_takes_every_fault",
     ),
     "the same draws for every batch": (

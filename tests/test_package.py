@@ -85,7 +85,6 @@ def test_the_readme_leads_to_the_site_and_the_site_to_the_first_tutorial():
     assert re.search(rf"^  - Tutorials:\n      - {first}$", nav, re.M)
 
 
-@pytest.mark.long  # the site's build runs the same blocks, and the test of the README the same wheel
 def test_the_first_tutorial_takes_a_newcomer_to_a_saved_network_of_their_own_data(fresh):
     """Every block, in the order of the page; those in Python share their names, as on the page."""
     page, session = (ROOT / "docs" / "tutorials" / "first-network.md").read_text(), []

@@ -15,11 +15,11 @@ _taken: list[int] = []
 
 
 def is_command() -> bool:
-    """Whether this process runs the command line: as ``eqprop``, or as ``python -m eqprop``."""
+    """Whether this process runs the command line: as ``eqprop``, or as ``python -m eqprop`` or a module of it."""
     first = sys.argv[0] if sys.argv else ""
     if first == "-m":  # while Python looks for the module, it has no other name
         words = sys.orig_argv
-        return "-m" in words and words[words.index("-m") + 1 :][:1] in (["eqprop"], ["eqprop.cli"])
+        return "-m" in words and words[words.index("-m") + 1 :][:1] in (["eqprop"], ["eqprop.cli"], ["eqprop.__main__"])
     return os.path.basename(first) in ("eqprop", "eqprop.exe")
 
 

@@ -12,11 +12,9 @@ import pytest
 
 from eqprop.cli import main
 from eqprop.files import sealed
-from eqprop.tasks import sources
 from eqprop.training import report
 from eqprop.training.loop import Trainer
 from runs import kills
-from runs.starter import once
 
 QUICK = ["--threads", "1", "--device", "cpu", "--precision", "32"]
 TINY = [*QUICK, "--train_images", "60", "--width", "0.05", "--epochs", "2"]
@@ -69,7 +67,6 @@ def runs(tmp_path_factory):
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         patch.setenv("EQPROP_CACHE", str(folder / "cache"))
-        patch.setattr(sources, "_decoded", once(sources._decoded))
         patch.setattr(report, "write_figure", lambda path, *_, **__: path.touch())  # no page has these pictures
         for name, command in COMMANDS.items():
             with pytest.MonkeyPatch.context() as inner:

@@ -1,7 +1,6 @@
 """Commands as other processes run them, and a run that is trained once."""
 
 import contextlib
-import functools
 import io
 import os
 import re
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from runs.kills import environment, shared_starter
-from runs.starter import once
 
 QUICK = ["--epochs", "1", "--width", "0.25", "--threads", "1", "--device", "cpu"]
 """Options of a run of seconds."""
@@ -87,35 +85,19 @@ def trained(tmp_path_factory):
     return folder
 
 
-@functools.cache
-def decoded_once():
-    """``sources._decoded`` that decodes the digits once."""
-    from eqprop.tasks import sources
-
-    return once(sources._decoded)
-
-
 @pytest.fixture
 def quick():
-    """The digits are decoded once, and empty pictures are in the place of curves: both take longer than short runs.
-
-    As a context of patches, which a test may undo.
-    """
-    from eqprop.tasks import sources
+    """Empty pictures are in the place of curves, which take longer than short runs: patches that a test may undo."""
     from eqprop.training import report
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "_decoded", decoded_once())
         patch.setattr(report, "write_figure", lambda path, *_, **__: path.touch())
         yield patch
 
 
 @pytest.fixture
 def run_folder(trained, work, monkeypatch):
-    """A copy of a trained run, which this user has made, on digits that are decoded once."""
-    from eqprop.tasks import sources
-
-    monkeypatch.setattr(sources, "_decoded", decoded_once())
+    """A copy of a trained run, which this user has made."""
     shutil.copytree(trained / "run", work / "run")
     shutil.copytree(trained / "cache", work.parent / "cache")
     return Path("run")

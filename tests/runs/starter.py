@@ -23,6 +23,7 @@ def serve():
 
     import eqprop.cli.training
     import eqprop.cli.using  # noqa: F401
+    from eqprop.tasks import load_images
 
     torch.set_num_threads(1)
     Fabric(accelerator="cpu")
@@ -35,7 +36,7 @@ def serve():
 
     parameter = torch.nn.Parameter(torch.zeros(1))
     torch.optim.SGD([parameter], 0.1).step()  # imports the compiler of PyTorch, which takes a second
-    decode_once()
+    load_images("digits")  # decoded here, for all processes
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -50,28 +51,6 @@ def serve():
         if not pid:
             run(asked)
         print(pid, flush=True)
-
-
-def decode_once():
-    """The digits are decoded here, for all processes."""
-    from eqprop.tasks import load_images, sources
-
-    sources._decoded = once(sources._decoded)
-    load_images("digits")
-
-
-def once(decode):
-    """``sources._decoded`` that decodes the digits once."""
-    seen = {}
-
-    def decoded(found):
-        if found.kind != "embedded":
-            return decode(found)
-        if not seen:
-            seen["digits"] = decode(found)
-        return seen["digits"]
-
-    return decoded
 
 
 def run(asked):

@@ -12,11 +12,9 @@ from eqprop.diagnostics.check import cost_of_a_step
 from eqprop.errors import InputError
 from eqprop.physics import CostTable, cost_report, modelled_cost
 from eqprop.recipes import mnist
-from eqprop.tasks import sources
 from eqprop.training import report
 from eqprop.training.cost import tally_of_mean_step, tally_of_run
 from runs.kills import shared_starter
-from runs.starter import once
 
 TRAIN = ["train", "mnist-ep", "--data", "digits", "--batch_size", "100", "--epochs", "2", "--width", "0.1"]
 TRAIN += ["--train_images", "600", "--threads", "1", "--device", "cpu", "--report_seconds", "0"]
@@ -26,14 +24,10 @@ HIDDEN = 26 + 26
 CELLS = 64 * 26 + 26 * 26 + 26 * 10 + HIDDEN + 10
 
 
-DECODED = once(sources._decoded)
-
-
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Each test in a folder of its own, on digits that are decoded once and without curves."""
+    """Each test in a folder of its own, without curves."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sources, "_decoded", DECODED)
     monkeypatch.setattr(report, "write_figure", lambda path, *_, **__: path.touch())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import stat
@@ -58,12 +59,12 @@ def load_images(source: str | Path, follow_links: bool = False) -> ImageSets:
             and mode in 8 bits without transparency.
     """
     if isinstance(source, str) and source == EMBEDDED:
-        embedded = find_in_folder(Path(__file__).parent.parent / "datasets" / EMBEDDED, False)
-        found = replace(embedded, kind="embedded", place=EMBEDDED)
+        found, loaded = _embedded()
+        loaded = loaded._replace(tensors={name: tensor.clone() for name, tensor in loaded.tensors.items()})
     else:
         found = find(source, follow_links)
-    with about(found.place):
-        loaded = _cached(found)
+        with about(found.place):
+            loaded = _cached(found)
     sides = {
         side: Images(loaded.tensors[f"{side}.pixels"], loaded.tensors[f"{side}.labels"], len(loaded.classes))
         for side in SIDES
@@ -165,9 +166,17 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...]
 
 
+@functools.cache
+def _embedded() -> tuple[Found, Loaded]:
+    """The embedded data set, decoded once in a process."""
+    found = find_in_folder(Path(__file__).parent.parent / "datasets" / EMBEDDED, False)
+    found = replace(found, kind="embedded", place=EMBEDDED)
+    return found, _decoded(found)
+
+
 def _cached(found: Found) -> Loaded:
     """The decoded images, from the cache if they are there."""
-    if found.kind == "embedded" or not all(found.files.values()):  # small, or nowhere on the disk
+    if not all(found.files.values()):  # nowhere on the disk
         return _decoded(found)
     hashes = _hashes(found)
     identity = json.dumps([FORMAT, found.kind, hashes])

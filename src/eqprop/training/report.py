@@ -62,7 +62,7 @@ class Files(Report):
         self.folder, self.say = folder, say
         self.writer: Any = None
         self.history: History = []
-        self.drawn, self.cost = 0.0, 0.0
+        self.drawn, self.cost, self.rows = 0.0, 0.0, 0
         self.told: set[str] = set()
 
     def begin(self, history: History, epochs: int) -> None:
@@ -86,6 +86,7 @@ class Files(Report):
         begin = time.monotonic()
         with self.surviving("curves.png"):
             write_curves(self.folder / "curves.png", self.history)
+        self.rows = len(self.history)
         self.drawn = time.monotonic()
         self.cost = self.drawn - begin
 
@@ -93,7 +94,7 @@ class Files(Report):
         self.say(text)
 
     def end(self) -> None:
-        if self.history:
+        if len(self.history) > self.rows:
             self.draw()
         with self.surviving("tensorboard"):
             if self.writer is not None:
