@@ -168,7 +168,7 @@ def test_bytes_that_are_damaged(run_folder, name, which, part):
     path = Path(f"run/{name}.json") if which == "json" else tensors_of(name)
     data = path.read_bytes()
     damaged = list(dict(parts(data)).values())[PARTS.index(part)]
-    if which == "json" and "less" in part and damaged.split() == data.split():
+    if which == "json" and b"".join(damaged.split()) == b"".join(data.split()):
         damaged = damaged.replace(b"a", b"e", 1)  # else a space is gone, which changes nothing
     path.write_bytes(damaged)
     refused_by_first(name)

@@ -28,20 +28,20 @@ def test_both_rules_begin_with_the_same_weights(standardise):
 
 
 def test_the_gradient_of_trained_weights_is_near_the_exact_one():
-    run = made("cifar10-deep", lr=0.05)
+    run = made("cifar10-deep", width=0.3, lr=0.05)
     losses = []
-    for x, y in run.train.epoch(0):
-        loss = run.model.loss(x, y)
-        run.optimizer.zero_grad()
-        loss.backward()
-        run.optimizer.step()
-        run.scheduler.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.5
+    for epoch in range(2):
+        for x, y in run.train.epoch(epoch):
+            loss = run.model.loss(x, y)
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            losses.append(loss.item())
+    assert sum(losses[-10:]) < sum(losses[:10]) - 2, "ten losses each"
     x, y = run.train.sample(40)
     network = run.model.network.double()
     exact = gradient(network, ep.ImplicitDifferentiation(ep.UntilConverged(1e-10, 200)), x.double(), y)
-    for estimator, least in ((run.model.estimator, 0.97), (weak(6, 4), 0.9999)):
+    for estimator, least in ((run.model.estimator, 0.99), (weak(6, 4), 0.9999)):
         found = gradient(network, estimator, x.double(), y)
         assert (
             min(F.cosine_similarity(a.flatten(), b.flatten(), 0).item() for a, b in zip(found, exact, strict=True))

@@ -436,7 +436,7 @@ def predictive_at(recipes: Mapping[str, str], **options: Any) -> Rows:
 
 
 def as_backpropagation(cost: str) -> Claim:
-    """Whether the two rows of a cost agree."""
+    """Whether the two rows of a cost, or of the digits, agree."""
     return Claim(
         f"{cost}: centred EP is within one point of backpropagation",
         lambda table: abs(table.mean(f"{cost}: centred EP") - table.mean(f"{cost}: backpropagation")) < 1,
@@ -454,7 +454,7 @@ PREDICTIVE = Result(
         "cross-entropy: backpropagation": {"test_error": "9.5 ± 0.0 %"},
     },
     quantities=[TEST, TRAIN],
-    claims=[as_backpropagation(cost) for cost in COSTS],
+    claims=[as_backpropagation(cost) for cost in (*COSTS, "digits")],
     settings={
         "small": Setting(
             "CIFAR-10, 10,000 images, 10 epochs, five convolutions of 16, 32, 64, 64 and 64 channels, nudges of ±0.02, "
@@ -488,10 +488,10 @@ PREDICTIVE = Result(
             ["8x8 digits, two convolutions, 10 epochs; published: five convolutions, 100 epochs",
              "one pass of errors; published: five sweeps of states",
              "the scale of initial weights, which was not published"],
-            predictive_at({"cross-entropy": "digits-pc"}),
+            predictive_at({"digits": "digits-pc"}),
             seeds=3,
         ),
-        "trial": trial(predictive_at({"cross-entropy": "digits-pc"})),
+        "trial": trial(predictive_at({"digits": "digits-pc"})),
     },
 )  # fmt: skip
 
