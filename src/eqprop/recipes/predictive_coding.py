@@ -90,6 +90,7 @@ class PredictiveCoding(ImageRecipe):
 
 class Vgg5(PredictiveCoding):
     lr: Positive = 0.04
+    gain: Positive = 1.0
     batch_size: Count = 16
 
 
