@@ -1,6 +1,7 @@
 """Weak feedback: cost, accuracy of the gradient, and training, from gain 1 to 0.003, beside backpropagation.
 
     python benchmarks/weak_feedback.py --data CIFAR10 [--images 10000] [--epochs 2] [--width 1] [--gains 0.01 0.1 1]
+    python benchmarks/weak_feedback.py --data CIFAR10 --run RUN    # the weights of a run, and nothing is trained
 
 A network of six convolutions (32, 32, 64, 64, 128, 128 channels times ``--width``, 3x3, max pooling after every second,
 clipped units, cross-entropy read-out) is trained at each feedback gain by ``PASSES`` directed sweeps, and as a
@@ -133,6 +134,20 @@ def rows_of(gain: float, net: ep.Network, x: Tensor, y: Tensor, options: argpars
     return rows
 
 
+def tables_of_run(options: argparse.Namespace) -> dict[str, Any]:
+    """The rows of a run's weights; as values, where they are computed from others."""
+    keep_freed_memory()
+    model = ep.load(options.run)
+    net = innermost(model.model.network)
+    gain = next(term.feedback_gain for term in net.terms.values() if getattr(term, "feedback_gain", 1) != 1)
+    data = load_images(options.data)
+    x = model.inputs.prepare(data.test.pixels[: options.batch].numpy())  # type: ignore[union-attr]
+    x = x.contiguous(memory_format=torch.channels_last)
+    rows = rows_of(gain, net, x, data.test.labels[: options.batch], options)
+    show(f"weak feedback: the weights of {options.run}", rows)
+    return {"rows": rows, "settings": {key: str(value) for key, value in vars(options).items()}}
+
+
 def tables(options: argparse.Namespace) -> dict[str, Any]:
     keep_freed_memory()
     data = load_images(options.data)
@@ -195,6 +210,7 @@ def draw(found: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data", required=True, help="CIFAR-10, a folder or hub name")
+    made.add_argument("--run", help="a run of a chain of convolutions, as cifar10-deep; nothing is trained")
     made.add_argument("--images", type=int, default=10_000, help="training images")
     made.add_argument("--test", type=int, default=2_000, help="test images")
     made.add_argument("--epochs", type=int, default=2)
@@ -207,6 +223,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    found = tables(parser().parse_args()) | {"machine": machine()}
-    write("weak_feedback", found)
-    draw(found)
+    asked = parser().parse_args()
+    if asked.run:
+        write("weak_feedback_of_run", tables_of_run(asked) | {"machine": machine()})
+    else:
+        found = tables(asked) | {"machine": machine()}
+        write("weak_feedback", found)
+        draw(found)
