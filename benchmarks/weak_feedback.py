@@ -139,9 +139,9 @@ def tables_of_run(options: argparse.Namespace) -> dict[str, Any]:
     keep_freed_memory()
     model = ep.load(options.run)
     net = innermost(model.model.network)
-    gain = next(term.feedback_gain for term in net.terms.values() if getattr(term, "feedback_gain", 1) != 1)
+    gain = min(float(getattr(term, "feedback_gain", 1)) for term in net.terms.values())
     data = load_images(options.data)
-    x = model.inputs.prepare(data.test.pixels[: options.batch].numpy())  # type: ignore[union-attr]
+    x = model.inputs.prepare(list(data.test.pixels[: options.batch].numpy()))  # type: ignore[union-attr]
     x = x.contiguous(memory_format=torch.channels_last)
     rows = rows_of(gain, net, x, data.test.labels[: options.batch], options)
     show(f"weak feedback: the weights of {options.run}", rows)
