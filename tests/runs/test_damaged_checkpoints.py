@@ -1,5 +1,6 @@
 """A checkpoint or a saved model that is damaged is refused in one line, and nothing in the run changes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -168,8 +169,10 @@ def test_bytes_that_are_damaged(run_folder, name, which, part):
     path = Path(f"run/{name}.json") if which == "json" else tensors_of(name)
     data = path.read_bytes()
     damaged = list(dict(parts(data)).values())[PARTS.index(part)]
-    if which == "json" and b"".join(damaged.split()) == b"".join(data.split()):
-        damaged = damaged.replace(b"a", b"e", 1)  # else a space is gone, which changes nothing
+    if which == "json" and "less" in part:
+        with contextlib.suppress(ValueError):
+            if json.loads(damaged) == json.loads(data):  # a space is gone, or 1e-05 is 1e-5
+                damaged = damaged.replace(b"t", b"d")
     path.write_bytes(damaged)
     refused_by_first(name)
 
