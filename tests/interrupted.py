@@ -8,14 +8,19 @@ import torch
 from eqprop.cli import main
 from eqprop.cli.terminal import Terminal
 from eqprop.files import load
+from eqprop.training import report
 from eqprop.training.loop import Trainer
-from eqprop.training.report import Files
+
+
+def without_curves(monkeypatch):
+    """Empty pictures are in the place of curves, which take longer than a small run, and are tested elsewhere."""
+    monkeypatch.setattr(report, "write_figure", lambda path, *_, **__: path.touch())
 
 
 def without_pages(monkeypatch):
-    """Training makes no report and draws no curves, which take longer than a small run; both are tested elsewhere."""
+    """The same, and training makes no report."""
     monkeypatch.setattr(Terminal, "report", lambda *arguments: None)
-    monkeypatch.setattr(Files, "draw", lambda self: None)
+    without_curves(monkeypatch)
 
 
 def check_same_bits(monkeypatch, command, at):

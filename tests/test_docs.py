@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from interrupted import without_pages
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -17,7 +16,6 @@ CASES = [(page, number) for page, codes in SNIPPETS.items() for number in range(
 def test_snippets_run(page, number, tmp_path, monkeypatch):
     """In a folder of its own, which has the page's snippets up to this one that begin with ``# FILE.py`` as files."""
     monkeypatch.chdir(tmp_path)
-    without_pages(monkeypatch)
     monkeypatch.setenv("EQPROP_CACHE", str(tmp_path / "cache"))
     code = SNIPPETS[page][number]
     for each in SNIPPETS[page][: number + 1]:

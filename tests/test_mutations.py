@@ -1,7 +1,6 @@
 """Deliberate one-line bugs in the energy and in settling. Each must be noticed by the tests named beside it."""
 
 import importlib
-from pathlib import Path
 
 import pytest
 from mutations import PACKAGE, TESTS
@@ -275,18 +274,23 @@ def test_the_suite_notices(fork_server, tmp_path, bug):
     fork_server.notices(tmp_path, *BUGS[bug])
 
 
+FILES = sorted(path.stem for path in TESTS.glob("test_mutations*.py"))
+
+
+def bugs_of(name):
+    return importlib.import_module(name).BUGS
+
+
 @pytest.mark.long  # the suite has these tests
-def test_without_a_bug_the_same_tests_pass(fork_server, tmp_path):
-    fork_server.passes(tmp_path, sorted({bug[-1] for bug in BUGS.values()}))
-
-
-FILES = sorted(path.stem for path in Path(__file__).parent.glob("test_mutations*.py"))
+@pytest.mark.parametrize("name", FILES)
+def test_without_a_bug_the_same_tests_pass(fork_server, tmp_path, name):
+    fork_server.passes(tmp_path, sorted({bug[-1] for bug in bugs_of(name).values()}))
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_bug_is_one_of_the_present_code(name):
     """Of all bugs, as not each is tried each time."""
-    for bug, (file, right, wrong, tests) in importlib.import_module(name).BUGS.items():
+    for bug, (file, right, wrong, tests) in bugs_of(name).items():
         assert (PACKAGE / file).read_text().count(right) == 1, bug
         assert right != wrong, bug
         path, _, case = tests.partition("::")

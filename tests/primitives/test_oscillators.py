@@ -43,9 +43,7 @@ def recipe(tmp_path, monkeypatch):
     return "mine.py:mine"
 
 
-def test_the_check_of_a_recipe_of_oscillators(recipe, monkeypatch, capsys):
-    """Without the best beta under read noise, for which most of the settling is done."""
-    monkeypatch.setattr("eqprop.diagnostics.check.suggestions", lambda *_, **__: {})
+def test_the_check_of_a_recipe_of_oscillators(recipe, capsys):
     assert main(["check", recipe, "--images", "2", "--out", "out", "--pictures", "false"]) == 0
     rows = json.loads(Path("out", "check.json").read_text())["comparison"]["rows"]
     whole = {row["estimator"]: row for row in rows if row["parameter"] == "all"}

@@ -41,8 +41,7 @@ def serve():
     for line in sys.stdin:
         asked = json.loads(line)
         if "poll" in asked:
-            done, status = os.waitpid(asked["poll"], os.WNOHANG)
-            print(json.dumps(os.waitstatus_to_exitcode(status) if done else None), flush=True)
+            print(json.dumps(ended(asked["poll"])), flush=True)
             continue
         if "wait" in asked:
             print(json.dumps(wait(asked["wait"], asked["seconds"])), flush=True)
@@ -123,8 +122,7 @@ class Forked:
 
     def poll(self):
         if self.returncode is None:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if done else None
+            self.returncode = ended(self.pid)
         return self.returncode
 
     def send_signal(self, number):
@@ -132,12 +130,17 @@ class Forked:
             os.kill(self.pid, number)
 
 
+def ended(pid):
+    """The status of a child, or ``None`` while it runs."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
 def wait(pid, seconds):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+        if (status := ended(pid)) is not None:
+            return status
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -5,14 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from interrupted import check_same_bits
+from interrupted import check_same_bits, without_curves
 
 from eqprop.cli import main
 from eqprop.diagnostics.check import cost_of_a_step
 from eqprop.errors import InputError
 from eqprop.physics import CostTable, cost_report, modelled_cost
 from eqprop.recipes import mnist
-from eqprop.training import report
 from eqprop.training.cost import tally_of_mean_step, tally_of_run
 from runs.kills import shared_starter
 
@@ -28,7 +27,7 @@ CELLS = 64 * 26 + 26 * 26 + 26 * 10 + HIDDEN + 10
 def elsewhere(tmp_path, monkeypatch):
     """Each test in a folder of its own, without curves."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "write_figure", lambda path, *_, **__: path.touch())
+    without_curves(monkeypatch)
 
 
 def costs(folder):

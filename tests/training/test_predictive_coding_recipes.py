@@ -1,6 +1,8 @@
 """The recipes of predictive coding: the published settings, and that the digits are learnt in seconds."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from eqprop.energy import Activated, CrossEntropy, SquaredError, Wire
 from eqprop.recipes import RECIPES
 from eqprop.recipes.predictive_coding import Vgg5, Vgg5CrossEntropy, Vgg10, digits_pc, vgg
 from eqprop.settling import ForwardPass, error_pass
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
+from pictures import picture, write_sides
 
 PUBLISHED = {
     Vgg5: (0.02, 0.04, 3e-4, 16, 100),
@@ -97,6 +102,24 @@ def test_check_compares_it_with_the_exact_gradient_which_is_backpropagations(tmp
     found = {name: [row["cosine"] for row in rows if row["estimator"] == name] for name in (OWN, "truncated BPTT 1")}
     assert min(found[OWN]) > 0.99
     assert min(found["truncated BPTT 1"]) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("rule", ["centred", "backpropagation"])
+@pytest.mark.parametrize("name", ["cifar10-pc-vgg5", "cifar10-pc-vgg5-ce", "cifar10-pc-vgg10"])
+def test_the_first_steps_do_not_diverge(tmp_path, name, rule):
+    """At the recipe's own rate and initial weights, on noise of the size of CIFAR-10."""
+    sides = {"pictures": [picture(seed, (32, 32)) for seed in range(80)], "labels": [row % 10 for row in range(80)]}
+    data = write_sides(tmp_path, sides, sides, names=[f"class {row}" for row in range(10)])
+    torch.manual_seed(0)
+    run, losses = RECIPES[name](data=str(data), width=0.125, rule=rule, batch_size=8), []
+    for x, y in run.train.epoch(0):
+        loss = run.model.loss(x, y)
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+        losses.append(loss.item())
+    assert len(losses) == 10
+    assert max(losses) < 10 * losses[0]
 
 
 def test_a_layer_with_dropout_is_refused():
