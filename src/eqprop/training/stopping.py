@@ -62,7 +62,7 @@ def handled(handler: Handler) -> Iterator[None]:
     except ValueError:  # not the main thread
         before = {}
     try:
-        with _kept(raised, noted):
+        with _kept(raised, noted) if before else contextlib.nullcontext():
             yield
     finally:
         for number, old in before.items():
