@@ -136,7 +136,6 @@ def rows_of(gain: float, net: ep.Network, x: Tensor, y: Tensor, options: argpars
 
 def tables_of_run(options: argparse.Namespace) -> dict[str, Any]:
     """The rows of a run's weights; as values, where they are computed from others."""
-    keep_freed_memory()
     model = ep.load(options.run)
     net = innermost(model.model.network)
     gain = min(float(getattr(term, "feedback_gain", 1)) for term in net.terms.values())
@@ -145,11 +144,10 @@ def tables_of_run(options: argparse.Namespace) -> dict[str, Any]:
     x = x.contiguous(memory_format=torch.channels_last)
     rows = rows_of(gain, net, x, data.test.labels[: options.batch], options)
     show(f"weak feedback: the weights of {options.run}", rows)
-    return {"rows": rows, "settings": {key: str(value) for key, value in vars(options).items()}}
+    return {"rows": rows}
 
 
 def tables(options: argparse.Namespace) -> dict[str, Any]:
-    keep_freed_memory()
     data = load_images(options.data)
     some = data.train.take(options.images, 0)
     x, y = NORMALISE(data.test.pixels[: options.batch]), data.test.labels[: options.batch]
@@ -176,11 +174,7 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
             rows.append(row)
             print(row, flush=True)
     show(f"weak feedback: {options.images} images, {options.epochs} epochs, width {options.width}", rows)
-    return {
-        "backpropagation": base,
-        "rows": rows,
-        "settings": {key: str(value) for key, value in vars(options).items()},
-    }
+    return {"backpropagation": base, "rows": rows}
 
 
 def draw(found: dict[str, Any]) -> None:
@@ -223,10 +217,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     asked = parser().parse_args()
-    if asked.run:
-        write("weak_feedback_of_run", tables_of_run(asked) | {"machine": machine()})
-    else:
-        found = tables(asked) | {"machine": machine()}
-        write("weak_feedback", found)
+    found = tables_of_run(asked) if asked.run else tables(asked)
+    found |= {"settings": {key: str(value) for key, value in vars(asked).items()}, "machine": machine()}
+    write("weak_feedback_of_run" if asked.run else "weak_feedback", found)
+    if not asked.run:
         draw(found)
