@@ -20,7 +20,7 @@ from eqprop.cli import main
 from eqprop.files import load
 from eqprop.recipes import RECIPES
 from eqprop.tasks import Batches, Images, Normalise
-from eqprop.training.loop import EpochMetrics, Experiment, Trainer, evaluate
+from eqprop.training.loop import Counts, Experiment, Trainer, evaluate
 from eqprop.training.report import Report
 
 RECIPE = """
@@ -242,14 +242,14 @@ def test_precision_is_chosen_once_and_recorded(recipe, monkeypatch):
 
 def test_16_bits_are_those_of_messages_alone(recipe, monkeypatch):
     """In training as in evaluation: states, and what is computed of them, keep the data's precision."""
-    kinds, add = [], EpochMetrics.add
+    kinds, of = [], Counts.of
 
-    def watch(totals, loss, y, record):
+    def watch(loss, record):
         states = [settled.state for settled in (record.free, record.nudged) if settled is not None]
         kinds.append({value.dtype for state in states for value in state.values()} | {loss.dtype})
-        add(totals, loss, y, record)
+        return of(loss, record)
 
-    monkeypatch.setattr(EpochMetrics, "add", watch)
+    monkeypatch.setattr(Counts, "of", watch)
     assert main(["train", recipe, "--out", "run", "--epochs", "1", "--precision", "bf16"]) == 0
     assert len(kinds) > 9
     assert all(kind == {torch.float32} for kind in kinds)

@@ -275,7 +275,14 @@ def train_on(
         with contextlib.ExitStack() as stack:
             by_first(fabric, lambda: _own(stack, folder))
             trainer = Trainer(
-                run, folder, fabric, terminal, about.id, session.checkpoint_seconds, session.residual_limit
+                run,
+                folder,
+                fabric,
+                terminal,
+                about.id,
+                session.checkpoint_seconds,
+                session.residual_limit,
+                session.cuda_graph,
             )
             # metrics.csv is written after the first checkpoint: without it, this would begin again.
             began = by_first(

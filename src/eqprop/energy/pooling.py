@@ -6,6 +6,7 @@ maps the upper state down. ``linearize`` returns both and the derivative, from o
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,14 +112,20 @@ class MaxPool(Pool):
 
     def _won(self, value: Tensor, winners: Tensor, shape: torch.Size) -> Linearization:
 
+        def rows(image: Tensor) -> Tensor:
+            """(batch, rows * columns, channels): channels innermost, as in states, so that no copy is needed."""
+            return image.permute(0, 2, 3, 1).flatten(1, 2)
+
         def jvp(change: Tensor) -> Tensor:
-            # Channels innermost, as in states, so that gather needs no copy.
-            flat, where = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (change, winners))
-            return flat.gather(1, where).unflatten(1, winners.shape[-2:]).permute(0, 3, 1, 2)
+            picked = rows(change).gather(1, rows(winners))
+            return picked.unflatten(1, winners.shape[-2:]).permute(0, 3, 1, 2)
 
         def vjp(post: Tensor) -> Tensor:
             post = post.to(value.dtype)  # of z, which has fewer bits under autocast: cheaper here, before unpooling
             if self.step >= self.size and not (torch.are_deterministic_algorithms_enabled() or transformed()):
+                if post.is_cuda:  # there max_unpool2d would copy to another layout and back
+                    flat = post.new_zeros(len(post), math.prod(shape[1:]), shape[0])
+                    return flat.scatter_(1, rows(winners), rows(post)).unflatten(1, shape[1:]).permute(0, 3, 1, 2)
                 sizes = [self.size] * 2, [self.step] * 2
                 with torch.autocast(post.device.type, enabled=False):  # autocast would use float32
                     return F.max_unpool2d(post, winners, *sizes, output_size=list(shape[-2:]))

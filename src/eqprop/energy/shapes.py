@@ -39,3 +39,8 @@ def zeros_like_images(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 def transformed() -> bool:
     """Whether a ``torch.func`` transform (``vmap``, ``grad``, ...) is active."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def capturing(tensor: Tensor) -> bool:
+    """Whether operations on the device of ``tensor`` are being captured in a CUDA graph: none may then wait for it."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -392,4 +392,4 @@ def nudge_of(cost: Cost, betas: Sequence[complex]) -> tuple[Nudge, Tensor]:
 def numbers(values: Sequence[complex], like: Tensor) -> Tensor:
     """(len(values),) in the precision of ``like``; complex if a value is complex."""
     kind = like.dtype.to_complex() if any(isinstance(value, complex) for value in values) else like.dtype
-    return torch.tensor(values, dtype=kind, device=like.device)
+    return torch.stack([like.new_full((), value, dtype=kind) for value in values])  # no copy that waits for the device

@@ -59,6 +59,7 @@ class TaskRecipe(Options, ABC):
     Args:
         data: where the examples are; see docs/data.md.
         batch_size: examples a step.
+        eval_batch_size: examples at once in validation and test, whose results do not depend on it.
         epochs: passes through the training set.
         validation: the share of the training set that is held out to choose the best epoch, at most a half.
         choose_by_test: choose the best epoch by the test set, and hold out no example.
@@ -70,6 +71,7 @@ class TaskRecipe(Options, ABC):
 
     data: str
     batch_size: Count = 64
+    eval_batch_size: Count = 200
     epochs: Count
     validation: Share = 0.1
     choose_by_test: bool = False
@@ -103,7 +105,7 @@ class TaskRecipe(Options, ABC):
         held: Batches | None = None
         if self.validation > 0 and not self.choose_by_test:
             part, train = train.split(self.validation, self.seed)
-            held = Batches(part, 200, normalise, shuffle=False)
+            held = Batches(part, self.eval_batch_size, normalise, shuffle=False)
         network, substrate = build(), find_substrate(self.substrate)
         if not substrate.is_ideal:
             network = network.on(substrate)
@@ -120,7 +122,7 @@ class TaskRecipe(Options, ABC):
             schedule_by_batch=self.schedule_by_batch,
             train=batches,
             validation=held,
-            test=Batches(test, 200, normalise, shuffle=False),
+            test=Batches(test, self.eval_batch_size, normalise, shuffle=False),
             epochs=self.epochs,
             constrain=all_of(*constraints) if constraints else None,
             gradient_clip=self.gradient_clip,

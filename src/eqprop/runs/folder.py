@@ -48,6 +48,7 @@ class Session:
         threads: CPU threads; 0: as PyTorch chooses, which the run then keeps.
         checkpoint_seconds: how often to save within an epoch.
         residual_limit: the mean residual of an epoch's free phases above which the run stops as not settling.
+        cuda_graph: on a GPU, capture a step once and replay it. Solvers then make all the sweeps that they may.
     """
 
     out: str = ""
@@ -57,6 +58,7 @@ class Session:
     threads: Annotated[int, ">= 0", "<= 1024"] = 0
     checkpoint_seconds: NonNegative = 60.0
     residual_limit: Positive = 0.5
+    cuda_graph: bool = False
 
 
 @checked

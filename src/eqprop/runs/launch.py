@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
+
 from eqprop.errors import EqpropError, InputError
 from eqprop.files import explained
 from eqprop.training.memory import keep_freed_memory
@@ -109,6 +111,7 @@ def start(device: str, processes: int) -> tuple[Fabric, MessagePrecision]:
     from eqprop.runs.messages import MessagePrecision  # these imports take seconds
 
     keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False  # else a GPU's convolutions of 32 bits keep 10 bits of the mantissa
     for name in ("lightning_fabric", "lightning.fabric", "lightning"):  # each process would say that it has begun
         logging.getLogger(name).setLevel(logging.WARNING)
     launch = launched()

@@ -11,7 +11,7 @@ from eqprop.checks import Count, NonNegative
 from eqprop.energy.gains import self_adjoint_weights
 from eqprop.energy.landscape import Landscape, weighted
 from eqprop.energy.nodes import State
-from eqprop.energy.shapes import example_dims, expand_like
+from eqprop.energy.shapes import capturing, example_dims, expand_like
 from eqprop.energy.terms import Field, Term
 from eqprop.errors import InputError
 from eqprop.settling.displacement import linear_unit_of
@@ -67,7 +67,7 @@ class ConjugateGradients(Solver):
         taken = torch.zeros_like(norm, dtype=torch.int64)
         for _ in range(self.iterations):
             swept()
-            if not moving.any():
+            if not capturing(norm) and not moving.any():
                 break
             # At first only nodes within a few edges of the force are non-zero: the other terms are skipped.
             along = start | p

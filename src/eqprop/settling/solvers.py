@@ -16,7 +16,7 @@ from torch import Tensor
 from eqprop.checks import Count, Positive
 from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State, length, select
-from eqprop.energy.shapes import example_dims
+from eqprop.energy.shapes import capturing, example_dims
 from eqprop.errors import InputError
 from eqprop.settling.crossing import crossing
 from eqprop.settling.progress import swept
@@ -356,7 +356,8 @@ class UntilConverged(Solver):
     remaining change of each node is small relative to its displacement (``rest``), and if there were enough sweeps for
     a signal to cross the network (``crossing``). A settled example does not change any more, so its result does not
     depend on the other examples of its batch. An example that is not finite stops too. When a quarter of the examples
-    has stopped, the sweeps continue without them.
+    has stopped, the sweeps continue without them. A CUDA graph cannot wait to see what has settled: in one, every
+    example makes ``max_sweeps``.
 
     Attributes:
         sweep: the order in which nodes respond.
@@ -383,6 +384,7 @@ class UntilConverged(Solver):
         least, state = crossing(landscape, self.sweep), start
         pace = Pace.first(self.over_relaxation, start) if self.over_relaxation > 1 else None
         first = next(iter(start.values()))
+        graph = capturing(first)
         left, rows = len(first), torch.arange(len(first), device=first.device)  # which examples remain
         moving = torch.ones_like(rows, dtype=torch.bool)
         recent: list[Tensor] = []  # the residuals of the last three sweeps
@@ -390,13 +392,15 @@ class UntilConverged(Solver):
         for count in range(1, self.max_sweeps + 1):
             swept()
             before, state = state, self.sweep(landscape if pace is None else landscape.over_relaxed(pace.factor), state)
-            residuals = self.norm(before, state)
             pace = pace and pace.after(before, state)
+            if graph and count <= self.max_sweeps - 3:  # only the last residuals are read
+                continue
+            residuals = self.norm(before, state)
             recent = [*recent[-2:], stacked(residuals)]
             residual = recent[-1].amax(0)
             over = count == self.max_sweeps
             quiet = moving & ~(residual > self.tolerance)  # or not finite
-            if not over and (count < least or not quiet.any()):
+            if not over and (graph or count < least or not quiet.any()):
                 continue
             if count > 1:
                 distance, arrived = rest(recent, self.norm, start, state, self.tolerance)
@@ -404,9 +408,11 @@ class UntilConverged(Solver):
                 distance, arrived = torch.where(residual == 0, residual, torch.inf), residual == 0
             status = judged(residual, quiet & arrived & (distance <= self.tolerance), count >= least)
             stopping = moving if over else moving & (status != Status.OUT_OF_SWEEPS)
+            present = Solution(state, residuals, torch.full_like(rows, count), status, distance)
+            if graph:
+                return present
             if not (found := len(examples := stopping.nonzero().squeeze(1))):
                 continue
-            present = Solution(state, residuals, torch.full_like(rows, count), status, distance)
             if found == len(rows) and not done:
                 return present
             done.append((rows[examples], present.select(examples)))

@@ -38,12 +38,17 @@ from eqprop.tasks.datasets import as_task
 from eqprop.tasks.task import Pair, share_of
 from eqprop.training import checkpoint
 from eqprop.training.constraints import Constrain
-from eqprop.training.metrics import EpochMetrics, Row
+from eqprop.training.cuda_graphs import Graphed, ahead, check_capturable
+from eqprop.training.finite import Signs
+from eqprop.training.metrics import Counts, EpochMetrics, Row
 from eqprop.training.report import Report
 from eqprop.training.stopping import Stop, after_this_batch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+UNCHECKED = 50
+"""Steps on an accelerator after which they are checked together."""
 
 
 @dataclass
@@ -208,6 +213,10 @@ class Trainer:
         checkpoint_seconds: how often to save within an epoch.
         residual_limit: the run stops as not settling if the mean residual (the change in the last free sweep) of an
             epoch is above this.
+        cuda_graph: capture the forward and the backward of a step as a CUDA graph, which is then replayed.
+
+    Raises:
+        InputError: ``cuda_graph``, and the step cannot be captured.
     """
 
     run: Experiment
@@ -217,9 +226,12 @@ class Trainer:
     run_id: str = ""
     checkpoint_seconds: float = 60.0
     residual_limit: float = 0.5
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         run = self.run
+        if self.cuda_graph:
+            check_capturable(run.model, self.fabric.device, self.fabric.world_size)
         model, optimizer = self.fabric.setup(run.model, run.optimizer)
         self.model, self.optimizer = model, optimizer
         self.progress = Progress()
@@ -229,6 +241,8 @@ class Trainer:
         self.metric = run.monitor or next(iter(metrics), "loss")
         self.sign = 1.0 if self.metric != "loss" and metrics[self.metric].higher_is_better else -1.0
         self.totals = self._totals()
+        self.unchecked: list[tuple[int, int, Signs]] = []  # the epoch, the batch
+        self.gradient = Graphed(self._gradient, run.model) if self.cuda_graph else self._gradient
 
     def _totals(self) -> EpochMetrics:
         return EpochMetrics(self.run.metrics(), self.fabric.device)
@@ -258,7 +272,8 @@ class Trainer:
         steps = self.train.steps
         self.model.train()
         saved = clock = time.monotonic()
-        for x, y in self.train.epoch(progress.epoch, progress.index, fabric.global_rank, fabric.world_size):
+        batches = self.train.epoch(progress.epoch, progress.index, fabric.global_rank, fabric.world_size)
+        for x, y in ahead(batches, fabric.device):
             self._step(x, y)
             progress.index += 1
             now = time.monotonic()
@@ -281,7 +296,25 @@ class Trainer:
         return largest.tolist()  # type: ignore[union-attr]
 
     def _step(self, x: Any, y: Any) -> None:
-        record, fabric, run = Record(), self.fabric, self.run
+        run, progress = self.run, self.progress
+        loss, counts, signs = self.gradient(x, y)
+        self._check_finite(signs)
+        if run.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.gradient_clip)
+        if progress.epoch == progress.index == 0:
+            progress.first_loss = float(loss)
+        progress.rates = [group["lr"] for group in run.optimizer.param_groups]
+        self.optimizer.step()
+        if run.constrain is not None:
+            run.constrain(run.model.network)
+        if run.scheduler is not None and run.schedule_by_batch:
+            run.scheduler.step()
+        if counts is not None:
+            self.totals.add(counts, y)
+
+    def _gradient(self, x: Any, y: Any) -> tuple[Tensor, Counts | None, Signs]:
+        """Sets the gradients; returns the loss, and what is counted and checked of the step."""
+        record, fabric = Record(), self.fabric
         total = self.train.size(self.progress.index)
         share = share_of(total, fabric.global_rank, fabric.world_size)
         mine = share.stop - share.start
@@ -290,40 +323,34 @@ class Trainer:
         self.optimizer.zero_grad()
         # The mean over processes of these is the mean over the batch, whatever their shares.
         fabric.backward(loss if fabric.world_size == 1 else loss * (fabric.world_size * mine / total))
-        self._check_finite(loss, record)
-        if run.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.gradient_clip)
-        if self.progress.epoch == self.progress.index == 0:
-            self.progress.first_loss = float(loss.detach())
-        self.progress.rates = [group["lr"] for group in run.optimizer.param_groups]
-        self.optimizer.step()
-        if run.constrain is not None:
-            run.constrain(run.model.network)
-        if run.scheduler is not None and run.schedule_by_batch:
-            run.scheduler.step()
-        if mine:
-            self.totals.add(loss, y, record)
+        signs = Signs.of(loss, record, self.run.model.named_parameters())
+        return loss.detach(), Counts.of(loss, record) if mine else None, signs
 
-    def _check_finite(self, loss: Tensor, record: Record) -> None:
-        """Checks the step before the optimiser changes a weight, so that the last checkpoint stays valid.
+    def _check_finite(self, signs: Signs) -> None:
+        """Checks a step. On an accelerator it does so later, for many at once, as each check waits for the device.
 
-        Only here does this loop wait for the device in each step; a solver that stops at rest also waits.
+        On the CPU a step is checked before the optimiser changes a weight. No checkpoint is saved before a check.
         """
-        residuals = [s.residual.max() for s in (record.free, record.nudged) if s is not None]
-        gradients = {name: p.grad for name, p in self.run.model.named_parameters() if p.grad is not None}
-        sizes = [gradient.abs().max() for gradient in gradients.values()]
-        wrong = not bool(torch.stack([loss.detach(), *residuals, *sizes]).isfinite().all())
-        if not self._agreed(int(wrong))[0]:
+        at_once = signs.values.device.type == "cpu"
+        values = signs.values if at_once else signs.values.clone()  # a graph overwrites them
+        self.unchecked.append((self.progress.epoch, self.progress.index, signs._replace(values=values)))
+        if at_once or len(self.unchecked) == UNCHECKED:
+            self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Checks the steps since the last check. Raises NotSettledError of the first that is not finite."""
+        steps, self.unchecked = self.unchecked, []
+        if not steps:
             return
-        settled = record.nudged if record.nudged is not None and bool(loss.isfinite()) else record.free
-        assert settled is not None
-        wild = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
+        values = torch.stack([signs.values for *_, signs in steps])
+        finite = values.isfinite().all(1).tolist()
+        if not self._agreed(int(not all(finite)))[0]:
+            return
+        first = finite.index(False) if False in finite else -1  # of another process
+        epoch, index, signs = steps[first]
         raise NotSettledError(
-            f"epoch {self.progress.epoch + 1}, batch {self.progress.index + 1}: "
-            f"the loss is {float(loss.detach()):g} and node {settled.worst_node()!r} "
-            f"changed by {float(settled.residual.max()):g} in its last sweep; gradients that are not finite: "
-            f"{', '.join(wild) or 'none'}. Lower the "
-            f"learning rates or beta, or clip the gradient; the last valid weights are in {self.folder}."
+            f"epoch {epoch + 1}, batch {index + 1}: {signs.told(values[first].tolist())}. Lower the learning rates or "
+            f"beta, or clip the gradient; the last valid weights are in {self.folder}."
         )
 
     def _check_growth(self, loss: float) -> None:
@@ -340,6 +367,7 @@ class Trainer:
 
     def _close_epoch(self) -> None:
         run, progress = self.run, self.progress
+        self._check_steps()
         self.totals.gather(self.fabric)
         self.totals.spread(self.fabric)
         train = self.totals.means()
@@ -384,6 +412,7 @@ class Trainer:
 
     def save(self, name: str) -> None:
         """Saves a checkpoint. All processes call this together; the first one writes."""
+        self._check_steps()
         self.totals.gather(self.fabric)
         if not self.fabric.is_global_zero:
             return
@@ -474,7 +503,7 @@ def evaluate(
             if mirrored:
                 record.scores = mean_scores(model, record, x.flip(-1))
         if share.start < share.stop:
-            totals.add(loss, y, record)
+            totals.add(Counts.of(loss, record), y)
     model.train(training)
     totals.gather(fabric)
     totals.spread(fabric)

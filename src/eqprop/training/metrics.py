@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,36 @@ if TYPE_CHECKING:
 
 Row = dict[str, float]
 """One epoch's metrics."""
+
+
+class Counts(NamedTuple):
+    """What an epoch's metrics count of a batch.
+
+    Attributes:
+        sums, peaks: the first values of ``EpochMetrics.SUMS`` and ``PEAKS``, float64.
+        scores: (batch, ...), as the network's loss reads them.
+    """
+
+    sums: Tensor
+    peaks: Tensor
+    scores: Tensor
+
+    @classmethod
+    def of(cls, loss: Tensor, record: Record) -> Counts:
+        """Those of a batch with its mean loss and its phases."""
+        free, nudged = record.free, record.nudged
+        assert free is not None
+        assert record.scores is not None
+        count = len(free.residual)
+        sums = [loss.new_full((), count), loss.detach() * count, free.residual.sum(), free.sweeps.sum()]
+        peaks = [free.residual.max()]
+        if nudged is not None:
+            many = loss.new_full((), len(nudged.residual))
+            moved = length({node: value.abs() for node, value in nudged.state.items()})
+            sums += [many, nudged.residual.sum(), nudged.sweeps.sum(), moved.sum(), nudged.unstable.sum()]
+            peaks.append(nudged.residual.max())
+        together, largest = (torch.stack([each.double() for each in many]) for many in (sums, peaks))
+        return cls(together, largest, record.scores)
 
 
 class EpochMetrics:
@@ -50,23 +80,12 @@ class EpochMetrics:
     def examples(self) -> float:
         return float(self.sums[0])
 
-    def add(self, loss: Tensor, y: Any, record: Record) -> None:
-        """Adds a batch with its mean loss, its targets and its phases."""
-        free, nudged, scores = record.free, record.nudged, record.scores
-        assert free is not None
-        assert scores is not None
-        count = len(free.residual)
-        sums = [loss.new_full((), count), loss.detach() * count, free.residual.sum(), free.sweeps.sum()]
-        peaks = [free.residual.max()]
-        if nudged is not None:
-            many = loss.new_full((), len(nudged.residual))
-            moved = length({node: value.abs() for node, value in nudged.state.items()})
-            sums += [many, nudged.residual.sum(), nudged.sweeps.sum(), moved.sum(), nudged.unstable.sum()]
-            peaks.append(nudged.residual.max())
-        self.sums[: len(sums)] += torch.stack([each.double() for each in sums])
-        self.peaks[: len(peaks)].clamp_(min=torch.stack([each.double() for each in peaks]))
+    def add(self, counts: Counts, y: Any) -> None:
+        """Adds a batch, whose targets are ``y``."""
+        self.sums[: len(counts.sums)] += counts.sums
+        self.peaks[: len(counts.peaks)].clamp_(min=counts.peaks)
         for metric in self.metrics.values():
-            metric.update(scores, y)
+            metric.update(counts.scores, y)
 
     def means(self) -> Row:
         """The metrics of what was added."""
