@@ -26,8 +26,9 @@ from eqprop.training.cuda_graphs import Graphed, ahead, check_capturable
 from eqprop.training.finite import Signs
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")  # PyTorch, in a thread of autograd
 
-until = UntilConverged(1e-3, 12, norm=relative_norm, over_relaxation=1.5)
+until = UntilConverged(1e-9, 12, norm=relative_norm, over_relaxation=1.5)  # it makes all 12 sweeps
 ESTIMATORS = {
     "fast": RayleighPenalty(InfinitesimalNudge(FromFeedforward(until), ConjugateGradients(4, 1e-3), 0.25), 1.0),
     "infinitesimal": InfinitesimalNudge(FixedSweeps(12), ConjugateGradients(6)),
@@ -137,7 +138,6 @@ def test_captured_sweeps_end_at_the_same_rest(captured, double):
     exact.load_state_dict(model.network.state_dict())
     rest = ep.Equilibrium(exact, InfinitesimalNudge(FixedSweeps(200)), on_unsettled="ignore").settle(x.double())
     assert solution.sweeps.tolist() == [12] * 6
-    assert solution.settled.all()
     for node, value in rest.state.items():
         torch.testing.assert_close(solution.state[node], value, rtol=0, atol=1e-3)
 
@@ -175,10 +175,12 @@ def test_what_differs_from_step_to_step_is_refused():
     assert "network runs on" in refused(ep.Equilibrium(network().on(find_substrate("pcm")), ESTIMATORS["ep"]))
 
 
-def test_the_command_refuses_it_without_a_gpu(capsys):
+def test_the_command_refuses_it_without_a_gpu_before_it_makes_a_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(["train", "digits", "--device", "cpu", "--cuda_graph", "true", "--out", "run"]) == 2
     told = capsys.readouterr()
     assert "--cuda_graph" in told.err + told.out
+    assert not list(tmp_path.iterdir())
 
 
 def test_steps_that_are_checked_together_name_the_first_that_is_not_finite(tmp_path):
@@ -232,8 +234,7 @@ def test_a_replayed_step_is_the_step(name, bits):
         expected, found = step(x, y), graphed(x, y)
         assert float((expected[0] - found[0]).abs()) < 1e-5
         for one, other in zip(gradients(twin), gradients(model), strict=True):
-            # A graph makes all sweeps, the others stop near rest.
-            limit = 1e-1 if name == "fast" else 5e-2 if bits else 1e-3
+            limit = 5e-2 if bits else 1e-3
             assert float((one - other).norm()) <= limit * float(one.norm()) + 1e-7, (name, seed)
         with torch.no_grad():
             for parameters in (model.parameters(), twin.parameters()):
@@ -263,8 +264,17 @@ def test_a_gpu_learns_the_digits_and_resumes(graph, tmp_path, monkeypatch):
     assert best["validation_accuracy"] > 0.85
 
 
-@gpu
-def test_a_gpu_run_that_is_not_finite_is_told(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
+def test_a_run_that_is_not_finite_is_told(device, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "digits", "--device", "cuda", "--epochs", "2", "--lr", "1e30", "--out", "run"]) == 2
-    assert "epoch 1, batch" in capsys.readouterr().err
+    recipe = """
+from eqprop.recipes import RECIPES
+
+def wild(epochs: int = 2):
+    run = RECIPES["digits"](epochs=epochs)
+    run.optimizer.param_groups[0]["lr"] = float("inf")
+    return run
+"""
+    Path("mine.py").write_text(recipe)
+    assert main(["train", "mine.py:wild", "--device", device, "--out", "run"]) == 2
+    assert "epoch 1, batch 2" in capsys.readouterr().err

@@ -32,6 +32,7 @@ from eqprop.substrates import Aged, age_weights
 from eqprop.tasks import ImageInputs
 from eqprop.tasks.text import few
 from eqprop.training.cost import names_a_machine, tally_of_run
+from eqprop.training.cuda_graphs import check_capturable
 from eqprop.training.loop import (
     Experiment,
     Trainer,
@@ -113,6 +114,8 @@ def train(arguments: Sequence[str]) -> int:
     # The settings of the first process, as the clocks and the speeds of others differ.
     about = replace(about, session=fabric.broadcast(session))
     messages.sixteen_bits = about.session.precision == "bf16"
+    if session.cuda_graph:  # before a folder is made
+        check_capturable(run.model, fabric.device, fabric.world_size)
     stamp = time.strftime(STAMP)
     path, about = by_first(fabric, lambda: folders.make(about, stamp))
     return train_on(path, run, fabric, about, seconds, other_meaning(about), new=True)

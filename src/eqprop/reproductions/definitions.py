@@ -18,6 +18,8 @@ from eqprop.substrates import ReadNoise
 
 TEST = Quantity("test_error", "test error", "%")
 TRAIN = Quantity("train_error", "train error", "%")
+BEST = Quantity("best_test_error", "test error", "%")
+"""Of the epoch that the run has chosen."""
 ANGLE = Quantity("angle", "angle", "degrees", log=True)
 ERROR = Quantity("error", "relative error", log=True)
 MNIST, CIFAR10 = "ylecun/mnist", "uoft-cs/cifar10"
@@ -588,31 +590,35 @@ def seed_at(free: int, nudged: int, **options: Any) -> Rows:
 
 def ordered(*names: str) -> Callable[[Table], bool]:
     """Whether the test errors of these rows fall from each to the next."""
-    return lambda table: all(table.mean(worse) > table.mean(better) for worse, better in itertools.pairwise(names))
+    return lambda table: all(best(table, worse) > best(table, better) for worse, better in itertools.pairwise(names))
 
 
-SMALL_SEED = {"width": 0.125, "train_images": 3000, "epochs": 8, "batch_size": 16, "choose_by_test": False}
+def best(table: Table, row: str) -> float:
+    return table.mean(row, BEST.name)
+
+
+SMALL_SEED = {"width": 0.125, "train_images": 3000, "epochs": 24, "batch_size": 16, "choose_by_test": False}
 SEED = Result(
     title="Symmetric nudges train a convolutional network where one-sided ones fail",
     source="Laborieux et al. 2021, doi 10.3389/fnins.2021.633674; asymmetric EP: Scurria et al. 2026, arXiv 2602.03670",
     read="Its table could not be read; by its abstract, one-sided nudges nearly fail on CIFAR-10, symmetric ones "
     "approach backpropagation through time, and separate feedback weights come close.",
-    quantities=[TEST, TRAIN],
+    quantities=[BEST, TRAIN],
     claims=[
         Claim(
             "squared error: one-sided nudges fail, at 10 points or more behind symmetric ones",
-            lambda table: table.mean("squared error: one-sided") > table.mean("squared error: symmetric") + 10,
+            lambda table: best(table, "squared error: one-sided") > best(table, "squared error: symmetric") + 10,
         ),
         Claim(
             "a random sign is better than one sign", ordered("squared error: one-sided", "squared error: random sign")
         ),
         Claim(
             "symmetric nudges are within 3 points of backpropagation through time",
-            lambda table: abs(table.mean("squared error: symmetric") - table.mean("squared error: BPTT")) < 3,
+            lambda table: abs(best(table, "squared error: symmetric") - best(table, "squared error: BPTT")) < 3,
         ),
         Claim(
             "so they are with cross-entropy",
-            lambda table: abs(table.mean("cross-entropy: symmetric") - table.mean("cross-entropy: BPTT")) < 3,
+            lambda table: abs(best(table, "cross-entropy: symmetric") - best(table, "cross-entropy: BPTT")) < 3,
         ),
         Claim(
             "separate feedback: one update for both is better than different ones",
@@ -625,14 +631,14 @@ SEED = Result(
     ],
     settings={
         "small": Setting(
-            "CIFAR-10, 3,000 images, 8 epochs, four convolutions of 16, 32, 64 and 64 channels, 30 free and 10 nudged "
+            "CIFAR-10, 3,000 images, 24 epochs, four convolutions of 16, 32, 64 and 64 channels, 30 free and 10 nudged "
             "sweeps, batch 16.",
-            "4 minutes a row on one free core (estimated)",
+            "8 minutes a row on one core",
             ["an eighth of the channels (published 128, 256, 512, 512)",
              "3,000 images, a tenth of them held out (published: all 50,000)",
-             "8 epochs of batches of 16 (published 120 of 128), at the published rates, which hardly fall in 8",
+             "24 epochs of batches of 16 (published 120 of 128), at the published rates, which hardly fall in 24",
              "30 and 10 sweeps (published 250 and 25 or 30)",
-             "the weights after the last epoch (published: those of the best test accuracy)",
+             "the epoch that the held-out tenth chooses (published: that of the best test accuracy)",
              JPEG],
             seed_at(30, 10, **SMALL_SEED),
             CIFAR10,

@@ -42,6 +42,8 @@ class Quantity:
 class Training:
     """A run of a recipe: an ordinary folder of a run, which gives ``test_error`` and ``train_error`` in per cent.
 
+    They are of the last epoch; ``best_test_error`` is of the epoch that the run has chosen.
+
     Attributes:
         recipe: its name.
         options: of the recipe, without data and seed.

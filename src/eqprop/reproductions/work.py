@@ -34,7 +34,7 @@ README = "README.md"
 RUNS, CELLS = "runs", "cells"
 SUMMARY, METRICS = "summary.json", "metrics.csv"
 """The files of a run that its numbers are read from."""
-DIVERGED = {"test_error": math.inf, "train_error": math.inf}
+DIVERGED = {"test_error": math.inf, "train_error": math.inf, "best_test_error": math.inf}
 SEEDS = 100
 """More than any result is run with."""
 Train = Callable[[Sequence[str]], int]
@@ -263,6 +263,7 @@ def numbers_of(job: Job, row: str, seed: int) -> Numbers:
         summary = json.loads(files.read_regular(place / SUMMARY))
         last = [*csv.DictReader(io.StringIO(files.read_regular(place / METRICS).decode()))][-1]
         shares = {"test_error": summary["test_accuracy_last"], "train_error": last["train_accuracy"]}
+        shares |= {"best_test_error": summary["test_accuracy_best"]} if "test_accuracy_best" in summary else {}
         return {name: 100 * (1 - float(share)) for name, share in shares.items()}
 
 
