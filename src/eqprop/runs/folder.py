@@ -31,6 +31,8 @@ FAILED = "failed.txt"
 """Why a run ended before its last epoch, in one line."""
 LONGEST = 2000
 """Bytes of it that are read."""
+LATER = {"cuda_graph": False}
+"""Fields of a session that runs of earlier versions do not have, with their values in those."""
 PACKAGES = ("eqprop", "torch", "numpy", "lightning-fabric", "torchmetrics")
 
 
@@ -143,6 +145,7 @@ def read(folder: Path) -> tuple[About, bool]:
     damaged = f"{path} is damaged ({{}}): train again, or restore the file."
     with files.explained(damaged, KeyError, TypeError, ValueError, AttributeError, wrap=True):
         del held["format"]
+        held["session"] = LATER | held["session"]
         for kind, found in ((About, held), (Session, held["session"])):
             if missing := sorted({each.name for each in fields(kind)} - found.keys()):
                 raise ValueError(f"it does not say {', '.join(missing)}")
