@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eqprop.cli import main
 from eqprop.files import sealed
 from eqprop.runs.trust import trust
 from runs.refusals import HUGE, named, refused
@@ -83,6 +84,7 @@ def changes():
             for value in (None, [], {}, -1, "warp", HUGE, float("nan"))
             if not (name == "out" and isinstance(value, str))
         )
+    yield from (("session", "cuda_graph", value) for value in (None, 1, "true", []))
     for name in ("epochs", "batch_size", "lr", "seed", "beta", "width", "depth", "validation", "free_sweeps"):
         yield from (
             ("options", name, value)
@@ -104,6 +106,11 @@ def test_values_that_cannot_be(run_folder, path):
     changed(*path)
     for command in ("resume", "evaluate"):
         refused([command, "run"])
+
+
+def test_a_run_of_an_earlier_version_is_read(run_folder):
+    changed("session", "cuda_graph", MARK)
+    assert main(["evaluate", "run"]) == 0
 
 
 def texts(whole):
