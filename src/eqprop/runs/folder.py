@@ -317,13 +317,15 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Processor, system and Python, in one line."""
+    """Processor, system, Python and the GPU if there is one, in one line."""
     name = platform.processor()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     best = torch.backends.cpu.get_cpu_capability()
-    return f"{os.cpu_count()} x {name} ({best}), {platform.system()} {platform.machine()}, {platform.python_version()}"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    system = f"{platform.system()} {platform.machine()}, {platform.python_version()}"
+    return f"{os.cpu_count()} x {name} ({best}), {system}{gpu}"
 
 
 def commit_of(folder: Path) -> str:
