@@ -66,6 +66,21 @@ def test_the_contraction_is_that_of_the_sweep(weight):
     assert found.elsewhere == 0
 
 
+@pytest.mark.parametrize(("damping", "begins"), [(0.0, "Verdict: good. "), (0.25, "Verdict: usable, but of uneven ")])
+def test_a_gradient_of_the_right_direction_may_be_too_short_in_some_layers(double, damping, begins):
+    """A leak of the linear phase leaves the read-out's gradient as it is."""
+    couplings = pair(0.9, ep.identity).couplings
+    nodes = {"x": ep.Node((1,)), "a": ep.Node((1,), ep.identity), "b": ep.Node((1,), ep.identity)}
+    network = ep.Network(nodes, dict(couplings.items()), ep.ReadoutCrossEntropy("b", (1,), 2)).double()
+    settle, x, y = ep.FixedSweeps(400), torch.ones(1, 1), torch.ones(1, dtype=torch.int64)
+    estimators = {"own": ep.InfinitesimalNudge(settle, settle, damping=damping)}
+    text = verdict(diagnostics.compare(network, x, y, estimators), "own")
+    assert text.startswith(begins)
+    shorter = (1 - 0.81) / (1.25 - 0.81 / 1.25) / 1.25  # of the unit that the input drives
+    assert (f"Its length is {shorter:.2g} times that of the exact one in " in text) is bool(damping)
+    assert ("1 times in loss.readout" in text) is bool(damping)
+
+
 def test_a_network_that_is_nearly_unstable_is_called_so_rather_than_not_settled(double):
     network = ep.chain((5,), [ep.DenseLayer(6, ep.identity), ep.DenseLayer(4, ep.identity)], ep.SquaredError)
     weight = network.couplings["layer1_layer2"].map.weight

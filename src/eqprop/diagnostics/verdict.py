@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from eqprop.diagnostics.bias import Suggestion
-from eqprop.diagnostics.comparison import Comparison, most, percent, short
+from eqprop.diagnostics.comparison import Comparison, Row, most, percent, short
 from eqprop.diagnostics.machine import Added, MachineErrors
 from eqprop.diagnostics.stability import Stability
 
 GOOD, USABLE = 0.99, 0.9
 """Cosines of the worst tensor from which an estimate is called good, and usable."""
+UNEVEN = 2.0
+"""A ratio of lengths, over those of the exact gradient, from which tensors are said to learn at uneven rates."""
+SHORT = "A damped response is short where the network is slow: lower the damping, or give layers rates of their own."
 AT_REST = 1e-2
 """A residual up to which a phase is called settled."""
 NEAR = 0.9
@@ -57,11 +60,26 @@ def verdict(
     text = f"Its cosine to the exact gradient is {whole.cosine:.4f}"
     if len(rows) > 1:
         text += f", and {low.cosine:.4f} in the worst tensor ({short(low.parameter)})"
-    if low.cosine >= GOOD:
+    lengths = uneven_lengths(rows)
+    if low.cosine >= GOOD and not lengths:
         return f"Verdict: good. {text}."
+    if low.cosine >= GOOD:
+        return f"Verdict: usable, but of uneven length. {text}. {lengths} {SHORT}"
     wrong, _, reason = (why or cause(comparison, name, exact, corrected, stable)).partition(": ")
     grade = "usable, but" if low.cosine >= USABLE else "poor,"
-    return f"Verdict: {grade} {wrong}. {text}. {reason[:1].upper()}{reason[1:]}."
+    return f"Verdict: {grade} {wrong}. {text}. {reason[:1].upper()}{reason[1:]}. {lengths}".rstrip()
+
+
+def uneven_lengths(rows: Sequence[Row]) -> str:
+    """What it means that the gradients of some tensors are shorter than those of others; "" if they are even."""
+    known = [row for row in rows if 0 < row.norm_ratio < math.inf]
+    least, longest = (choose(known, key=lambda row: row.norm_ratio, default=None) for choose in (min, max))
+    if least is None or longest is None or longest.norm_ratio < UNEVEN * least.norm_ratio:
+        return ""
+    return (
+        f"Its length is {least.norm_ratio:.2g} times that of the exact one in {short(least.parameter)}, and "
+        f"{longest.norm_ratio:.2g} times in {short(longest.parameter)}: learning rates act as if multiplied by that."
+    )
 
 
 def cause(comparison: Comparison, name: str, exact: str, corrected: str, stable: Stability | None) -> str:
