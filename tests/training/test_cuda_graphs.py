@@ -3,6 +3,7 @@
 What needs a GPU is tested where there is one.
 """
 
+import contextlib
 import copy
 import json
 from dataclasses import replace
@@ -16,14 +17,14 @@ import eqprop as ep
 from eqprop.cli import main
 from eqprop.energy import Clip, MaxPool
 from eqprop.errors import InputError, NotSettledError
-from eqprop.learning import InfinitesimalNudge, RandomSign, vector_field
+from eqprop.learning import InfinitesimalNudge, Noisy, RandomSign, contrastive, vector_field
 from eqprop.learning.equilibrium import Record
 from eqprop.learning.penalties import RayleighPenalty
-from eqprop.learning.stencils import holomorphic
+from eqprop.learning.stencils import Nudging, holomorphic
 from eqprop.settling import ConjugateGradients, FixedSweeps, FromFeedforward, UntilConverged, relative_norm
 from eqprop.substrates import find_substrate
-from eqprop.training.cuda_graphs import Graphed, ahead, check_capturable
-from eqprop.training.finite import Signs
+from eqprop.training.cuda_graphs import Captured, Graphed, ahead, check_capturable
+from eqprop.training.vitals import Vitals
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 pytestmark = pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")  # PyTorch, in a thread of autograd
@@ -62,7 +63,7 @@ def stepping(model, bits=False):
             loss = model(x, y, record=record)
         model.zero_grad()
         loss.backward()
-        return loss.detach(), record.free.residual, Signs.of(loss, record, model.named_parameters()).values
+        return loss.detach(), record.free.residual, Vitals.of(loss, record, model.named_parameters()).values
 
     return step
 
@@ -163,16 +164,119 @@ def refused(model, device="cuda", processes=1):
 
 def test_what_differs_from_step_to_step_is_refused():
     model = model_of("ep")
-    check_capturable(model, torch.device("cuda"), 1)
+    for name in ESTIMATORS:
+        check_capturable(model_of(name), torch.device("cuda"), 1)
     assert "cpu" in refused(model, "cpu")
     assert "2 processes" in refused(model, processes=2)
     dropping = ep.chain(
         (2, 8, 8), [ep.ConvLayer(6, dropout=0.1)], lambda node, shape: ep.ReadoutCrossEntropy(node, shape, 3)
     )
-    assert "dropout" in refused(ep.Equilibrium(dropping, ESTIMATORS["ep"]))
+    assert "dropped at random" in refused(ep.Equilibrium(dropping, ESTIMATORS["ep"]))
     drawing = replace(ESTIMATORS["ep"], nudging=RandomSign(0.5), rule=vector_field)
-    assert "random" in refused(ep.Equilibrium(network(), drawing))
+    assert "random" in refused(ep.Equilibrium(network(), drawing, on_unsettled="ignore"))
+
+    class Turning(Nudging):
+        turn = 0
+
+        def draw(self):
+            self.turn += 1
+            return ep.symmetric((-1) ** self.turn * 0.5)
+
+    turning, noisy = (
+        replace(ESTIMATORS["ep"], nudging=Turning()),
+        replace(ESTIMATORS["ep"], rule=Noisy(contrastive, 1.0)),
+    )
+    for estimator in (turning, RayleighPenalty(turning, 1.0), noisy):
+        assert "may differ from step to step" in refused(ep.Equilibrium(network(), estimator, on_unsettled="ignore"))
+    assert '"ignore"' in refused(ep.Equilibrium(network(), ESTIMATORS["ep"]))
     assert "network runs on" in refused(ep.Equilibrium(network().on(find_substrate("pcm")), ESTIMATORS["ep"]))
+
+
+class Rerun:
+    """In place of a graph: makes the step again on the tensors that were captured."""
+
+    def __init__(self, step, x, y, found, gradients):
+        self.again, self.found, self.gradients = (lambda: step(x, y)), found, gradients
+
+    def replay(self):
+        parameters, found = self.again()
+        self.found.copy_(found)
+        for own, parameter in zip(self.gradients, parameters, strict=True):
+            own.copy_(parameter.grad)
+
+
+@pytest.fixture
+def graphed(monkeypatch):
+    """A ``Graphed`` of a model, without a GPU; the step is the sum of the targets' numbers times the loss."""
+
+    def capture(self, x, y):
+        x = x.clone()
+        y = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in y.items()}
+        parameters, found = self.step(x, y)
+        gradients = [each.grad.clone() for each in parameters]
+        inputs = [x, *(value for value in y.values() if isinstance(value, torch.Tensor))]
+        graph = Rerun(self.step, x, y, found, gradients)
+        return Captured(graph, inputs, found, gradients, self._places())
+
+    def step(x, y):
+        model.zero_grad()
+        loss = y["factor"] * model.loss(x, y["labels"])
+        loss.backward()
+        return list(model.parameters()), loss.detach()
+
+    model = model_of("infinitesimal")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(Graphed, "_capture", capture)
+    return model, step, Graphed(step, model)
+
+
+def test_what_is_no_tensor_in_a_batch_counts_as_its_shape_does(graphed):
+    model, step, captured = graphed
+    for factor, size, seed in ((1.0, 6, 0), (2.0, 6, 1), (1.0, 4, 2), (2.0, 6, 3), (1.0, 6, 4)):
+        x, labels = batch(size, seed)
+        y = {"factor": factor, "labels": labels}
+        _, expected = step(x, y)
+        right = gradients(model)
+        assert captured(x, y).item() == pytest.approx(expected.item())
+        for one, other in zip(gradients(model), right, strict=True):
+            torch.testing.assert_close(one, other)
+    assert len(captured.captured) == 3
+    with pytest.raises(InputError, match="A batch with a object cannot be captured"):
+        captured(x, {"factor": object(), "labels": labels})
+
+
+def move(model):
+    weight = next(model.parameters())
+    weight.data = weight.data.clone()
+
+
+def freeze(model):
+    next(model.parameters()).requires_grad_(False)
+
+
+@pytest.mark.parametrize("change", [move, freeze])
+def test_a_parameter_that_moves_or_freezes_is_refused(graphed, change):
+    model, _, captured = graphed
+    x, labels = batch()
+    captured(x, {"factor": 1.0, "labels": labels})
+    with torch.no_grad():
+        next(model.parameters()).add_(1)  # in place
+    captured(x, {"factor": 1.0, "labels": labels})
+    change(model)
+    with pytest.raises(InputError, match="in place"):
+        captured(x, {"factor": 1.0, "labels": labels})
+
+
+@pytest.mark.parametrize("wild", [False, True])
+def test_gradients_of_a_step_that_is_not_finite_are_held(wild):
+    model, (x, y) = model_of("ep"), batch()
+    record = Record()
+    model(x, y, record=record).backward()
+    before = gradients(model)
+    loss = torch.tensor(float("nan") if wild else 1.0)
+    Vitals.of(loss, record, model.named_parameters()).hold(model.parameters())
+    for one, other in zip(gradients(model), before, strict=True):
+        assert torch.equal(one, torch.zeros_like(one) if wild else other)
 
 
 def test_the_command_refuses_it_without_a_gpu_before_it_makes_a_folder(capsys, tmp_path, monkeypatch):
@@ -192,11 +296,11 @@ def test_steps_that_are_checked_together_name_the_first_that_is_not_finite(tmp_p
 
     trainer = Trainer(RECIPES["digits"](), tmp_path, Fabric(accelerator="cpu", devices=1), Report())
     x, y = trainer.train.sample(4)
-    signs = trainer._gradient(x, y)[-1]
+    vitals = trainer._gradient(x, y)[-1]
     for index in range(4):
-        values = signs.values.clone()
+        values = vitals.values.clone()
         values[1 + index] = float("nan") if index > 1 else values[1 + index]
-        trainer.unchecked.append((2, index, signs._replace(values=values)))
+        trainer.unchecked.append((2, index, vitals._replace(values=values)))
     with pytest.raises(NotSettledError, match=r"epoch 3, batch 3: the loss is .* changed by nan"):
         trainer.save("last")
     assert not list(tmp_path.glob("last*"))
@@ -247,7 +351,7 @@ def test_a_replayed_step_is_the_step(name, bits):
 def test_a_step_that_waits_cannot_be_captured():
     model = model_of("ep").cuda()
     graphed = Graphed(lambda x, y: float(stepping(model)(x, y)[0]), model)
-    with pytest.raises(InputError, match="waits for the device"):
+    with pytest.raises(InputError, match="cannot be captured"):
         graphed(*(each.cuda() for each in batch()))
 
 
@@ -262,6 +366,8 @@ def test_a_gpu_learns_the_digits_and_resumes(graph, tmp_path, monkeypatch):
     rows = Path("run/metrics.csv").read_text().splitlines()
     best = dict(zip(rows[0].split(","), map(float, rows[-1].split(",")), strict=True))
     assert best["validation_accuracy"] > 0.85
+    assert main(["resume", "run", "--epochs", "5"]) == 0
+    assert len(Path("run/metrics.csv").read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])

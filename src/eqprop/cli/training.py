@@ -112,7 +112,7 @@ def train(arguments: Sequence[str]) -> int:
         session = replace(session, precision="bf16" if fast else "32")
     fabric, messages = start(session.device, session.processes)
     # The settings of the first process, as the clocks and the speeds of others differ.
-    about = replace(about, session=fabric.broadcast(session))
+    about = replace(about, session=fabric.broadcast(session), machine=folders.machine(fabric.device))
     messages.sixteen_bits = about.session.precision == "bf16"
     if session.cuda_graph:  # before a folder is made
         check_capturable(run.model, fabric.device, fabric.world_size)
@@ -213,10 +213,13 @@ def _continue(kept: Kept, seconds: float, accept: bool = False) -> int:
         notes.append(changed)
     if other := folders.differences(about):
         notes.append(f"Other versions than the run's, so the bits may differ: {', '.join(other)}.")
-    if about.machine and about.machine != (here := folders.machine()):
-        notes.append(f"Another machine than the run's, so the bits may differ: {here} (was {about.machine}).")
     session = about.session
     fabric, messages = start(session.device, session.processes)
+    if about.machine and about.machine != (here := folders.machine(fabric.device)):
+        notes.append(f"Another machine than the run's, so the bits may differ: {here} (was {about.machine}).")
+    if session.cuda_graph and fabric.device.type != "cuda":
+        notes.append("There is no GPU here, so steps are not captured, and solvers stop at rest.")
+        about = replace(about, session=replace(session, cuda_graph=False))
     messages.sixteen_bits = session.precision == "bf16"
     return train_on(kept.folder, run, fabric, replace(about, manifest=run.described()), seconds, notes)
 

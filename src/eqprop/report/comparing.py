@@ -106,7 +106,7 @@ def settings_of(run: Subject) -> dict[str, str]:
     session = {name: value for name, value in asdict(about.session).items() if name not in ASIDE}
     found: dict[str, Any] = {"recipe": about.recipe, **about.options, **session}
     measured = [name for name in ("mean", "std") if not any(word.startswith(f"--{name}") for word in about.command)]
-    for name in (SEED, *measured):
+    for name in (SEED, "eval_batch_size", *measured):
         found.pop(name, None)
     if (manifest := about.manifest) is not None:
         found["data"] = f"{manifest.kind}, {dict(manifest.examples)}, {manifest.form}, {len(manifest.classes)} classes"

@@ -18,7 +18,7 @@ from eqprop.substrates import ReadNoise
 
 TEST = Quantity("test_error", "test error", "%")
 TRAIN = Quantity("train_error", "train error", "%")
-BEST = Quantity("best_test_error", "test error", "%")
+BEST = Quantity("best_test_error", "test error of the chosen epoch", "%")
 """Of the epoch that the run has chosen."""
 ANGLE = Quantity("angle", "angle", "degrees", log=True)
 ERROR = Quantity("error", "relative error", log=True)
@@ -633,7 +633,7 @@ SEED = Result(
         "small": Setting(
             "CIFAR-10, 3,000 images, 24 epochs, four convolutions of 16, 32, 64 and 64 channels, 30 free and 10 nudged "
             "sweeps, batch 16.",
-            "8 minutes a row on one core",
+            "10 minutes a row on one core (estimated)",
             ["an eighth of the channels (published 128, 256, 512, 512)",
              "3,000 images, a tenth of them held out (published: all 50,000)",
              "24 epochs of batches of 16 (published 120 of 128), at the published rates, which hardly fall in 24",

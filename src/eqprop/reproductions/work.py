@@ -263,7 +263,7 @@ def numbers_of(job: Job, row: str, seed: int) -> Numbers:
         summary = json.loads(files.read_regular(place / SUMMARY))
         last = [*csv.DictReader(io.StringIO(files.read_regular(place / METRICS).decode()))][-1]
         shares = {"test_error": summary["test_accuracy_last"], "train_error": last["train_accuracy"]}
-        shares |= {"best_test_error": summary["test_accuracy_best"]} if "test_accuracy_best" in summary else {}
+        shares |= {"best_test_error": summary["test_accuracy_best"]}
         return {name: 100 * (1 - float(share)) for name, share in shares.items()}
 
 

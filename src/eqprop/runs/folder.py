@@ -316,14 +316,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> str:
-    """Processor, system, Python and the GPU if there is one, in one line."""
+def machine(device: torch.device | None = None) -> str:
+    """Processor, system and Python in one line, and the GPU if ``device`` is one."""
     name = platform.processor()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     best = torch.backends.cpu.get_cpu_capability()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    gpu = f", {torch.cuda.get_device_name(device)}" if device is not None and device.type == "cuda" else ""
     system = f"{platform.system()} {platform.machine()}, {platform.python_version()}"
     return f"{os.cpu_count()} x {name} ({best}), {system}{gpu}"
 

@@ -40,7 +40,7 @@ class Task(ABC):
         """The batches of epoch ``number`` from index ``start`` on: of each the share of process ``rank`` of ``world``.
 
         The share is ``share_of(size(index), rank, world)``; a process whose share is empty gets the batch's first
-        example, which the training loop counts with weight 0.
+        example, which the training loop counts with weight 0. Each batch has new tensors.
 
         Raises:
             InputError: there is no such batch or process.

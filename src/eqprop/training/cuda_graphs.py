@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from eqprop.errors import InputError
 from eqprop.learning.equilibrium import Equilibrium
+from eqprop.learning.rules import Noisy
+from eqprop.learning.stencils import Nudging, Stencil
 
 Step = Callable[[Any, Any], Any]
-"""(x, y) -> tensors, however nested; it also sets the gradient of each parameter."""
+"""(x, y) -> tensors, however nested; it also sets the gradient of each parameter, from ``None``."""
 
 WARM_UP = 3
 """Steps before a capture, in which libraries choose their algorithms and allocate their memory."""
+LEAVE_OUT = "leave out --cuda_graph."
 
 
 def check_capturable(model: Equilibrium, device: torch.device, processes: int) -> None:
     """Raises InputError where a CUDA graph would repeat what must differ from step to step, or cannot be captured."""
-    network = model.network
+    network, parts = model.network, list(parts_of(model.estimator))
     drops = [name for name, node in network.free.items() if node.dropout]
+    draws = [type(part).__name__ for part in parts if isinstance(part, Noisy) or not_fixed(part)]
     reasons = {
         f"the device is {device.type}, not cuda": device.type != "cuda",
         f"{processes} processes share a batch": processes > 1,
         f"the network runs on {network.substrate}": not network.substrate.is_ideal,
-        f"dropout of {drops} draws anew in each step": bool(drops),
+        f"units of {drops} are dropped at random": bool(drops),
         "its estimator draws random numbers": any(True for _ in model.estimator.generators()),
+        f"{', '.join(draws)} may differ from step to step": bool(draws),
+        f'on_unsettled={model.on_unsettled!r} waits for each step: take "ignore"': model.on_unsettled != "ignore",
     }
     if found := [reason for reason, holds in reasons.items() if holds]:
-        raise InputError(f"This run cannot be captured in a CUDA graph ({'; '.join(found)}): leave out --cuda_graph.")
+        raise InputError(f"This run cannot be captured in a CUDA graph ({'; '.join(found)}): {LEAVE_OUT}")
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """The fields of a dataclass, and the fields of these."""
+    for each in fields(value) if is_dataclass(value) and not isinstance(value, type) else ():
+        part = getattr(value, each.name)
+        yield part
+        yield from parts_of(part)
+
+
+def not_fixed(part: Any) -> bool:
+    return isinstance(part, Nudging) and not isinstance(part, Stencil)
 
 
 @dataclass
@@ -43,6 +61,7 @@ class Captured:
     inputs: list[Tensor]
     found: Any
     gradients: list[Tensor | None]
+    places: list[tuple[int, bool]]
 
 
 class Graphed:
@@ -52,64 +71,99 @@ class Graphed:
 
     Args:
         step: what is captured. It must not wait for the device, or depend on anything else that changes.
-        model: whose gradients it sets.
+        model: whose gradients it sets, on a CUDA device.
     """
 
     def __init__(self, step: Step, model: Equilibrium):
-        self.step, self.parameters = step, list(model.parameters())
+        self.step, self.model, self.parameters = step, model, list(model.parameters())
         self.captured: dict[tuple[Any, ...], Captured] = {}
+        self.pool: Any = None
 
     def __call__(self, x: Any, y: Any) -> Any:
-        tensors = [each for each in tree_leaves((x, y)) if isinstance(each, Tensor)]
-        shape = tuple((each.shape, each.dtype, each.stride()) for each in tensors)
-        if shape not in self.captured:
-            self.captured[shape] = self._capture(x, y)
-        captured = self.captured[shape]
-        for own, new in zip(captured.inputs, tensors, strict=True):
-            own.copy_(new)
-        captured.graph.replay()
+        leaves, structure = tree_flatten((x, y))
+        tensors = [each for each in leaves if isinstance(each, Tensor)]
+        others = [each for each in leaves if not isinstance(each, Tensor)]
+        if strange := [each for each in others if not isinstance(each, bool | int | float | str | None)]:
+            raise InputError(f"A batch with a {type(strange[0]).__name__} cannot be captured: {LEAVE_OUT}")
+        kind = (str(structure), *map(repr, others), *((each.shape, each.dtype, each.stride()) for each in tensors))
+        with torch.cuda.device(self.parameters[0].device):
+            if kind not in self.captured:
+                self.captured[kind] = self._capture(x, y)
+            captured = self.captured[kind]
+            if captured.places != self._places():
+                raise InputError(
+                    "A parameter or a buffer has moved to other memory, or was frozen or freed, since the step was "
+                    f"captured: change values in place (p.copy_), or {LEAVE_OUT}"
+                )
+            for own, new in zip(captured.inputs, tensors, strict=True):
+                own.copy_(new)
+            captured.graph.replay()
         for parameter, gradient in zip(self.parameters, captured.gradients, strict=True):
             parameter.grad = gradient
         return captured.found
 
+    def _places(self) -> list[tuple[int, bool]]:
+        return [(each.data_ptr(), each.requires_grad) for each in (*self.parameters, *self.model.buffers())]
+
     def _capture(self, x: Any, y: Any) -> Captured:
         x, y = tree_map(lambda each: each.clone() if isinstance(each, Tensor) else each, (x, y))
-        stream = torch.cuda.Stream()
+        # What the steps before the capture change: a run that goes on captures again, and has the same bits.
+        buffers = [(each, each.clone()) for each in self.model.buffers()]
+        random = torch.get_rng_state(), torch.cuda.get_rng_state()
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 self.step(x, y)
         torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self.pool):
                 found = self.step(x, y)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise InputError(
-                "A step of this run cannot be captured in a CUDA graph, as a part of it waits for the device "
-                f"({str(error).splitlines()[0]}): leave out --cuda_graph."
+                "A step of this run cannot be captured in a CUDA graph; if a part of it waits for the device, that is "
+                f"why ({str(error).splitlines()[0]}): {LEAVE_OUT}"
             ) from error
-        inputs = [each for each in tree_leaves((x, y)) if isinstance(each, Tensor)]
-        return Captured(graph, inputs, found, [each.grad for each in self.parameters])
+        self.pool = graph.pool()
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        torch.set_rng_state(random[0])
+        torch.cuda.set_rng_state(random[1])
+        inputs = [each for each in tree_flatten((x, y))[0] if isinstance(each, Tensor)]
+        return Captured(graph, inputs, found, [each.grad for each in self.parameters], self._places())
 
 
 def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """The batches; on CUDA each is prepared on a stream of its own while the step before it runs."""
+    """The batches; on CUDA each is prepared on a stream of its own, while the step before it runs there."""
     if device.type != "cuda":
         yield from batches
         return
     stream, source = torch.cuda.Stream(device), iter(batches)
-
-    def prepared() -> Any:
+    stream.wait_stream(torch.cuda.current_stream(device))  # what the batches are made of
+    while True:
         with torch.cuda.stream(stream):
-            return next(source, None)
-
-    batch = prepared()
-    while batch is not None:
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
         current = torch.cuda.current_stream(device)
         current.wait_stream(stream)
-        for each in tree_leaves(batch):
-            if isinstance(each, Tensor) and each.is_cuda:
-                each.record_stream(current)
-        present, batch = batch, prepared()
-        yield present
+        for each in tensors_in(batch):
+            if each.is_cuda:
+                each.record_stream(current)  # its memory is not used again before the step has read it
+        yield batch
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of a batch, however nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from tensors_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors_in(each)

@@ -39,16 +39,16 @@ from eqprop.tasks.task import Pair, share_of
 from eqprop.training import checkpoint
 from eqprop.training.constraints import Constrain
 from eqprop.training.cuda_graphs import Graphed, ahead, check_capturable
-from eqprop.training.finite import Signs
 from eqprop.training.metrics import Counts, EpochMetrics, Row
 from eqprop.training.report import Report
 from eqprop.training.stopping import Stop, after_this_batch
+from eqprop.training.vitals import Vitals
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 UNCHECKED = 50
-"""Steps on an accelerator after which they are checked together."""
+"""Captured steps that are checked together."""
 
 
 @dataclass
@@ -241,7 +241,7 @@ class Trainer:
         self.metric = run.monitor or next(iter(metrics), "loss")
         self.sign = 1.0 if self.metric != "loss" and metrics[self.metric].higher_is_better else -1.0
         self.totals = self._totals()
-        self.unchecked: list[tuple[int, int, Signs]] = []  # the epoch, the batch
+        self.unchecked: list[tuple[int, int, Vitals]] = []  # the epoch, the batch
         self.gradient = Graphed(self._gradient, run.model) if self.cuda_graph else self._gradient
 
     def _totals(self) -> EpochMetrics:
@@ -276,11 +276,16 @@ class Trainer:
         for x, y in ahead(batches, fabric.device):
             self._step(x, y)
             progress.index += 1
+            if progress.index == steps:
+                self._check_steps()  # so that the seconds are those of all steps
             now = time.monotonic()
             progress.seconds, clock = progress.seconds + now - clock, now
             self.report.step(progress.epoch, progress.index, steps)
             due = now - saved > self.checkpoint_seconds and progress.index < steps
             number, due_now = self._agreed(stop.number, int(due))
+            if number or due_now:
+                self._check_steps()
+                progress.seconds += time.monotonic() - clock
             if number:
                 return number
             if due_now:
@@ -297,8 +302,8 @@ class Trainer:
 
     def _step(self, x: Any, y: Any) -> None:
         run, progress = self.run, self.progress
-        loss, counts, signs = self.gradient(x, y)
-        self._check_finite(signs)
+        loss, counts, vitals = self.gradient(x, y)
+        self._check_finite(vitals)
         if run.gradient_clip:
             torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.gradient_clip)
         if progress.epoch == progress.index == 0:
@@ -312,45 +317,50 @@ class Trainer:
         if counts is not None:
             self.totals.add(counts, y)
 
-    def _gradient(self, x: Any, y: Any) -> tuple[Tensor, Counts | None, Signs]:
+    def _gradient(self, x: Any, y: Any) -> tuple[Tensor, Counts | None, Vitals]:
         """Sets the gradients; returns the loss, and what is counted and checked of the step."""
-        record, fabric = Record(), self.fabric
+        record, fabric, run = Record(), self.fabric, self.run
         total = self.train.size(self.progress.index)
         share = share_of(total, fabric.global_rank, fabric.world_size)
         mine = share.stop - share.start
         with sharing(share.start if mine else 0, total):
             loss = self.model(x, y, record=record)
-        self.optimizer.zero_grad()
+        run.model.zero_grad()
         # The mean over processes of these is the mean over the batch, whatever their shares.
         fabric.backward(loss if fabric.world_size == 1 else loss * (fabric.world_size * mine / total))
-        signs = Signs.of(loss, record, self.run.model.named_parameters())
-        return loss.detach(), Counts.of(loss, record) if mine else None, signs
+        vitals = Vitals.of(loss, record, run.model.named_parameters())
+        if self.cuda_graph:
+            vitals.hold(run.model.parameters())
+        return loss.detach(), Counts.of(loss, record) if mine else None, vitals
 
-    def _check_finite(self, signs: Signs) -> None:
-        """Checks a step. On an accelerator it does so later, for many at once, as each check waits for the device.
+    def _check_finite(self, vitals: Vitals) -> None:
+        """Checks a step before the optimiser changes a weight; of captured steps many at once, as a check waits.
 
-        On the CPU a step is checked before the optimiser changes a weight. No checkpoint is saved before a check.
+        Until then the gradients of a captured step that is not finite are zero, so that no weight is lost.
         """
-        at_once = signs.values.device.type == "cpu"
-        values = signs.values if at_once else signs.values.clone()  # a graph overwrites them
-        self.unchecked.append((self.progress.epoch, self.progress.index, signs._replace(values=values)))
-        if at_once or len(self.unchecked) == UNCHECKED:
+        if self.cuda_graph:
+            vitals = vitals._replace(values=vitals.values.clone())  # which the next step overwrites
+        self.unchecked.append((self.progress.epoch, self.progress.index, vitals))
+        if not self.cuda_graph or len(self.unchecked) == UNCHECKED:
             self._check_steps()
 
     def _check_steps(self) -> None:
-        """Checks the steps since the last check. Raises NotSettledError of the first that is not finite."""
+        """Checks the steps since the last check, which waits for them.
+
+        Raises:
+            NotSettledError: of the first that is not finite.
+        """
         steps, self.unchecked = self.unchecked, []
         if not steps:
             return
-        values = torch.stack([signs.values for *_, signs in steps])
-        finite = values.isfinite().all(1).tolist()
-        if not self._agreed(int(not all(finite)))[0]:
+        finite = torch.stack([vitals.values.isfinite().all() for *_, vitals in steps]).tolist()
+        (wrong,) = self._agreed(len(steps) - finite.index(False) if False in finite else 0)  # counted from the last
+        if not wrong:
             return
-        first = finite.index(False) if False in finite else -1  # of another process
-        epoch, index, signs = steps[first]
+        epoch, index, vitals = steps[-wrong]
         raise NotSettledError(
-            f"epoch {epoch + 1}, batch {index + 1}: {signs.told(values[first].tolist())}. Lower the learning rates or "
-            f"beta, or clip the gradient; the last valid weights are in {self.folder}."
+            f"epoch {epoch + 1}, batch {index + 1}: {vitals.told()}. Lower the learning rates or beta, or clip the "
+            f"gradient; the last valid weights are in {self.folder}."
         )
 
     def _check_growth(self, loss: float) -> None:

@@ -45,7 +45,7 @@ class Counts(NamedTuple):
             moved = length({node: value.abs() for node, value in nudged.state.items()})
             sums += [many, nudged.residual.sum(), nudged.sweeps.sum(), moved.sum(), nudged.unstable.sum()]
             peaks.append(nudged.residual.max())
-        together, largest = (torch.stack([each.double() for each in many]) for many in (sums, peaks))
+        together, largest = (torch.stack([each.double() for each in kind]) for kind in (sums, peaks))
         return cls(together, largest, record.scores)
 
 

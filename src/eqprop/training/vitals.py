@@ -13,7 +13,7 @@ from eqprop.learning.equilibrium import Record
 from eqprop.settling.solvers import stacked
 
 
-class Signs(NamedTuple):
+class Vitals(NamedTuple):
     """The numbers of a step that tell whether it is finite.
 
     Attributes:
@@ -27,7 +27,7 @@ class Signs(NamedTuple):
     values: Tensor
 
     @classmethod
-    def of(cls, loss: Tensor, record: Record, named: Iterable[tuple[str, nn.Parameter]]) -> Signs:
+    def of(cls, loss: Tensor, record: Record, named: Iterable[tuple[str, nn.Parameter]]) -> Vitals:
         """Those of a step, after its backward, with the parameters ``named``."""
         settled = [each for each in (record.free, record.nudged) if each is not None]
         gradients = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
@@ -36,9 +36,17 @@ class Signs(NamedTuple):
         values = torch.cat([loss.detach().view(1), *residuals, *([torch.stack(largest)] if largest else [])])
         return cls(tuple(list(each.residuals) for each in settled), list(gradients), values)
 
-    def told(self, values: list[float]) -> str:
-        """What ``values`` say of a step that is not finite."""
-        loss, rest = values[0], values[1:]
+    @torch.no_grad()
+    def hold(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sets all gradients to zero if one of the values is not finite, without waiting for the device."""
+        finite = self.values.isfinite().all()
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.copy_(torch.where(finite, parameter.grad, 0))
+
+    def told(self) -> str:
+        """What the values say of a step that is not finite. Waits for the device."""
+        loss, *rest = self.values.tolist()
         phases = []
         for nodes in self.phases:
             phases.append(dict(zip(nodes, rest, strict=False)))
