@@ -1,6 +1,7 @@
 """The module as a user of PyTorch meets it: autograd, optimisers, modes; and gradients with closed-form oracles."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from networks import SETTLE, data, dense, gradients, nudging, relative, shrunk
 from torch.nn import functional as F
 
 import eqprop as ep
+from eqprop.learning.equilibrium import rounds
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -271,3 +273,21 @@ def test_a_weight_that_the_read_out_shares_with_a_coupling_gets_both_shares():
 
 def readout_of_six(node, shape):
     return ep.ReadoutCrossEntropy(node, shape, 6)
+
+
+@pytest.mark.parametrize("form", ["states", "displacements"])
+def test_a_gpu_that_rounds_is_told_once_where_it_matters(monkeypatch, form):
+    monkeypatch.setattr("eqprop.learning.equilibrium.rounds", lambda tensor: True)
+    sweeps = ep.FixedSweeps(3)
+    estimator = ep.EquilibriumPropagation(ep.symmetric(0.5), sweeps, sweeps, form=getattr(ep.learning.forms, form))
+    network = ep.chain((4,), [ep.DenseLayer(5), ep.DenseLayer(3)], ep.SquaredError)
+    model = ep.Equilibrium(network, estimator, on_unsettled="ignore")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model(torch.zeros(2, 4))
+    assert [("TF32" in str(each.message)) for each in told] == ([True] if form == "states" else [])
+
+
+def test_the_cpu_rounds_nothing():
+    assert not rounds(torch.zeros(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from eqprop.energy.landscape import Landscape
 from eqprop.energy.losses import LinearForce, Target, described
 from eqprop.energy.network import Data, Network
 from eqprop.energy.shapes import example_dims, expand_like, transformed
@@ -73,7 +75,7 @@ class Equilibrium(nn.Module):
     def __init__(self, network: Network, estimator: Estimator, on_unsettled: OnUnsettled = "warn"):
         super().__init__()
         self.network, self.estimator, self.on_unsettled = network, estimator, on_unsettled
-        self._warned = False
+        self._warned = self._rounded = False
 
     def extra_repr(self) -> str:
         return f"estimator={type(self.estimator).__name__}, on_unsettled={self.on_unsettled!r}"
@@ -117,6 +119,22 @@ class Equilibrium(nn.Module):
         self.check_settled("free", solution)
         return solution
 
+    def check_precision(self, landscape: Landscape) -> None:
+        """Warns once if a GPU rounds the messages of ``landscape``, and the estimator compares states that are close.
+
+        By default PyTorch computes convolutions of 32 bits on a GPU in TF32, with 10 bits of mantissa.
+        """
+        if self._rounded or not rounds(landscape.like) or self.estimator.sixteen_bits(landscape):
+            return
+        self._rounded = True
+        warnings.warn(
+            "The convolutions of this GPU keep 10 bits of the mantissa (TF32, PyTorch's default), too few for "
+            "estimators that compare states, as EquilibriumPropagation in the form `states`. Set "
+            "torch.backends.cudnn.allow_tf32 = False, or use the form `displacements`. (Shown once.)",
+            UserWarning,
+            stacklevel=2,
+        )
+
     def check_settled(self, phase: str, solution: Solution | None) -> None:
         """Warns or raises, as ``on_unsettled`` says, if an example of ``solution`` did not settle."""
         if solution is None or self.on_unsettled == "ignore" or self._warned or transformed():
@@ -151,6 +169,7 @@ class Call:
         with torch.no_grad():
             masks = self.network.draw_masks(self.batch) if model.training else None
             landscape = self.network.landscape(data, masks)
+            model.check_precision(landscape)
             self.free, self.learn = model.estimator(landscape)
             self.shown = landscape.masked(landscape.substrate.measured(self.free.state, -1))
             record.free, record.scores = self.free, self.network.scores(self.shown)
@@ -288,6 +307,15 @@ class Once(torch.autograd.Function):
             "The gradient of an equilibrium cannot be differentiated twice: leave out gradient penalties and second "
             "derivatives through it."
         )
+
+
+def rounds(tensor: Tensor) -> bool:
+    """Whether convolutions of ``tensor`` are rounded to TF32, as PyTorch does on a GPU if nothing else was set."""
+    if not tensor.is_cuda or tensor.dtype != torch.float32 or torch.is_autocast_enabled(tensor.device.type):
+        return False
+    with contextlib.suppress(RuntimeError):  # set by PyTorch's newer interface, so by somebody who knows
+        return torch.backends.cudnn.allow_tf32
+    return False
 
 
 def normalised(gradient: Tensor) -> tuple[Tensor, Tensor]:
