@@ -183,7 +183,7 @@ def test_a_run_from_weights_that_is_killed_in_its_first_epoch_goes_on_from_them(
 
 def test_other_versions_machines_and_threads(trained, capsys, monkeypatch):
     monkeypatch.setattr(folders, "versions", lambda: {"torch": "9.9"})
-    monkeypatch.setattr(folders, "machine", lambda: "another one")
+    monkeypatch.setattr(folders, "machine", lambda device: "another one")
     shown = said(capsys, "resume", "run")
     assert "torch 9.9 (was " in shown
     assert "Another machine than the run's, so the bits may differ: another one" in shown
