@@ -5,6 +5,7 @@ What needs a GPU is tested where there is one.
 
 import contextlib
 import copy
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 import eqprop as ep
 from eqprop.cli import main
@@ -195,39 +197,81 @@ def test_what_differs_from_step_to_step_is_refused():
 class Rerun:
     """In place of a graph: makes the step again on the tensors that were captured."""
 
-    def __init__(self, step, x, y, found, gradients):
-        self.again, self.found, self.gradients = (lambda: step(x, y)), found, gradients
+    def __init__(self, step, x, y, found, parameters, gradients):
+        self.again, self.found = (lambda: step(x, y)), found
+        self.parameters, self.gradients = parameters, gradients
 
     def replay(self):
-        parameters, found = self.again()
-        self.found.copy_(found)
-        for own, parameter in zip(self.gradients, parameters, strict=True):
+        for own, new in zip(tree_leaves(self.found), tree_leaves(self.again()), strict=True):
+            if isinstance(own, torch.Tensor):
+                own.copy_(new)
+        for own, parameter in zip(self.gradients, self.parameters, strict=True):
             own.copy_(parameter.grad)
 
 
 @pytest.fixture
-def graphed(monkeypatch):
-    """A ``Graphed`` of a model, without a GPU; the step is the sum of the targets' numbers times the loss."""
+def without_a_gpu(monkeypatch):
+    """Graphs are made again instead of replayed."""
 
     def capture(self, x, y):
-        x = x.clone()
-        y = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in y.items()}
-        parameters, found = self.step(x, y)
-        gradients = [each.grad.clone() for each in parameters]
-        inputs = [x, *(value for value in y.values() if isinstance(value, torch.Tensor))]
-        graph = Rerun(self.step, x, y, found, gradients)
+        x, y = tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, (x, y))
+        found = tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, self.step(x, y))
+        gradients = [each.grad.clone() for each in self.parameters]
+        graph = Rerun(self.step, x, y, found, self.parameters, gradients)
+        inputs = [each for each in tree_leaves((x, y)) if isinstance(each, torch.Tensor)]
         return Captured(graph, inputs, found, gradients, self._places())
+
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(Graphed, "_capture", capture)
+    for module in ("cli.training", "training.loop"):
+        monkeypatch.setattr(f"eqprop.{module}.check_capturable", lambda *_: None)
+
+
+@pytest.fixture
+def graphed(without_a_gpu):
+    """A model, a step of it that also reads a number, and the same step captured."""
 
     def step(x, y):
         model.zero_grad()
         loss = y["factor"] * model.loss(x, y["labels"])
         loss.backward()
-        return list(model.parameters()), loss.detach()
+        return loss.detach()
 
     model = model_of("infinitesimal")
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(Graphed, "_capture", capture)
     return model, step, Graphed(step, model)
+
+
+def test_a_captured_run_is_the_run(without_a_gpu, tmp_path, monkeypatch):
+    """Its steps are counted and checked, and its last batch of another size is captured too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("eqprop.training.loop.UNCHECKED", 7)
+    options = ["--epochs", "2", "--train_images", "300", "--precision", "32", "--threads", "1", "--device", "cpu"]
+    for graph in ("false", "true"):
+        assert main(["train", "digits", *options, "--cuda_graph", graph, "--out", graph, "--report_seconds", "0"]) == 0
+    rows = [list(csv.DictReader(Path(name, "metrics.csv").read_text().splitlines())) for name in ("false", "true")]
+    assert len(rows[0]) == 2
+    for eager, captured in zip(*rows, strict=True):
+        for timed in ("seconds", "examples_per_second"):
+            assert float(captured.pop(timed)) > 0
+            del eager[timed]
+        assert captured == eager
+
+
+def test_a_captured_step_that_is_not_finite_changes_no_weight(without_a_gpu, tmp_path, monkeypatch, capsys):
+    """It is told by its own number, though it is checked with those after it; the checkpoint is from before it."""
+    monkeypatch.chdir(tmp_path)
+    gradients_of, steps = Vitals.of, []
+
+    def wild(loss, record, named):
+        steps.append(1)
+        found = gradients_of(loss, record, named)
+        return found._replace(values=found.values * float("nan")) if len(steps) == 9 else found
+
+    monkeypatch.setattr(Vitals, "of", wild)
+    options = ["--epochs", "2", "--train_images", "640", "--batch_size", "32", "--validation", "0", "--device", "cpu"]
+    assert main(["train", "digits", *options, "--cuda_graph", "true", "--out", "run"]) == 2
+    assert "epoch 1, batch 8: the loss is nan" in capsys.readouterr().err  # the first step was made twice
+    assert not list(Path("run").glob("last*"))
 
 
 def test_what_is_no_tensor_in_a_batch_counts_as_its_shape_does(graphed):
@@ -235,7 +279,7 @@ def test_what_is_no_tensor_in_a_batch_counts_as_its_shape_does(graphed):
     for factor, size, seed in ((1.0, 6, 0), (2.0, 6, 1), (1.0, 4, 2), (2.0, 6, 3), (1.0, 6, 4)):
         x, labels = batch(size, seed)
         y = {"factor": factor, "labels": labels}
-        _, expected = step(x, y)
+        expected = step(x, y)
         right = gradients(model)
         assert captured(x, y).item() == pytest.approx(expected.item())
         for one, other in zip(gradients(model), right, strict=True):
