@@ -10,13 +10,15 @@ float32), and the length over that of the exact gradient.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import torch
 from common import Row, gradients, images, load, machine, paper_network, show, write
 from torch.nn import functional as F
 
 import eqprop as ep
-from eqprop.settling import ConjugateGradients, FromFeedforward, UntilConverged, relative_norm
+from eqprop.recipes.setting import fast
+from eqprop.settling import ConjugateGradients
 
 SIDES = (
     # free tolerance, free sweeps, response iterations, damping
@@ -31,9 +33,8 @@ SIDES = (
 )
 
 
-def estimator(tolerance: float, sweeps: int, iterations: int, damping: float, rest: float = 1e-7) -> ep.Estimator:
-    free = FromFeedforward(UntilConverged(tolerance, sweeps, norm=relative_norm, over_relaxation=1.5))
-    return ep.InfinitesimalNudge(free, ConjugateGradients(iterations, rest), damping)
+def estimator(tolerance: float, sweeps: int, iterations: int, damping: float) -> ep.Estimator:
+    return replace(fast(tolerance, sweeps, iterations, damping), response=ConjugateGradients(iterations, 1e-7))
 
 
 def main() -> None:

@@ -355,5 +355,11 @@ def leaf_of(tensor: Tensor) -> Tensor:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in a target, however nested."""
-    return [each for each in tree_leaves(value) if isinstance(each, Tensor)]
+    """The tensors in a target or a batch, however nested, also in mappings that are no ``dict``."""
+    found = []
+    for each in tree_leaves(value):
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif isinstance(each, Mapping):
+            found += tensors_in(list(each.values()))
+    return found

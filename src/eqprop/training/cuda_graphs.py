@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from eqprop.errors import InputError
-from eqprop.learning.equilibrium import Equilibrium
+from eqprop.learning.equilibrium import Equilibrium, tensors_in
 from eqprop.learning.rules import Noisy
 from eqprop.learning.stencils import Nudging, Stencil
 
@@ -132,8 +132,7 @@ class Graphed:
                 buffer.copy_(value)
         torch.set_rng_state(random[0])
         torch.cuda.set_rng_state(random[1])
-        inputs = [each for each in tree_flatten((x, y))[0] if isinstance(each, Tensor)]
-        return Captured(graph, inputs, found, [each.grad for each in self.parameters], self._places())
+        return Captured(graph, tensors_in((x, y)), found, [each.grad for each in self.parameters], self._places())
 
 
 def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
@@ -155,15 +154,3 @@ def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
             if each.is_cuda:
                 each.record_stream(current)  # its memory is not used again before the step has read it
         yield batch
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of a batch, however nested."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from tensors_in(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors_in(each)

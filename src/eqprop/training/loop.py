@@ -377,7 +377,6 @@ class Trainer:
 
     def _close_epoch(self) -> None:
         run, progress = self.run, self.progress
-        self._check_steps()
         self.totals.gather(self.fabric)
         self.totals.spread(self.fabric)
         train = self.totals.means()
