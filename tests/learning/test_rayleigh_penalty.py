@@ -163,3 +163,16 @@ def test_one_node_alone_is_not_slow():
 def test_what_cannot_be(strength, share):
     with pytest.raises(ep.InputError, match=r"share|strength"):
         ep.learning.RayleighPenalty(Nothing(), strength, share)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_at_rest_is_no_slow_mode(dtype):
+    taught, (x, y) = network(1.5).to(dtype), (torch.randn(6, 3, dtype=dtype), torch.arange(6) % 4)
+    sweeps = {"moving": 3, "at rest": 2000}
+    found = {}
+    for name, count in sweeps.items():
+        plain = ep.InfinitesimalNudge(ep.FixedSweeps(count), ep.FixedSweeps(50))
+        penalised = ep.learning.RayleighPenalty(plain, 1.0, 1.0)
+        found[name] = gradients(taught, penalised, x, y) - gradients(taught, plain, x, y)
+    assert float(found["moving"].abs().max()) > 1e-3
+    assert float(found["at rest"].abs().max()) == 0

@@ -17,9 +17,13 @@ from eqprop.energy.landscape import Landscape
 from eqprop.energy.nodes import State
 from eqprop.energy.shapes import sum_per_example
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
+from eqprop.settling.conjugate_gradients import largest
 from eqprop.settling.displacement import slope_of, tangent, tangents
 from eqprop.settling.solvers import Solution, tiny
 from eqprop.settling.sweeps import alternating
+
+ROUNDED = 64
+"""A change of so many times the precision of a state is mostly rounding."""
 
 Penalty = Callable[[Landscape, State], Tensor]
 """(linear landscape round a state, probe) -> (batch,), whose mean over random probes of +1 and -1 is minimised."""
@@ -176,7 +180,8 @@ class RayleighPenalty(Penalised):
     Training strengthens feedback, and the number of sweeps rises from a few to tens. Near rest the remaining change
     lies along the slowest mode, so the ``rayleigh_quotient`` of each example's last change measures its slowness. Its
     gradient treats the state and the slopes of its units as constants. The cost is two more sweeps, and one product of
-    each synapse, for a part of the batch. Gradients of data do not include it.
+    each synapse, for a part of the batch. Gradients of data do not include it. An example at rest, whose last change is
+    of the size of rounding, has no slow mode and adds nothing.
 
     Attributes:
         estimator: of the loss's gradient.
@@ -195,7 +200,10 @@ class RayleighPenalty(Penalised):
         part = landscape.select(asked)
         with torch.no_grad():
             state, change = last_change(part, free.select(asked).state)
-        return self.strength, rayleigh_quotient(linearised(part, state), change).clamp_min(0).square().mean()
+            size = largest(state)
+            moves = largest(change) > ROUNDED * torch.finfo(size.dtype).eps * size
+        slowness = rayleigh_quotient(linearised(part, state), change).clamp_min(0).square()
+        return self.strength, torch.where(moves, slowness, 0).mean()
 
 
 def last_change(landscape: Landscape, state: State) -> tuple[State, State]:
