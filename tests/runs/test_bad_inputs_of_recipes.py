@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from eqprop.cli import main
 from runs.refusals import refused
 
 START = """
@@ -219,3 +220,27 @@ def test_recipe_files(work, name):
         said = refused(words, *says)
         assert "cli/__init__.py" not in said
     assert not os.path.exists("new")
+
+
+BUILT_ON = """
+from eqprop.recipes.deep import CifarDeep
+
+
+class Mine(CifarDeep):
+    more: int = 2
+
+
+def run(**options):
+    mine = Mine(**options)
+    return mine.taught_by(mine.estimator)
+"""
+
+
+def test_a_recipe_that_builds_on_another_has_the_options_of_both(work, capsys):
+    Path("mine.py").write_text(BUILT_ON)
+    with pytest.raises(SystemExit):
+        main(["train", "mine.py:run", "--help"])
+    told = capsys.readouterr().out
+    assert "--more" in told
+    assert "--weight_decay" in told
+    assert "mine" in refused(["train", "mine.py:run", "--more", "much", "--out", "new"], "more")

@@ -69,6 +69,9 @@ def _run(file: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with importing_from(file.parent), telling(file):
+        known = getattr(sys.modules.get(file.stem), "__file__", None)
+        if file.stem not in sys.modules or (known and not _installed(Path(known))):
+            sys.modules[file.stem] = module  # whoever reads its annotations or its options looks for it there
         spec.loader.exec_module(module)
     return module
 
