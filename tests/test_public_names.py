@@ -26,6 +26,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]
 
 SOURCES = {
+    ("Srinivasan", "2025"): "10.1109/ICEdge67252.2025.11412472",
     ("Almeida", "1987"): None,  # conference proceedings without a DOI
     ("Anisetti", "2024"): "2208.08862",
     ("Bai", "2021"): "2106.14342",

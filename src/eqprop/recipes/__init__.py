@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eqprop.errors import InputError
-from eqprop.recipes import cifar10, deep, general, mnist, predictive, predictive_coding, resistive, small
+from eqprop.recipes import (
+    cifar10,
+    deep,
+    general,
+    hopfield_resnet,
+    mnist,
+    predictive,
+    predictive_coding,
+    resistive,
+    small,
+)
 from eqprop.runs.recipe_files import load_function, suggestion
 from eqprop.training.loop import Experiment
 
@@ -16,7 +26,7 @@ Recipe = Callable[..., Experiment]
 DEFAULT = "digits"
 RECIPES: dict[str, Recipe] = {
     name.replace("_", "-"): found
-    for module in (small, mnist, resistive, cifar10, deep, predictive_coding, predictive, general)
+    for module in (small, mnist, resistive, cifar10, hopfield_resnet, deep, predictive_coding, predictive, general)
     for name, found in vars(module).items()
     if name.startswith(("digits", "mnist_", "cifar10_", "table", "sequence")) and found.__module__ == module.__name__
 }
