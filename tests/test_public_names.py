@@ -26,7 +26,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]
 
 SOURCES = {
-    ("Srinivasan", "2025"): "10.1109/ICEdge67252.2025.11412472",
     ("Almeida", "1987"): None,  # conference proceedings without a DOI
     ("Anisetti", "2024"): "2208.08862",
     ("Bai", "2021"): "2106.14342",
@@ -70,9 +69,11 @@ SOURCES = {
     ("Scellier", "2022"): "2205.15021",
     ("Scellier", "2023"): "2312.15103",
     ("Scurria", "2026"): "2602.03670",
+    ("Srinivasan", "2025"): "10.1109/ICEdge67252.2025.11412472",
     ("Scellier", "2024"): "2402.11674",
     ("Szegedy", "2016"): "10.1109/CVPR.2016.308",
     ("Stern", "2021"): "10.1103/PhysRevX.11.021045",
+    ("DeVries", "2017"): "1708.04552",
     ("Tang", "2018"): "10.1109/IEDM.2018.8614551",
     ("Wan", "2022"): "10.1038/s41586-022-04992-8",
     ("Welch", "1947"): "10.1093/biomet/34.1-2.28",

@@ -6,7 +6,7 @@ import torch
 from pictures import fake
 
 from eqprop.errors import InputError
-from eqprop.tasks import Crop, Flip, Images, Normalise
+from eqprop.tasks import Crop, Cutout, Flip, Images, Normalise
 
 
 def test_a_crop_is_a_window_of_the_edge_padded_image():
@@ -25,6 +25,25 @@ def test_a_crop_is_a_window_of_the_edge_padded_image():
 def test_a_crop_without_padding_changes_nothing():
     images = torch.rand(3, 1, 4, 4)
     assert torch.equal(Crop(0)(images, torch.Generator()), images)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4])
+def test_a_cutout_is_one_square_of_any_place(size):
+    images = 1 + torch.rand(2000, 2, 6, 5)
+    cut = Cutout(size)(images, torch.Generator().manual_seed(0))
+    holes = (cut == 0).all(dim=1)
+    assert torch.equal(cut, torch.where(holes[:, None], 0, images))
+    assert torch.equal(holes, holes.any(2)[:, :, None] & holes.any(1)[:, None, :])  # rectangles
+    assert int(holes.any(2).sum(1).max()) == min(size, 6)
+    if size:
+        # Each pixel within `size` of an edge is cut as often as there are centres that reach it.
+        reached = [
+            sum(0 <= place - centre + size // 2 < size for centre in range(pixels)) / pixels
+            for pixels in (6, 5)
+            for place in range(pixels)
+        ]
+        expected = torch.tensor(reached[:6])[:, None] * torch.tensor(reached[6:])
+        assert (holes.float().mean(0) - expected).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
@@ -74,6 +93,7 @@ def test_a_channel_of_one_value_is_measured_with_std_1(value):
         lambda: Normalise((0.0, 0.0), (1.0, 1.0))(fake().pixels),
         lambda: Flip(1.5),
         lambda: Crop(-1),
+        lambda: Cutout(-1),
     ],
 )
 def test_numbers_that_do_not_fit(build):

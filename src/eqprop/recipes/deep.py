@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from eqprop.checks import Count, Fraction, NonNegative, Positive
+from eqprop.checks import Count, Fraction, Natural, NonNegative, Positive
 from eqprop.energy import Clip, MaxPool, Network, ReadoutCrossEntropy
 from eqprop.learning import Backpropagation, Estimator
 from eqprop.models.builders import ConvLayer, chain
 from eqprop.models.initial import scale_weights
 from eqprop.models.standardisation import standardise_weights
 from eqprop.recipes.setting import ImageRecipe, Share, Sized, WeakFeedbackOptions
-from eqprop.tasks import Crop, Flip
+from eqprop.tasks import Augmentation, Crop, Cutout, Flip
 from eqprop.training.loop import Experiment
 
 CLIPPED_RELU = Clip(low=0.0, high=6.0)
@@ -25,7 +25,7 @@ CHANNELS = (32, 64, 64, 256, 256, 256)
 
 
 class CifarDeep(WeakFeedbackOptions, ImageRecipe):
-    """Nesterov momentum and a one-cycle rate; images are flipped and moved by up to 4 pixels.
+    """Nesterov momentum and a one-cycle rate; images are flipped, moved by up to 4 pixels, and a square is cut out.
 
     Args:
         lr: the largest learning rate; it rises to it linearly, and then falls to 0.
@@ -33,6 +33,7 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
         momentum: of the steps.
         weight_decay: L2 of weights; none of biases and gains.
         smoothing: of labels, see ``CrossEntropy``.
+        cutout: the sides of the square that is set to the mean, in pixels; 0 for none.
         activity: the standard deviation of each layer's drives at first (``eqprop.models.scale_weights``).
         standardise: standardise the weights (``eqprop.models.standardise_weights``).
     """
@@ -41,12 +42,13 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
     lr: Positive = 0.2
     rise: Fraction = 0.2
     momentum: Fraction = 0.9
-    weight_decay: NonNegative = 5e-4
+    weight_decay: NonNegative = 1e-3
     smoothing: Fraction = 0.1
+    cutout: Natural = 8
     activity: Positive = 1.0
     standardise: bool = True
     batch_size: Count = 128
-    epochs: Count = 15
+    epochs: Count = 36
     gradient_clip: NonNegative = 1.0
     validation: Share = 0.0
     data: str = "uoft-cs/cifar10"
@@ -54,9 +56,14 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
     mean: Sequence[float] | None = (0.4914, 0.4822, 0.4465)
     std: Sequence[float] | None = (0.2470, 0.2435, 0.2616)
 
-    augment: ClassVar = (Flip(), Crop(4))
+    augment: ClassVar[tuple[Augmentation, ...]] = (Flip(), Crop(4))
     schedule_by_batch = True
     keep_last = False
+
+    @property
+    def augmentation(self) -> tuple[Augmentation, ...]:
+        """Flips, shifts and cutouts."""
+        return (*self.augment, Cutout(self.cutout)) if self.cutout else self.augment
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, OneCycleLR]:
         """The optimiser and its schedule."""

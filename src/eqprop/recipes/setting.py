@@ -84,6 +84,11 @@ class TaskRecipe(Options, ABC):
     schedule_by_batch: ClassVar[bool] = False
     augment: ClassVar[tuple[Augmentation, ...]] = ()
 
+    @property
+    def augmentation(self) -> tuple[Augmentation, ...]:
+        """What is done to the images of a batch, one after another."""
+        return self.augment
+
     @abstractmethod
     def optimise(self, network: Network, periods: int) -> tuple[Optimizer, LRScheduler | None]:
         """The network's optimiser, and a scheduler that steps ``periods`` times in the whole run."""
@@ -109,7 +114,7 @@ class TaskRecipe(Options, ABC):
         network, substrate = build(), find_substrate(self.substrate)
         if not substrate.is_ideal:
             network = network.on(substrate)
-        batches = Batches(train, self.batch_size, normalise, self.augment, self.seed, keep_last=self.keep_last)
+        batches = Batches(train, self.batch_size, normalise, self.augmentation, self.seed, keep_last=self.keep_last)
         constraints = [constrain] if constrain is not None else []
         constraints += [Clipped(self.weight_clip)] if self.weight_clip else []
         periods = self.epochs * batches.steps if self.schedule_by_batch else self.epochs

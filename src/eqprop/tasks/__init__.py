@@ -16,4 +16,4 @@ from eqprop.tasks.sequences import (
 from eqprop.tasks.sources import load_images as load_images
 from eqprop.tasks.tables import TableInputs as TableInputs, load_table as load_table
 from eqprop.tasks.task import Task as Task, share_of as share_of
-from eqprop.tasks.transforms import Crop as Crop, Flip as Flip, Normalise as Normalise
+from eqprop.tasks.transforms import Crop as Crop, Cutout as Cutout, Flip as Flip, Normalise as Normalise

@@ -68,6 +68,36 @@ class Crop:
 
 
 @dataclass(frozen=True)
+class Cutout:
+    """Sets a square of each image to 0, the mean of normalised images (DeVries & Taylor 2017, arXiv 1708.04552).
+
+    Its centre is any pixel, with the same probability; what lies outside of the image is cut off.
+
+    Args:
+        size: of its sides, in pixels; 0 for none.
+
+    Raises:
+        InputError: ``size`` is negative.
+    """
+
+    size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise InputError(f"size {self.size} of a cutout is negative: give pixels, 0 or more.")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        batch, _, height, width = images.shape
+        inside = []
+        for pixels in (height, width):
+            centre = torch.randint(pixels, (batch, 1), generator=generator, device=generator.device).to(images.device)
+            distance = torch.arange(pixels, device=images.device) - centre + self.size // 2
+            inside.append((distance >= 0) & (distance < self.size))
+        rows, columns = inside
+        return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
+@dataclass(frozen=True)
 class Normalise:
     """``(pixels / 255 - mean) / std``, with one mean and one std a channel.
 
