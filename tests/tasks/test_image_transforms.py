@@ -94,6 +94,7 @@ def test_a_channel_of_one_value_is_measured_with_std_1(value):
         lambda: Flip(1.5),
         lambda: Crop(-1),
         lambda: Cutout(-1),
+        lambda: Cutout(8)(torch.rand(2, 1, 8, 9), torch.Generator()),
     ],
 )
 def test_numbers_that_do_not_fit(build):

@@ -8,7 +8,7 @@ import eqprop as ep
 from eqprop.recipes import RECIPES
 from eqprop.recipes.setting import weak
 
-SMALL = {"data": "digits", "mean": (0.3,), "std": (0.4,), "width": 0.1, "epochs": 1, "batch_size": 32}
+SMALL = {"data": "digits", "mean": (0.3,), "std": (0.4,), "width": 0.1, "epochs": 1, "batch_size": 32, "cutout": 0}
 
 
 DEEP = ("cifar10-deep", "cifar10-deep-backpropagation")

@@ -77,7 +77,7 @@ class Cutout:
         size: of its sides, in pixels; 0 for none.
 
     Raises:
-        InputError: ``size`` is negative.
+        InputError: ``size`` is negative, or as large as an image.
     """
 
     size: int = 8
@@ -88,6 +88,8 @@ class Cutout:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         batch, _, height, width = images.shape
+        if self.size >= min(height, width):
+            raise InputError(f"A cutout of {self.size} pixels covers images of {height}x{width}: make it smaller.")
         inside = []
         for pixels in (height, width):
             centre = torch.randint(pixels, (batch, 1), generator=generator, device=generator.device).to(images.device)
