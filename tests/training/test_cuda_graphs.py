@@ -31,7 +31,7 @@ from eqprop.training.vitals import Vitals
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 pytestmark = pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")  # PyTorch, in a thread of autograd
 
-until = UntilConverged(1e-9, 12, norm=relative_norm, over_relaxation=1.5)  # it makes all 12 sweeps
+until = UntilConverged(1e-9, 6, norm=relative_norm, over_relaxation=1.5)  # all 6 sweeps; it still moves then
 ESTIMATORS = {
     "fast": RayleighPenalty(InfinitesimalNudge(FromFeedforward(until), ConjugateGradients(4, 1e-3), 0.25), 1.0),
     "infinitesimal": InfinitesimalNudge(FixedSweeps(12), ConjugateGradients(6)),
@@ -140,7 +140,7 @@ def test_captured_sweeps_end_at_the_same_rest(captured, double):
     exact = network().double()
     exact.load_state_dict(model.network.state_dict())
     rest = ep.Equilibrium(exact, InfinitesimalNudge(FixedSweeps(200)), on_unsettled="ignore").settle(x.double())
-    assert solution.sweeps.tolist() == [12] * 6
+    assert solution.sweeps.tolist() == [6] * 6
     for node, value in rest.state.items():
         torch.testing.assert_close(solution.state[node], value, rtol=0, atol=1e-3)
 
@@ -367,7 +367,7 @@ def test_a_gpu_finds_the_gradients_of_the_cpu(name):
         stepping(model)(x.double().to(device), y.to(device))
         found.append(gradients(model))
     for cpu, cuda in zip(*found, strict=True):
-        assert float((cpu - cuda).norm() / cpu.norm()) < 1e-9
+        assert float((cpu - cuda).norm() / cpu.norm()) < 1e-6
 
 
 @gpu
