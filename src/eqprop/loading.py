@@ -22,7 +22,7 @@ from eqprop.errors import InputError
 from eqprop.pretrained import Pretrained
 from eqprop.recipes import RECIPES, Recipe, find
 from eqprop.runs import recipe_files
-from eqprop.runs.folder import NAME, About, code_of, quoted, read
+from eqprop.runs.folder import NAME, OPTIONS_LATER, About, code_of, quoted, read
 from eqprop.substrates import SUBSTRATES
 from eqprop.training.checkpoint import restore_optimizer
 from eqprop.training.loop import Experiment, Progress, load_own, load_weights
@@ -123,15 +123,22 @@ class Kept:
         return find(self.about.recipe)
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options as the recipe's parser takes them."""
+        """The options as the recipe's parser takes them; of all of them, so that no new default changes a run."""
         from eqprop.runs.parsing import Parser  # not needed by a model that writes itself down
 
         parser = Parser(prog=f"eqprop train {self.about.recipe}")
         parser.add_recipe(self.about.recipe, self.recipe)
+        options = {name: value for name, value in OPTIONS_LATER.items() if parser.has(name)} | options
         with files.explained(
             f"The options in {self.folder / 'run.json'} do not fit the recipe ({{}}).", Exception, wrap=True
         ):
-            return parser.check(options)
+            found = parser.check(options)
+        if unsaid := sorted(found.keys() - options.keys()):
+            raise InputError(
+                f"{self.folder / 'run.json'} does not say {', '.join(unsaid)}, which the recipe takes: train again "
+                "with this version, or go on with the version that the run was made by."
+            )
+        return found
 
     def build(self) -> Experiment:
         """The run's experiment, with initial weights."""

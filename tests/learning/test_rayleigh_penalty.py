@@ -165,14 +165,29 @@ def test_what_cannot_be(strength, share):
         ep.learning.RayleighPenalty(Nothing(), strength, share)
 
 
+def penalty_alone(taught, free, x, y):
+    plain = ep.InfinitesimalNudge(free, ep.FixedSweeps(50))
+    return gradients(taught, ep.learning.RayleighPenalty(plain, 1.0, 1.0), x, y) - gradients(taught, plain, x, y)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rounding_at_rest_is_no_slow_mode(dtype):
     taught, (x, y) = network(1.5).to(dtype), (torch.randn(6, 3, dtype=dtype), torch.arange(6) % 4)
-    sweeps = {"moving": 3, "at rest": 2000}
-    found = {}
-    for name, count in sweeps.items():
-        plain = ep.InfinitesimalNudge(ep.FixedSweeps(count), ep.FixedSweeps(50))
-        penalised = ep.learning.RayleighPenalty(plain, 1.0, 1.0)
-        found[name] = gradients(taught, penalised, x, y) - gradients(taught, plain, x, y)
-    assert float(found["moving"].abs().max()) > 1e-3
-    assert float(found["at rest"].abs().max()) == 0
+    assert float(penalty_alone(taught, ep.FixedSweeps(3), x, y).abs().max()) > 1e-3
+    assert float(penalty_alone(taught, ep.FixedSweeps(2000), x, y).abs().max()) == 0
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-4])
+def test_32_bits_measure_what_64_do(tolerance):
+    taught, (x, y) = network(1.5), (torch.randn(6, 3, dtype=torch.float64), torch.arange(6) % 4)
+    free = ep.UntilConverged(tolerance, 500)
+    exact = penalty_alone(taught, free, x, y)
+    found = penalty_alone(taught.float(), free, x.float(), y)
+    assert float((found.double() - exact).norm() / exact.norm()) < 0.05
+
+
+def test_16_bit_messages_at_rest_add_nothing():
+    taught, (x, y) = network(1.5).float(), (torch.randn(6, 3), torch.arange(6) % 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(penalty_alone(taught, ep.FixedSweeps(2), x, y).abs().max()) > 1e-3
+        assert float(penalty_alone(taught, ep.FixedSweeps(300), x, y).abs().max()) == 0

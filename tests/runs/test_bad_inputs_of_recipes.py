@@ -1,11 +1,14 @@
 """A user's own recipe file may hold anything: each mistake is one line that names its place."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from eqprop.cli import main
+from eqprop.errors import InputError
+from eqprop.recipes import find
 from runs.refusals import refused
 
 START = """
@@ -244,3 +247,35 @@ def test_a_recipe_that_builds_on_another_has_the_options_of_both(work, capsys):
     assert "--more" in told
     assert "--weight_decay" in told
     assert "mine" in refused(["train", "mine.py:run", "--more", "much", "--out", "new"], "more")
+
+
+def test_a_file_with_another_modules_name_is_refused_where_that_hides_its_options(work):
+    Path("random.py").write_text(BUILT_ON)
+    assert "rename the file" in refused(["train", "random.py:run", "--out", "new"], "random")
+    Path("random.py").write_text("def run(): pass\n")
+    refused(["train", "random.py:run", "--out", "new"], "returned nothing")
+
+
+def test_what_a_recipe_file_leaves_behind(work, monkeypatch):
+    monkeypatch.syspath_prepend(str(work))
+    Path("base.py").write_text("def good(): pass\nraise KeyError(1)\n")
+    Path("top.py").write_text("from base import good\ndef run(): return good\n")
+    for name in ("base.py:good", "top.py:run"):
+        with pytest.raises(InputError, match=r"base\.py, line 2"):
+            find(name)
+    assert not {"base", "top"} & sys.modules.keys()  # nothing half made
+    Path("other.py").write_text("def run(): return 1\n")
+    import other
+
+    find("other.py:run")
+    assert sys.modules["other"] is other  # who has imported it goes on with that
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    Path("colorsys.py").write_text("def run(): return 1\n")
+    find("colorsys.py:run")
+    assert "colorsys" not in sys.modules  # that of Python can still be imported
+    Path("mine.py").write_text("def run(): return 1\n")
+    find("mine.py:run")
+    Path("mine.py").write_text("def run(): return 22\n")
+    assert find("mine.py:run")() == sys.modules["mine"].run() == 22
+    for name in ("other", "mine"):
+        monkeypatch.delitem(sys.modules, name)

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,7 @@ def test_a_checkpoint_of_another_run(trained, capsys):
 
 LOCKED = """
 import time
+from dataclasses import replace
 from pathlib import Path
 from eqprop.runs.lock import locked
 
@@ -341,3 +343,14 @@ def test_a_time_left_in_long_steps(capsys, monkeypatch):
     assert "epoch 1/1: batch 1, 1 sweeps in 0 s" in shown
     assert "s a batch, " in shown
     assert "left in this epoch" in shown
+
+
+def test_an_option_that_a_run_does_not_say_takes_no_new_default(trained, capsys, monkeypatch):
+    about, _ = folders.read(trained)
+    older = {name: value for name, value in about.options.items() if name != "weight_clip"}
+    folders.write(trained, replace(about, options=older))
+    resumed = ["resume", trained, "--epochs", "3", "--report_seconds", "0"]
+    assert "does not say weight_clip" in said(capsys, *resumed, status=2)
+    monkeypatch.setitem(folders.OPTIONS_LATER, "weight_clip", 2.5)
+    said(capsys, *resumed)
+    assert folders.read(trained)[0].options["weight_clip"] == 2.5

@@ -367,7 +367,8 @@ def test_a_gpu_finds_the_gradients_of_the_cpu(name):
         stepping(model)(x.double().to(device), y.to(device))
         found.append(gradients(model))
     for cpu, cuda in zip(*found, strict=True):
-        assert float((cpu - cuda).norm() / cpu.norm()) < 1e-6
+        # The penalty is a quotient of small changes.
+        assert float((cpu - cuda).norm() / cpu.norm()) < (1e-6 if name == "fast" else 1e-9)
 
 
 @gpu

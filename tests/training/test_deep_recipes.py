@@ -55,6 +55,17 @@ def gradient(network, estimator, x, y):
     return torch.autograd.grad(ep.Equilibrium(network, estimator, "ignore").loss(x, y), weights)
 
 
+def test_squares_are_cut_out_of_the_images_that_are_trained_on():
+    whole, cut = made("cifar10-deep"), made("cifar10-deep", cutout=3)
+    (x, _), (y, _) = (next(iter(run.train.epoch(0))) for run in (whole, cut))
+    holes = (y == 0).all(1)
+    assert torch.equal(y, x.masked_fill(holes[:, None], 0))
+    assert holes.flatten(1).sum(1).max() == 9
+    assert cut.test.augment == ()
+    with pytest.raises(ep.InputError, match="--cutout"):
+        made("cifar10-deep", cutout=8)
+
+
 def test_decay_is_of_weights_only_and_the_rate_ends_near_0():
     run = made("cifar10-deep")
     decays = {id(each): group["weight_decay"] for group in run.optimizer.param_groups for each in group["params"]}

@@ -72,7 +72,8 @@ def test_it_learns_the_digits(name):
 
 
 def test_other_depths_and_gains_are_refused():
-    with pytest.raises(ep.InputError, match="--depth"):
-        network(depth=3)
+    for depth in (3, 8, 12):
+        with pytest.raises(ep.InputError, match=f"--depth {depth}"):
+            network(depth=depth)
     with pytest.raises(ep.InputError, match="--gains has 2"):
         network(gains=(1.0, 1.0))

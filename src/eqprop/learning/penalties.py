@@ -19,11 +19,8 @@ from eqprop.energy.shapes import sum_per_example
 from eqprop.learning.estimators import Cost, Estimator, GradientEstimate, GradientFunction
 from eqprop.settling.conjugate_gradients import largest
 from eqprop.settling.displacement import slope_of, tangent, tangents
-from eqprop.settling.solvers import Solution, tiny
+from eqprop.settling.solvers import Solution, rounding, tiny
 from eqprop.settling.sweeps import alternating
-
-ROUNDED = 64
-"""A change of so many times the precision of a state is mostly rounding."""
 
 Penalty = Callable[[Landscape, State], Tensor]
 """(linear landscape round a state, probe) -> (batch,), whose mean over random probes of +1 and -1 is minimised."""
@@ -180,8 +177,8 @@ class RayleighPenalty(Penalised):
     Training strengthens feedback, and the number of sweeps rises from a few to tens. Near rest the remaining change
     lies along the slowest mode, so the ``rayleigh_quotient`` of each example's last change measures its slowness. Its
     gradient treats the state and the slopes of its units as constants. The cost is two more sweeps, and one product of
-    each synapse, for a part of the batch. Gradients of data do not include it. An example at rest, whose last change is
-    of the size of rounding, has no slow mode and adds nothing.
+    each synapse, for a part of the batch. Gradients of data do not include it. An example at rest, whose last change
+    can be rounding (of states, and under ``torch.autocast`` of messages), shows no slow mode and adds nothing.
 
     Attributes:
         estimator: of the loss's gradient.
@@ -200,8 +197,7 @@ class RayleighPenalty(Penalised):
         part = landscape.select(asked)
         with torch.no_grad():
             state, change = last_change(part, free.select(asked).state)
-            size = largest(state)
-            moves = largest(change) > ROUNDED * torch.finfo(size.dtype).eps * size
+            moves = largest(change) > rounding(state) * largest(state)
         slowness = rayleigh_quotient(linearised(part, state), change).clamp_min(0).square()
         return self.strength, torch.where(moves, slowness, 0).mean()
 

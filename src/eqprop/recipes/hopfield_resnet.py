@@ -5,8 +5,9 @@ units that are clipped at 6, in four blocks of 3x3 convolutions, the second of s
 past each block; a dense output with squared error: 13 weight tensors. As there, gradients are clipped to a length of 1,
 and the test set chooses the best epoch; ``--choose_by_test false`` holds out a tenth of the training set instead.
 
-What differs: images are flipped and moved only (there also RandAugment, three operations of strength 9), and a sweep
-updates no two coupled nodes at once (there all even layers, then all odd ones; skips join layers of one parity).
+What differs: images are flipped and moved only (there also RandAugment, three operations of strength 9); free phases of
+training start from zero (there from the states of the batch before); and no two coupled nodes move at once (there all
+odd layers do, then all even ones, and skips join even layers).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from eqprop.checks import Count, NonNegative, Positive
 from eqprop.energy import Bias, Clip, Network, SquaredError, identity
 from eqprop.errors import InputError
 from eqprop.learning import EquilibriumPropagation, symmetric
+from eqprop.learning.teachers import Force
 from eqprop.models.builders import ConvLayer, DenseLayer, graph
 from eqprop.recipes.cifar10 import AUGMENT, MEAN, STD
 from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions, Sized
@@ -40,7 +42,8 @@ class HopfieldResNet(ImageRecipe):
         lr: the first learning rate; it falls by a cosine to 2e-6.
         weight_decay: L2, on every tensor.
         gains: initial weights are uniform in ±gain/sqrt(fan in): the gain of the output, and in each block those of its
-            two 3x3 convolutions and of the 1x1 past them; the first block's, then those of the other three.
+            two 3x3 convolutions and of the 1x1 past them; the first block's, then those of the other three. Biases
+            have the gain 0.5.
     """
 
     lr: Positive = 0.03
@@ -68,9 +71,9 @@ class HopfieldResNet(ImageRecipe):
         """The blocks, one after another, and the output."""
         if len(self.gains) != 7:
             raise InputError(f"--gains has {len(self.gains)} numbers: give 7, of the output and of two blocks.")
+        if self.depth:
+            raise InputError(f"--depth {self.depth}: this network has four blocks of two layers: leave it out.")
         plan = sized([layer for channels in BLOCKS for layer in block(channels)])
-        if len(plan) != 3 * len(BLOCKS):
-            raise InputError("--depth: this network has four blocks of two layers; leave it out, or change --width.")
         nodes = ["input", *(f"layer{number}" for number in range(1, 2 * len(BLOCKS) + 2))]
         edges = []
         for number in range(len(BLOCKS)):
@@ -112,7 +115,8 @@ def cifar10_hopfield_resnet13(**options: Any) -> Experiment:
     """Hopfield-ResNet13, the published 93.92 % on CIFAR-10, by the published centred nudges. For a GPU."""
     nudged = Nudged(**options)
     free, taught = FixedSweeps(nudged.free_sweeps), FixedSweeps(nudged.nudged_sweeps)
-    return nudged.run(nudged.network, EquilibriumPropagation(symmetric(nudged.beta), free, taught))
+    published = EquilibriumPropagation(symmetric(nudged.beta), free, taught, teacher=Force(exact=False))
+    return nudged.run(nudged.network, published)
 
 
 def cifar10_hopfield_resnet13_fast(**options: Any) -> Experiment:

@@ -169,6 +169,9 @@ class ImageRecipe(TaskRecipe):
         )
         normalise = Normalise(mean, std)
         normalise.check(channels)
+        blank = torch.zeros(1, channels, height, width)
+        for change in self.augmentation:
+            change(blank, torch.Generator())  # refused before anything is made
         return self.experiment(
             train,
             data.test,

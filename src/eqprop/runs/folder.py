@@ -33,6 +33,8 @@ LONGEST = 2000
 """Bytes of it that are read."""
 LATER = {"cuda_graph": False}
 """Fields of a session that runs of earlier versions do not have, with their values in those."""
+OPTIONS_LATER = {"cutout": 0, "eval_batch_size": 200}
+"""Options of recipes that runs of earlier versions do not have, with what those did."""
 PACKAGES = ("eqprop", "torch", "numpy", "lightning-fabric", "torchmetrics")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
 import importlib.util
+import inspect
 import sys
 import sysconfig
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +41,8 @@ def load_function(file: Path, name: str) -> Callable[..., Any]:
     """The function ``name`` of a Python file, which may import files beside it.
 
     Raises:
-        InputError: there is no such file or function, or the file cannot be run; it names the place in the file.
+        InputError: there is no such file or function, or the file cannot be run; it names the place in the file. Or
+            its name is that of another module, which hides its options.
     """
     if not file.is_file():
         raise InputError(f"There is no file {str(file)!r} to take the recipe {name!r} from: check the path.")
@@ -48,7 +52,19 @@ def load_function(file: Path, name: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found) or isinstance(found, type):
         raise InputError(f"{str(file)!r} has no function {name!r}: {suggestion(file, module)}.")
+    if sys.modules.get(file.stem) not in _RECIPES and takes_more(found):
+        raise InputError(
+            f"{str(file)!r}: {file.stem!r} is another module too, and the options behind ** would be looked for there: "
+            "rename the file."
+        )
     return found
+
+
+def takes_more(function: Callable[..., Any]) -> bool:
+    """Whether it takes options that its signature does not name."""
+    with contextlib.suppress(TypeError, ValueError):
+        return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values())
+    return False
 
 
 def suggestion(file: Path, module: ModuleType | None = None) -> str:
@@ -62,18 +78,45 @@ def suggestion(file: Path, module: ModuleType | None = None) -> str:
     return "it has " + (", ".join(f"{file}:{name}" for name in own if not name.startswith("_")) or "no function")
 
 
+_RECIPES: weakref.WeakSet[ModuleType] = weakref.WeakSet()
+"""The modules that recipes are taken from."""
+
+
 def _run(file: Path) -> ModuleType:
     file = file.resolve()
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with importing_from(file.parent), telling(file):
-        known = getattr(sys.modules.get(file.stem), "__file__", None)
-        if file.stem not in sys.modules or (known and not _installed(Path(known))):
-            sys.modules[file.stem] = module  # whoever reads its annotations or its options looks for it there
+    with importing_from(file.parent), telling(file), _under(file, module):
         spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _under(file: Path, module: ModuleType) -> Iterator[None]:
+    """Puts a recipe's module where readers of its options and annotations look for it; not after an error.
+
+    A name under which something else is, or would be, imported is left alone.
+    """
+    before = sys.modules.get(file.stem)
+    if before in _RECIPES or (before is None and not _is_elsewhere(file)):
+        sys.modules[file.stem] = module
+        _RECIPES.add(module)
+    try:
+        yield
+    except BaseException:
+        if sys.modules.get(file.stem) is module:
+            del sys.modules[file.stem]
+            if before is not None:
+                sys.modules[file.stem] = before
+        raise
+
+
+def _is_elsewhere(file: Path) -> bool:
+    """Whether a module of the file's name can be imported from another folder."""
+    others = [place for place in sys.path if Path(place or ".").resolve() != file.parent]
+    return file.stem in sys.builtin_module_names or bool(importlib.machinery.PathFinder.find_spec(file.stem, others))
 
 
 @contextlib.contextmanager

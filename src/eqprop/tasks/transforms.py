@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from eqprop.checks import Natural, checked
 from eqprop.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Crop:
         ]
 
 
+@checked
 @dataclass(frozen=True)
 class Cutout:
     """Sets a square of each image to 0, the mean of normalised images (DeVries & Taylor 2017, arXiv 1708.04552).
@@ -80,16 +82,15 @@ class Cutout:
         InputError: ``size`` is negative, or as large as an image.
     """
 
-    size: int = 8
-
-    def __post_init__(self) -> None:
-        if self.size < 0:
-            raise InputError(f"size {self.size} of a cutout is negative: give pixels, 0 or more.")
+    size: Natural = 8
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         batch, _, height, width = images.shape
         if self.size >= min(height, width):
-            raise InputError(f"A cutout of {self.size} pixels covers images of {height}x{width}: make it smaller.")
+            raise InputError(
+                f"A cutout of {self.size} pixels (--cutout) is as large as images of {height}x{width}: make it "
+                "smaller, or 0 for none."
+            )
         inside = []
         for pixels in (height, width):
             centre = torch.randint(pixels, (batch, 1), generator=generator, device=generator.device).to(images.device)
