@@ -202,7 +202,6 @@ def test_a_checkpoint_of_another_run(trained, capsys):
 
 LOCKED = """
 import time
-from dataclasses import replace
 from pathlib import Path
 from eqprop.runs.lock import locked
 

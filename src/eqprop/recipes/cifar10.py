@@ -29,10 +29,10 @@ from eqprop.learning.teachers import corrected
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions, Sized
 from eqprop.settling import FixedSweeps, synchronous
-from eqprop.tasks import Crop, Flip, Normalise
+from eqprop.tasks import Augmentation, Crop, Flip, Normalise
 from eqprop.training.loop import Experiment
 
-AUGMENT = (Flip(0.5), Crop(4))
+AUGMENT: tuple[Augmentation, ...] = (Flip(0.5), Crop(4))
 MEAN, STD = (0.4914, 0.4822, 0.4465), (3 * 0.2023, 3 * 0.1994, 3 * 0.2010)
 NORMALISE = Normalise(MEAN, STD)
 FLOOR, PERIOD = 1e-5, 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
@@ -56,14 +56,13 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
     mean: Sequence[float] | None = (0.4914, 0.4822, 0.4465)
     std: Sequence[float] | None = (0.2470, 0.2435, 0.2616)
 
-    augment: ClassVar[tuple[Augmentation, ...]] = (Flip(), Crop(4))
     schedule_by_batch = True
     keep_last = False
 
     @property
-    def augmentation(self) -> tuple[Augmentation, ...]:
+    def augment(self) -> tuple[Augmentation, ...]:
         """Flips, shifts and cutouts."""
-        return (*self.augment, Cutout(self.cutout)) if self.cutout else self.augment
+        return Flip(), Crop(4), Cutout(self.cutout)
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, OneCycleLR]:
         """The optimiser and its schedule."""

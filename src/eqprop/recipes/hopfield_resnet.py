@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -26,7 +26,7 @@ from eqprop.learning import EquilibriumPropagation, symmetric
 from eqprop.learning.teachers import Force
 from eqprop.models.builders import ConvLayer, DenseLayer, graph
 from eqprop.recipes.cifar10 import AUGMENT, MEAN, STD
-from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions, Sized
+from eqprop.recipes.setting import FastOptions, ImageRecipe, NudgeOptions, Sized, nesterov
 from eqprop.settling import FixedSweeps
 from eqprop.training.loop import Experiment
 
@@ -58,14 +58,11 @@ class HopfieldResNet(ImageRecipe):
     mean: Sequence[float] | None = MEAN
     std: Sequence[float] | None = STD
 
-    augment: ClassVar = AUGMENT
+    augment = AUGMENT
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
         """Nesterov's momentum 0.9; the rate falls by a cosine."""
-        optimizer = torch.optim.SGD(
-            network.parameters(), self.lr, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
-        )
-        return optimizer, CosineAnnealingLR(optimizer, periods, FLOOR)
+        return nesterov(network, periods, self.lr, self.weight_decay, FLOOR)
 
     def network(self, shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:
         """The blocks, one after another, and the output."""

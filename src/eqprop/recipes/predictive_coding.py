@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -20,9 +20,10 @@ from eqprop.checks import Count, NonNegative, Positive
 from eqprop.energy import CrossEntropy, Loss, MaxPool, Network, SquaredError, identity, relu
 from eqprop.learning import Backpropagation, EquilibriumPropagation, Estimator, RandomSign, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, predictive_chain
-from eqprop.recipes.setting import ImageRecipe, Sized
+from eqprop.recipes.cifar10 import AUGMENT
+from eqprop.recipes.setting import ImageRecipe, Sized, nesterov
 from eqprop.settling import FixedSweeps, ForwardPass, error_pass
-from eqprop.tasks import Augmentation, Crop, Flip
+from eqprop.tasks import Crop
 from eqprop.training.loop import Experiment
 
 FLOOR = 1e-6
@@ -51,7 +52,7 @@ class PredictiveCoding(ImageRecipe):
     choose_by_test: bool = True
     data: str = "uoft-cs/cifar10"
 
-    augment: ClassVar[tuple[Augmentation, ...]] = (Flip(0.5), Crop(4))
+    augment = AUGMENT
 
     @property
     def estimator(self) -> Estimator:
@@ -62,10 +63,7 @@ class PredictiveCoding(ImageRecipe):
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
         """Nesterov's momentum 0.9; the rate falls by a cosine to 1e-6."""
-        optimizer = torch.optim.SGD(
-            network.parameters(), self.lr, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
-        )
-        return optimizer, CosineAnnealingLR(optimizer, periods, FLOOR)
+        return nesterov(network, periods, self.lr, self.weight_decay, FLOOR)
 
     def by(self, layers: Sequence[ConvLayer], loss: Callable[[str, tuple[int, ...]], Loss]) -> Experiment:
         """The run of a network of these convolutions and a dense layer."""

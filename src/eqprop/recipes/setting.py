@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from eqprop.checks import Count, Natural, NonNegative, Positive, checked
 from eqprop.devices import METHODS, find_device
@@ -82,12 +82,11 @@ class TaskRecipe(Options, ABC):
 
     keep_last: ClassVar[bool] = True
     schedule_by_batch: ClassVar[bool] = False
-    augment: ClassVar[tuple[Augmentation, ...]] = ()
 
     @property
-    def augmentation(self) -> tuple[Augmentation, ...]:
+    def augment(self) -> tuple[Augmentation, ...]:
         """What is done to the images of a batch, one after another."""
-        return self.augment
+        return ()
 
     @abstractmethod
     def optimise(self, network: Network, periods: int) -> tuple[Optimizer, LRScheduler | None]:
@@ -114,7 +113,7 @@ class TaskRecipe(Options, ABC):
         network, substrate = build(), find_substrate(self.substrate)
         if not substrate.is_ideal:
             network = network.on(substrate)
-        batches = Batches(train, self.batch_size, normalise, self.augmentation, self.seed, keep_last=self.keep_last)
+        batches = Batches(train, self.batch_size, normalise, self.augment, self.seed, keep_last=self.keep_last)
         constraints = [constrain] if constrain is not None else []
         constraints += [Clipped(self.weight_clip)] if self.weight_clip else []
         periods = self.epochs * batches.steps if self.schedule_by_batch else self.epochs
@@ -170,7 +169,7 @@ class ImageRecipe(TaskRecipe):
         normalise = Normalise(mean, std)
         normalise.check(channels)
         blank = torch.zeros(1, channels, height, width)
-        for change in self.augmentation:
+        for change in self.augment:
             change(blank, torch.Generator())  # refused before anything is made
         return self.experiment(
             train,
@@ -202,6 +201,14 @@ def wider(layer: Layer, factor: float) -> Layer:
     if isinstance(layer, DenseLayer):
         return replace(layer, units=max(1, round(factor * layer.units)))
     return layer
+
+
+def nesterov(
+    network: Network, periods: int, lr: float, weight_decay: float, floor: float
+) -> tuple[Optimizer, CosineAnnealingLR]:
+    """SGD with Nesterov's momentum 0.9 and L2 on every tensor, with a rate that falls by a cosine to ``floor``."""
+    optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    return optimizer, CosineAnnealingLR(optimizer, periods, floor)
 
 
 class NudgeOptions(Options):

@@ -52,7 +52,7 @@ def load_function(file: Path, name: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found) or isinstance(found, type):
         raise InputError(f"{str(file)!r} has no function {name!r}: {suggestion(file, module)}.")
-    if sys.modules.get(file.stem) not in _RECIPES and takes_more(found):
+    if getattr(sys.modules.get(file.stem), "__file__", None) != module.__file__ and takes_more(found):
         raise InputError(
             f"{str(file)!r}: {file.stem!r} is another module too, and the options behind ** would be looked for there: "
             "rename the file."
