@@ -42,13 +42,13 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
     lr: Positive = 0.2
     rise: Fraction = 0.2
     momentum: Fraction = 0.9
-    weight_decay: NonNegative = 1e-3
+    weight_decay: NonNegative = 2e-4
     smoothing: Fraction = 0.1
     cutout: Natural = 8
     activity: Positive = 1.0
     standardise: bool = True
     batch_size: Count = 128
-    epochs: Count = 36
+    epochs: Count = 30
     gradient_clip: NonNegative = 1.0
     validation: Share = 0.0
     data: str = "uoft-cs/cifar10"
