@@ -109,12 +109,15 @@ class PaperFast(FastOptions, Paper):
     """The options of infinitesimal nudges with a penalty on slow settling.
 
     Args:
+        rates: learning rates of the four convolutions and the dense layer, about a fifth of the published ones.
         slowness: the strength of the penalty on the slowest mode of the equilibrium; 0 for none.
     """
 
+    rates: Sequence[NonNegative] = (0.05, 0.03, 0.02, 0.02, 0.03)
     tolerance: Positive = 0.2
     free_sweeps: Count = 60
     response_sweeps: Count = 4
+    damping: NonNegative = 0.0
     slowness: NonNegative = 1.0
 
 
