@@ -14,14 +14,15 @@ import pytest
 
 from eqprop import files
 from eqprop.cli import main
-from eqprop.cli.training import train_parser
+from eqprop.cli.training import resume, train, train_parser
 from eqprop.errors import InputError
 from eqprop.recipes import find as find_recipe
 from eqprop.reproductions import RESULTS, chosen_rows, definitions, measured
 from eqprop.reproductions.result import TRIAL, Computation, Quantity, Table, Training, table_from
 from eqprop.reproductions.shown import lines_of, spread
-from eqprop.reproductions.work import FIGURE, MANIFEST, README, Job, digest, read_manifest, table_of, typed
+from eqprop.reproductions.work import FIGURE, MANIFEST, README, Job, digest, perform, read_manifest, table_of, typed
 from eqprop.substrates import find_substrate
+from eqprop.training.cuda_graphs import NotCapturableError
 from runs.refusals import LONG, NO_NUMBERS, named, refused
 
 ROOT = Path(__file__).parents[2]
@@ -295,6 +296,30 @@ def test_a_process_that_is_asked_to_stop_says_how_it_goes_on(work, monkeypatch, 
     assert reproduce(*TWO) == 143
     assert "eqprop reproduce depth --setting trial --rows '1 hidden;2 hidden'" in capsys.readouterr().out
     assert not Path("made", MANIFEST).exists()
+
+
+def test_what_cannot_be_captured_runs_without_a_graph(work):
+    """The training command is a stand-in, as there may be no GPU here: it refuses the second row's graph."""
+    tried = []
+
+    def command(words):
+        *others, name, value = words
+        if name != "--cuda_graph":
+            others, value = words, "left out"
+        tried.append((others[others.index("--depth") + 1], value))
+        if tried[-1] == ("2", "true"):
+            raise NotCapturableError("it draws random numbers")
+        return train(others)
+
+    rows = chosen_rows(job().setting, "1 hidden;2 hidden")
+    perform(job(), rows, 1, ["--threads", "1"], command, resume, str, captured=True)
+    assert tried == [("1", "true"), ("2", "true"), ("2", "left out")]
+    assert set(read_manifest(Path("made", MANIFEST))["numbers"]) == set(rows)
+
+
+def test_a_graph_is_refused_without_a_gpu(work):
+    refused(["reproduce", *TWO, "--device", "cpu", "--cuda_graph", "true"], "the device is cpu, not cuda")
+    assert not Path("made").exists()
 
 
 # Bad input

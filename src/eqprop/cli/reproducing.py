@@ -14,6 +14,8 @@ from eqprop.reproductions.shown import listing, verdicts
 from eqprop.reproductions.work import FIGURE, SEEDS, Interrupted, Job, perform, table_of
 from eqprop.runs.folder import quoted
 from eqprop.runs.parsing import Parser
+from eqprop.training.cuda_graphs import LEAVE_OUT
+from eqprop.training.precision import chosen_device
 
 
 def reproduce_parser() -> Parser:
@@ -30,6 +32,7 @@ def reproduce_parser() -> Parser:
     parser.add_argument("--out", type=str, default="", help="the folder; default: runs/reproduce-RESULT-SETTING")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each training; 0: as PyTorch chooses")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of each training")
+    parser.add_argument("--cuda_graph", type=bool, default=False, help="on a GPU, capture the steps that can be")
     return parser
 
 
@@ -56,8 +59,13 @@ def reproduce(arguments: Sequence[str]) -> int:
     folder = Path(options["out"] or f"runs/reproduce-{name}-{size}")
     job = Job(name, result, size, folder, absolute(options["data"]) if options["data"] else "")
     session = ["--threads", str(options["threads"]), "--device", options["device"], "--precision", "32"]
+    captured = options["cuda_graph"]
+    if captured and (device := chosen_device(options["device"])) != "cuda":
+        raise InputError(f"--cuda_graph true: the device is {device}, not cuda: {LEAVE_OUT}")
     try:
-        path = perform(job, rows, seeds, session, train, resume, lambda text: console.print(text, soft_wrap=True))
+        path = perform(
+            job, rows, seeds, session, train, resume, lambda text: console.print(text, soft_wrap=True), captured
+        )
     except Interrupted as stop:
         console.print(f"The same command goes on: eqprop reproduce {quoted_words(arguments)}", soft_wrap=True)
         return stop.status

@@ -26,6 +26,7 @@ from eqprop.runs import folder as folders
 from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
 from eqprop.tasks import load_images
+from eqprop.training.cuda_graphs import NotCapturableError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -103,6 +104,7 @@ def perform(
     train: Train,
     resume: Train,
     say: Callable[[str], object],
+    captured: bool = False,
 ) -> Path:
     """Runs the parts that are not done yet, and writes the manifest, the figure and the page. Returns the manifest.
 
@@ -113,6 +115,7 @@ def perform(
         session: words of the command line for each training, such as its threads.
         train, resume: the commands.
         say: tells what begins, after all has been checked.
+        captured: capture the steps of trainings as CUDA graphs, where they can be.
 
     Raises:
         InputError: the folder holds something else, or numbers in it were changed by hand.
@@ -127,7 +130,7 @@ def perform(
         say(f"{begins}; {done_already} of {seeds * len(rows)} are done." if done_already else f"{begins}.")
         for seed in range(seeds):
             for row in rows:
-                do(job, row, seed, session, train, resume)
+                do(job, row, seed, session, train, resume, captured)
         return write_manifest(job)
 
 
@@ -142,7 +145,9 @@ def begin(job: Job) -> None:
         files.make_folder(job.folder / name, exist_ok=True)
 
 
-def do(job: Job, row: str, seed: int, session: Sequence[str], train: Train, resume: Train) -> None:
+def do(
+    job: Job, row: str, seed: int, session: Sequence[str], train: Train, resume: Train, captured: bool = False
+) -> None:
     """Runs one part, or the rest of it."""
     part = job.setting.rows[row].part
     if done(job, row, seed):
@@ -159,7 +164,11 @@ def do(job: Job, row: str, seed: int, session: Sequence[str], train: Train, resu
         if place.exists():
             status = resume([str(place), *fixed, *(["--data", job.data] if job.data else [])])
         else:
-            status = train([part.recipe, *words, *fixed, *session, "--out", str(place)])
+            words = [part.recipe, *words, *fixed, *session, "--out", str(place)]
+            try:
+                status = train([*words, "--cuda_graph", typed(captured)])
+            except NotCapturableError:
+                status = train(words)
     except NotSettledError as error:
         write_cell(job, row, seed, diverged=str(error), seconds=None)
         return
@@ -305,6 +314,7 @@ def origin(job: Job, row: str, seed: int) -> dict[str, Any]:
             "device": about.session.device,
             "precision": about.session.precision,
             "threads": about.session.threads,
+            "cuda_graph": about.session.cuda_graph,
             "sha256": {str(f.relative_to(job.folder)): files.sha256_of(f) for f in (place / SUMMARY, place / METRICS)},
         }
 

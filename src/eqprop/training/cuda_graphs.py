@@ -23,8 +23,12 @@ WARM_UP = 3
 LEAVE_OUT = "leave out --cuda_graph."
 
 
+class NotCapturableError(InputError):
+    """A CUDA graph of the step would repeat what must differ from step to step, or cannot be captured."""
+
+
 def check_capturable(model: Equilibrium, device: torch.device, processes: int) -> None:
-    """Raises InputError where a CUDA graph would repeat what must differ from step to step, or cannot be captured."""
+    """Raises NotCapturableError where a run's steps cannot be a CUDA graph."""
     network, parts = model.network, list(parts_of(model.estimator))
     drops = [name for name, node in network.free.items() if node.dropout]
     draws = [type(part).__name__ for part in parts if isinstance(part, Noisy) or not_fixed(part)]
@@ -38,7 +42,7 @@ def check_capturable(model: Equilibrium, device: torch.device, processes: int) -
         f'on_unsettled={model.on_unsettled!r} waits for each step: take "ignore"': model.on_unsettled != "ignore",
     }
     if found := [reason for reason, holds in reasons.items() if holds]:
-        raise InputError(f"This run cannot be captured in a CUDA graph ({'; '.join(found)}): {LEAVE_OUT}")
+        raise NotCapturableError(f"This run cannot be captured in a CUDA graph ({'; '.join(found)}): {LEAVE_OUT}")
 
 
 def parts_of(value: Any) -> Iterator[Any]:
