@@ -49,6 +49,22 @@ def test_a_recipe_takes_a_step(name, folder):
         assert not torch.equal(old, new)
 
 
+@pytest.mark.parametrize(
+    ("rule", "estimator"), [("ep", ep.EquilibriumPropagation), ("backpropagation", ep.Backpropagation)]
+)
+def test_other_rules_train_the_same_network(rule, estimator, folder):
+    runs = []
+    for each in ("predictive", rule):
+        torch.manual_seed(0)
+        runs.append(RECIPES["cifar10-predictive"](data=str(folder), rule=each, batch_size=8, learnt=2, width=0.1))
+    assert isinstance(runs[1].model.estimator, estimator)
+    ours, theirs = (run.model.network.state_dict() for run in runs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
+    x, y = next(iter(runs[1].train.epoch(0)))
+    runs[1].model.loss(x, y).backward()
+    assert all(p.grad.abs().max() > 0 for p in runs[1].model.parameters())
+
+
 def test_adagrad_takes_torchs_steps_on_weights_and_plain_ones_on_biases():
     torch.manual_seed(0)
     ours, theirs = (ep.chain((3,), [ep.DenseLayer(4)]) for _ in range(2))

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from eqprop.checks import Count, Fraction, NonNegative, Positive
 from eqprop.energy import Bias, Network, Sigmoid, SquaredError
-from eqprop.learning import LeastSquares, PredictiveLearning, soft_clamp
+from eqprop.learning import (
+    Backpropagation,
+    EquilibriumPropagation,
+    Estimator,
+    LeastSquares,
+    PredictiveLearning,
+    soft_clamp,
+    symmetric,
+)
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import AUGMENT, MEAN, STD
 from eqprop.recipes.setting import PLAIN, ImageRecipe, Sized, wider
@@ -99,12 +107,15 @@ class PredictiveConvolutions(Predictive):
     """The options of the convolutional network.
 
     Args:
-        taught_sweeps: sweeps with the teacher.
+        rule: predictive; ep: equilibrium propagation, with nudges of ±beta; backpropagation: through the feedforward
+            network of the same weights. The last two learn from all images of a batch.
+        taught_sweeps: sweeps with the teacher, or of each nudged phase.
         samples: the moments of the free phase from which a unit predicts its free state.
         onset: the moment of the free phase at which the teacher starts.
-        beta: how strongly the teacher holds the output.
+        beta: how strongly the teacher holds the output; the strength of the nudge.
     """
 
+    rule: Literal["predictive", "ep", "backpropagation"] = "predictive"
     sweeps: Count = 130
     taught_sweeps: Count = 30
     samples: Sequence[int] = (5, 21, 81)
@@ -120,6 +131,16 @@ class PredictiveConvolutions(Predictive):
     std: Sequence[float] | None = STD
 
     augment = AUGMENT
+
+    @property
+    def estimator(self) -> Estimator:
+        free, taught = FixedSweeps(self.sweeps, synchronous), FixedSweeps(self.taught_sweeps, synchronous)
+        if self.rule == "backpropagation":
+            return Backpropagation()
+        if self.rule == "ep":
+            return EquilibriumPropagation(symmetric(self.beta), free, taught)
+        predictor = LeastSquares(tuple(self.samples), 0.0, 1.0)
+        return PredictiveLearning(free, taught, self.onset, self.learnt, predictor, soft_clamp, self.beta)
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, None]:
         return torch.optim.SGD(parameter_groups(network, self.rates)), None
@@ -139,18 +160,9 @@ def mnist_predictive_dale(**options: Any) -> Experiment:
 
 
 def cifar10_predictive(**options: Any) -> Experiment:
-    """CIFAR-10, two convolutions and a dense layer, by the predictive learning rule under a weak clamp."""
-    rule = PredictiveConvolutions(**options)
-    estimator = PredictiveLearning(
-        free=FixedSweeps(rule.sweeps, synchronous),
-        taught=FixedSweeps(rule.taught_sweeps, synchronous),
-        onset=rule.onset,
-        learnt=rule.learnt,
-        predictor=LeastSquares(tuple(rule.samples), 0.0, 1.0),
-        teacher=soft_clamp,
-        beta=rule.beta,
-    )
-    return rule.run(smaller_convolutions, estimator)
+    """CIFAR-10, two convolutions and a dense layer, by the predictive learning rule under a weak clamp; or by EP."""
+    chosen = PredictiveConvolutions(**options)
+    return chosen.run(smaller_convolutions, chosen.estimator)
 
 
 def sigmoid_network(shape: tuple[int, int, int], classes: int, sized: Sized, hidden: int) -> Network:
