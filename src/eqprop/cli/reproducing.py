@@ -59,13 +59,12 @@ def reproduce(arguments: Sequence[str]) -> int:
     folder = Path(options["out"] or f"runs/reproduce-{name}-{size}")
     job = Job(name, result, size, folder, absolute(options["data"]) if options["data"] else "")
     session = ["--threads", str(options["threads"]), "--device", options["device"], "--precision", "32"]
-    captured = options["cuda_graph"]
-    if captured and (device := chosen_device(options["device"])) != "cuda":
-        raise InputError(f"--cuda_graph true: the device is {device}, not cuda: {LEAVE_OUT}")
+    if options["cuda_graph"]:
+        if (device := chosen_device(options["device"])) != "cuda":
+            raise InputError(f"--cuda_graph true: the device is {device}, not cuda: {LEAVE_OUT}")
+        session += ["--cuda_graph", "true"]
     try:
-        path = perform(
-            job, rows, seeds, session, train, resume, lambda text: console.print(text, soft_wrap=True), captured
-        )
+        path = perform(job, rows, seeds, session, train, resume, lambda text: console.print(text, soft_wrap=True))
     except Interrupted as stop:
         console.print(f"The same command goes on: eqprop reproduce {quoted_words(arguments)}", soft_wrap=True)
         return stop.status

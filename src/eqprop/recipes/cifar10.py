@@ -109,7 +109,8 @@ class PaperFast(FastOptions, Paper):
     """The options of infinitesimal nudges with a penalty on slow settling.
 
     Args:
-        rates: learning rates of the four convolutions and the dense layer, about a fifth of the published ones.
+        rates: learning rates of the four convolutions and the dense layer: of the published ones a fifth, in the last
+            convolution a quarter, in the dense layer three fifths.
         slowness: the strength of the penalty on the slowest mode of the equilibrium; 0 for none.
     """
 

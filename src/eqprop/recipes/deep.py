@@ -15,8 +15,9 @@ from eqprop.learning import Backpropagation, Estimator
 from eqprop.models.builders import ConvLayer, chain
 from eqprop.models.initial import scale_weights
 from eqprop.models.standardisation import standardise_weights
+from eqprop.recipes.cifar10 import AUGMENT
 from eqprop.recipes.setting import ImageRecipe, Share, Sized, WeakFeedbackOptions
-from eqprop.tasks import Augmentation, Crop, Cutout, Flip
+from eqprop.tasks import Augmentation, Cutout
 from eqprop.training.loop import Experiment
 
 CLIPPED_RELU = Clip(low=0.0, high=6.0)
@@ -62,7 +63,7 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
     @property
     def augment(self) -> tuple[Augmentation, ...]:
         """Flips, shifts and cutouts."""
-        return Flip(), Crop(4), Cutout(self.cutout)
+        return *AUGMENT, Cutout(self.cutout)
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, OneCycleLR]:
         """The optimiser and its schedule."""

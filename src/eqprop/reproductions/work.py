@@ -104,7 +104,6 @@ def perform(
     train: Train,
     resume: Train,
     say: Callable[[str], object],
-    captured: bool = False,
 ) -> Path:
     """Runs the parts that are not done yet, and writes the manifest, the figure and the page. Returns the manifest.
 
@@ -112,10 +111,10 @@ def perform(
         job: what is run, and where.
         rows: the names of those that are run.
         seeds: as many of each, from 0.
-        session: words of the command line for each training, such as its threads.
+        session: words of the command line for each training, such as its threads; a ``--cuda_graph true`` among them is
+            for those whose steps can be captured.
         train, resume: the commands.
         say: tells what begins, after all has been checked.
-        captured: capture the steps of trainings as CUDA graphs, where they can be.
 
     Raises:
         InputError: the folder holds something else, or numbers in it were changed by hand.
@@ -130,7 +129,7 @@ def perform(
         say(f"{begins}; {done_already} of {seeds * len(rows)} are done." if done_already else f"{begins}.")
         for seed in range(seeds):
             for row in rows:
-                do(job, row, seed, session, train, resume, captured)
+                do(job, row, seed, session, train, resume)
         return write_manifest(job)
 
 
@@ -145,9 +144,7 @@ def begin(job: Job) -> None:
         files.make_folder(job.folder / name, exist_ok=True)
 
 
-def do(
-    job: Job, row: str, seed: int, session: Sequence[str], train: Train, resume: Train, captured: bool = False
-) -> None:
+def do(job: Job, row: str, seed: int, session: Sequence[str], train: Train, resume: Train) -> None:
     """Runs one part, or the rest of it."""
     part = job.setting.rows[row].part
     if done(job, row, seed):
@@ -166,9 +163,9 @@ def do(
         else:
             words = [part.recipe, *words, *fixed, *session, "--out", str(place)]
             try:
-                status = train([*words, "--cuda_graph", typed(captured)])
-            except NotCapturableError:
                 status = train(words)
+            except NotCapturableError:
+                status = train([*words, "--cuda_graph", "false"])
     except NotSettledError as error:
         write_cell(job, row, seed, diverged=str(error), seconds=None)
         return

@@ -24,7 +24,7 @@ LEAVE_OUT = "leave out --cuda_graph."
 
 
 class NotCapturableError(InputError):
-    """A CUDA graph of the step would repeat what must differ from step to step, or cannot be captured."""
+    """The steps of a run cannot be a CUDA graph, for example as they must differ; raised before the first of them."""
 
 
 def check_capturable(model: Equilibrium, device: torch.device, processes: int) -> None:
