@@ -15,6 +15,7 @@ import pytest
 
 from eqprop import files
 from eqprop.cli import main
+from eqprop.cli.reproducing import reproduce_parser
 from eqprop.cli.training import resume, train, train_parser
 from eqprop.errors import InputError
 from eqprop.recipes import find as find_recipe
@@ -323,6 +324,13 @@ def test_a_graph_is_refused_without_a_gpu(work):
     assert not Path("made").exists()
 
 
+def test_no_option_of_a_result_is_ignored_without_its_name(work):
+    given = {"setting": "small", "rows": "x", "seeds": 1, "out": "x", "data": "x"}
+    given |= {"threads": 2, "device": "cpu", "cuda_graph": "true"}
+    for name in reproduce_parser().read([]).keys() - {"result"}:
+        refused(["reproduce", f"--{name}", str(given[name])], f"--{name}", "is of a result")
+
+
 # Bad input
 
 BAD = [
@@ -335,7 +343,6 @@ BAD = [
     *(["depth", f"--device={value}"] for value in ("gpu", "", "[red]")),
     *(["depth", f"--data={value}"] for value in ("nowhere", "file", "empty", "pipe", "loop", "/dev/zero", "a\nb")),
     *(["depth", f"--out={value}"] for value in ("file", "file/x", "full", "loop", "\0", LONG, "pipe", "/dev/null")),
-    *(["--setting", "small"], ["--rows", "x"], ["--seeds", "1"], ["--out", "x"], ["--data", "x"]),
     *(["depth", "noise"], ["depth", "--beta", "1"], ["depth", "-z"], ["--x"]),
 ]  # fmt: skip
 

@@ -38,11 +38,11 @@ def reproduce_parser() -> Parser:
 
 def reproduce(arguments: Sequence[str]) -> int:
     """Runs a published result and writes its manifest; without a name, lists them."""
-    options = reproduce_parser().read(arguments)
+    parser = reproduce_parser()
+    options = parser.read(arguments)
     name, console = options["result"] or "", plain_console()
     if not name:
-        given = [each for each in ("setting", "rows", "seeds", "data", "out") if options[each] not in ("", None)]
-        if given:
+        if given := [each for each, value in options.items() if value != parser.get_default(each)]:
             raise InputError(f"--{given[0]} is of a result: name one; `eqprop reproduce` lists them.")
         for line in listing(RESULTS, measured()):
             console.print(line, soft_wrap=True)
