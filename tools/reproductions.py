@@ -2,18 +2,21 @@
 
 python tools/reproductions.py [FOLDER ...]
 
-FOLDER is what `eqprop reproduce NAME --out FOLDER` has made; its manifest is read, and nothing is typed by hand.
+FOLDER is what `eqprop reproduce NAME --out FOLDER` has made; its manifest is read, and nothing is typed by hand. Rows
+and seeds of one setting may come from several folders, made on several machines. A folder takes the place of an older
+one whose rows and seeds it has all.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eqprop import files, reproductions
+from eqprop.errors import InputError
 from eqprop.reproductions import FORMAT, MEASURED, RESULTS
 from eqprop.reproductions.shown import whole_page
 from eqprop.reproductions.work import MANIFEST, Job, check_kept, entry_of, read_manifest
@@ -24,12 +27,28 @@ PAGE = ROOT / "docs" / "reproductions.md"
 BEGIN, END = "<!-- begin of the generated part -->", "<!-- end of the generated part -->"
 
 
-def with_folder(measured: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
-    """The figures with those of a folder, in the order of the results."""
+Entries = dict[str, dict[str, list[dict[str, Any]]]]
+"""Result -> setting -> the entry of each manifest."""
+
+
+def with_folder(measured: Entries, folder: Path) -> Entries:
+    """The figures with those of a folder, in the order of the results.
+
+    Raises:
+        InputError: a kept manifest has some of its rows and seeds, and others that it lacks.
+    """
     manifest = read_manifest(folder / MANIFEST)
-    name, size = manifest["name"], manifest["setting"]
+    name, size, new = manifest["name"], manifest["setting"], entry_of(manifest)
     check_kept(Job(name, RESULTS[name], size, folder))
-    found = {**measured, name: {**measured.get(name, {}), size: entry_of(manifest)}}
+    kept = [each for each in measured.get(name, {}).get(size, []) if each["digest"] == new["digest"]]
+    kept = [each for each in kept if not parts(each) <= parts(new)]
+    for each in kept:
+        if both := sorted(parts(each) & parts(new)):
+            raise InputError(
+                f"{folder}: {both[0][0]}, seed {both[0][1]}, is also in the kept manifest {each['manifest'][:12]}, "
+                "which has more: run the rest of that one in this folder too."
+            )
+    found = {**measured, name: {**measured.get(name, {}), size: [*kept, new]}}
     return {
         each: {s: found[each][s] for s in RESULTS[each].settings if s in found[each]}
         for each in RESULTS
@@ -37,14 +56,19 @@ def with_folder(measured: Mapping[str, Mapping[str, Any]], folder: Path) -> dict
     }
 
 
-def page(measured: Mapping[str, Mapping[str, Any]], before: str) -> str:
+def parts(entry: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """The rows and seeds of which an entry has numbers."""
+    return {(row, seed) for row, seeds in entry["numbers"].items() for seed in seeds}
+
+
+def page(measured: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], before: str) -> str:
     """The page with its generated part."""
     head, _, rest = before.partition(BEGIN)
     return f"{head}{BEGIN}\n\n{whole_page(RESULTS, measured)}\n\n{END}{rest.partition(END)[2]}"
 
 
 def main() -> None:
-    measured: dict[str, Any] = json.loads(json.dumps(reproductions.measured())) if KEPT.exists() else {}
+    measured: Entries = json.loads(json.dumps(reproductions.measured())) if KEPT.exists() else {}
     for folder in sys.argv[1:]:
         measured = with_folder(measured, Path(folder))
     files.write_text_atomic(KEPT, files.sealed({"format": FORMAT, "results": measured}) + "\n")

@@ -19,9 +19,9 @@ from eqprop.cli.reproducing import reproduce_parser
 from eqprop.cli.training import resume, train, train_parser
 from eqprop.errors import InputError
 from eqprop.recipes import find as find_recipe
-from eqprop.reproductions import RESULTS, chosen_rows, definitions, measured
-from eqprop.reproductions.result import TRIAL, Computation, Quantity, Table, Training, table_from
-from eqprop.reproductions.shown import lines_of, spread
+from eqprop.reproductions import FORMAT, RESULTS, chosen_rows, definitions, measured
+from eqprop.reproductions.result import TRIAL, Computation, Quantity, Table, Training
+from eqprop.reproductions.shown import joined, lines_of, spread
 from eqprop.reproductions.work import FIGURE, MANIFEST, README, Job, digest, perform, read_manifest, table_of, typed
 from eqprop.substrates import find_substrate
 from eqprop.training.cuda_graphs import NotCapturableError
@@ -86,16 +86,16 @@ def test_the_list_tells_of_every_result(capsys):
         assert result.source in said
         for size, setting in result.settings.items():
             assert (size == TRIAL) or all(f"differs: {each}" in said for each in setting.deviations)
-        for size, entry in measured().get(name, {}).items():
-            assert entry["manifest"][:12] in said
-            for line in lines_of(result, table_from(entry["numbers"]))[1:]:
+        for size, entries in measured().get(name, {}).items():
+            assert all(entry["manifest"][:12] in said for entry in entries)
+            for line in lines_of(result, joined(result.settings[size], entries))[1:]:
                 assert all(cell in said for cell in line), size
 
 
 def test_figures_of_this_package_belong_to_its_settings():
     """Settings that change make their figures old: run them again, then `python tools/reproductions.py FOLDER`."""
-    for name, entries in measured().items():
-        for size, entry in entries.items():
+    for name, sizes in measured().items():
+        for size, entry in ((size, entry) for size, entries in sizes.items() for entry in entries):
             assert size != TRIAL
             assert entry["digest"] == digest(RESULTS[name].settings[size]), (name, size)
             assert entry["numbers"].keys() <= RESULTS[name].settings[size].rows.keys()
@@ -110,9 +110,36 @@ def test_the_page_is_made_from_these_figures(monkeypatch):
     assert tool.page(measured(), text) == text, "run `python tools/reproductions.py`"
 
 
+def test_rows_and_seeds_may_come_from_several_folders(work, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = importlib.import_module("reproductions")
+
+    def made(folder, rows, seeds="1"):
+        words = ("--setting", "trial", "--rows", rows, "--seeds", seeds, "--out", folder, "--threads", "1")
+        assert reproduce("depth", *words) == 0
+        return Path(folder)
+
+    def kept(found):
+        return [tool.parts(entry) for entry in found["depth"][TRIAL]]
+
+    one, two = {("1 hidden layers", "0")}, {("2 hidden layers", "0")}
+    first = tool.with_folder({}, made("one", "1 hidden"))
+    assert kept(tool.with_folder(first, Path("one"))) == [one], "it takes its own place"
+    both = tool.with_folder(first, made("two", "2 hidden"))
+    assert kept(both) == [one, two]
+    numbers = joined(job().setting, both["depth"][TRIAL]).numbers
+    assert [*numbers] == ["1 hidden layers", "2 hidden layers"]
+    assert kept(tool.with_folder(both, made("all", "1 hidden;2 hidden"))) == [one | two]
+    more = tool.with_folder({}, made("one", "1 hidden", "2"))
+    with pytest.raises(InputError, match="1 hidden layers, seed 0, is also in the kept manifest"):
+        tool.with_folder(more, Path("all"))
+    first["depth"][TRIAL][0]["digest"] = "of other settings"
+    assert kept(tool.with_folder(first, Path("two"))) == [two]
+
+
 def test_figures_that_were_changed_by_hand_are_refused(monkeypatch, tmp_path):
     kept = tmp_path / "measured.json"
-    kept.write_text(files.sealed({"format": 1, "results": {}}))
+    kept.write_text(files.sealed({"format": FORMAT, "results": {}}))
     monkeypatch.setattr("eqprop.reproductions.resources", lambda _: tmp_path)
     assert measured() == {}
     kept.write_text(kept.read_text().replace("{}", '{"depth": {}}'))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from eqprop.reproductions.result import Result, Setting
 
 MEASURED = "measured.json"
 """The figures that were measured with this package, as ``tools/reproductions.py`` keeps them."""
-FORMAT = 1
+FORMAT = 2
 
 
 def find(name: str) -> Result:
@@ -61,12 +61,14 @@ def chosen_rows(setting: Setting, names: str) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def measured() -> Mapping[str, Mapping[str, Any]]:
-    """The figures of this package: result -> setting -> entry, as ``work.entry_of`` makes it.
+def measured() -> Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]:
+    """The figures of this package: result -> setting -> an entry for each manifest, as ``work.entry_of`` makes it.
 
     Raises:
         InputError: the file is missing or was changed by hand.
     """
     path = Path(str(resources("eqprop.reproductions") / MEASURED))
-    found: Mapping[str, Mapping[str, Any]] = files.unsealed(files.read_regular(path), path, FORMAT)["results"]
+    found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] = files.unsealed(
+        files.read_regular(path), path, FORMAT
+    )["results"]
     return found

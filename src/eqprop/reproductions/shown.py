@@ -80,12 +80,13 @@ def made_by(entry: Mapping[str, Any]) -> str:
 def page(name: str, result: Result, size: str, entry: Mapping[str, Any]) -> str:
     """The page in the folder of a reproduction, in Markdown."""
     told_of = [f"# {result.title}", "", f"{result.source}. {result.read}", ""]
-    return "\n".join([*told_of, *section(name, result, size, entry), "", "![the numbers](figure.png)", ""])
+    return "\n".join([*told_of, *section(name, result, size, [entry]), "", "![the numbers](figure.png)", ""])
 
 
-def section(name: str, result: Result, size: str, entry: Mapping[str, Any]) -> list[str]:
-    """What is known of a result at a setting, in Markdown; ``entry``: as ``work.entry_of`` gives it."""
-    table, setting = table_from(entry["numbers"]), result.settings[size]
+def section(name: str, result: Result, size: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is known of a result at a setting, in Markdown; ``entries``: of each manifest, by ``work.entry_of``."""
+    setting = result.settings[size]
+    table = joined(setting, entries)
     return [
         f"Setting `{size}`: {setting.about}",
         "",
@@ -97,17 +98,27 @@ def section(name: str, result: Result, size: str, entry: Mapping[str, Any]) -> l
         "",
         *(f"- {each}" for each in setting.deviations),
         "",
-        f"Measured by {called(name, result, size)}, {seeds_of(entry)}: {made_by(entry)}.",
+        f"Measured by {called(name, result, size)}, "
+        + "; and ".join(f"{seeds_of(entry)}: {made_by(entry)}" for entry in entries)
+        + ".",
     ]
 
 
-def whole_page(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, Any]]) -> str:
+def joined(setting: Setting, entries: Sequence[Mapping[str, Any]]) -> Table:
+    """The numbers of all manifests, in the order of the setting's rows."""
+    numbers = {
+        row: {seed: each for e in entries for seed, each in e["numbers"].get(row, {}).items()} for row in setting.rows
+    }
+    return table_from({row: found for row, found in numbers.items() if found})
+
+
+def whole_page(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
     """All results with the figures of this package, in Markdown."""
     lines: list[str] = []
     for name, result in results.items():
         lines += [f"## {name}", "", f"**{result.title}.** {result.source}. {result.read}", ""]
-        for size, entry in measured.get(name, {}).items():
-            lines += [*section(name, result, size, entry), ""]
+        for size, entries in measured.get(name, {}).items():
+            lines += [*section(name, result, size, entries), ""]
         waiting = [size for size in result.settings if size not in {TRIAL, *measured.get(name, {})}]
         lines += [f"- Not run yet: {command(name, result, size)}" for size in waiting]
         lines += [""] * bool(waiting)
@@ -131,7 +142,7 @@ def command(name: str, result: Result, size: str) -> str:
     return f"{called(name, result, size)} ({result.settings[size].cost})"
 
 
-def listing(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def listing(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, Sequence[Any]]]) -> list[str]:
     """All results with the figures of this package, as lines for a terminal."""
     lines: list[str] = []
     for name, result in results.items():
@@ -140,12 +151,11 @@ def listing(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, A
             if size == TRIAL:
                 continue
             lines.append(f"  {command(name, result, size).replace('`', '')}: {setting.about}")
-            entry = measured.get(name, {}).get(size)
-            if entry:
-                table = table_from(entry["numbers"])
+            if entries := measured.get(name, {}).get(size):
+                table = joined(setting, entries)
                 lines += [f"    {line}" for line in aligned(lines_of(result, table))]
                 lines += [f"    {line}" for line in verdicts(result, size, table)]
-                lines.append(f"    {made_by(entry)}")
+                lines += [f"    {seeds_of(entry)}: {made_by(entry)}" for entry in entries]
             lines += [f"    differs: {each}" for each in setting.deviations]
         lines.append("")
     return lines
