@@ -33,7 +33,7 @@ class InfinitesimalNudge(Estimator):
         free: solver of the free phase, from zero.
         response: solver of the linear phase; ``FixedSweeps`` or ``UntilConverged`` if feedback weights are separate.
         damping: leak of the linear phase, relative to each unit's own curvature; 0 is the exact limit. Near
-            instability the exact gradient explodes and training with it fails: recipes use 0.25.
+            instability the exact gradient explodes and training with it fails: ``cifar10-small`` has 0.25.
         corrected: send the response through the transposes of all messages, so that the limit is the exact gradient for
             feedback weights of any kind (Scurria et al. 2026, arXiv 2602.03670).
         slopes_from_states: linearise units at their states instead of at their drives (``tangent``). At rest it is the
