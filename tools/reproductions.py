@@ -17,9 +17,10 @@ from typing import Any
 
 from eqprop import files, reproductions
 from eqprop.errors import InputError
-from eqprop.reproductions import FORMAT, MEASURED, RESULTS
+from eqprop.loading import EMBEDDED
+from eqprop.reproductions import FORMAT, MEASURED, RESULTS, find_setting
 from eqprop.reproductions.shown import whole_page
-from eqprop.reproductions.work import MANIFEST, Job, check_kept, entry_of, read_manifest
+from eqprop.reproductions.work import MANIFEST, Job, check_kept, digest, entry_of, read_manifest
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "src" / "eqprop" / "reproductions" / MEASURED
@@ -35,10 +36,17 @@ def with_folder(measured: Entries, folder: Path) -> Entries:
     """The figures with those of a folder, in the order of the results.
 
     Raises:
-        InputError: a kept manifest has some of its rows and seeds, and others that it lacks.
+        InputError: it is of settings that this version does not have, or of the embedded data where others are meant;
+            or a kept manifest has some of its rows and seeds, and others that it lacks.
     """
     manifest = read_manifest(folder / MANIFEST)
     name, size, new = manifest["name"], manifest["setting"], entry_of(manifest)
+    setting = find_setting(name, size)
+    if new["digest"] != digest(setting):
+        raise InputError(f"{folder}: this version has other settings for {name}, {size}: run it again.")
+    embedded = {part["data"] == EMBEDDED for part in manifest["parts"]}
+    if embedded - {setting.data == EMBEDDED}:
+        raise InputError(f"{folder}: its data are not those of {name}, {size}: {setting.data!r}.")
     check_kept(Job(name, RESULTS[name], size, folder))
     kept = [each for each in measured.get(name, {}).get(size, []) if each["digest"] == new["digest"]]
     kept = [each for each in kept if not parts(each) <= parts(new)]
@@ -76,4 +84,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"reproductions: {error}")

@@ -128,7 +128,8 @@ class Kept:
 
         parser = Parser(prog=f"eqprop train {self.about.recipe}")
         parser.add_recipe(self.about.recipe, self.recipe)
-        options = {name: value for name, value in OPTIONS_LATER.items() if parser.has(name)} | options
+        later = OPTIONS_LATER[""] | OPTIONS_LATER.get(self.about.recipe, {})
+        options = {name: value for name, value in later.items() if parser.has(name)} | options
         with files.explained(
             f"The options in {self.folder / 'run.json'} do not fit the recipe ({{}}).", Exception, wrap=True
         ):

@@ -350,6 +350,6 @@ def test_an_option_that_a_run_does_not_say_takes_no_new_default(trained, capsys,
     folders.write(trained, replace(about, options=older))
     resumed = ["resume", trained, "--epochs", "3", "--report_seconds", "0"]
     assert "does not say weight_clip" in said(capsys, *resumed, status=2)
-    monkeypatch.setitem(folders.OPTIONS_LATER, "weight_clip", 2.5)
+    monkeypatch.setitem(folders.OPTIONS_LATER[""], "weight_clip", 2.5)
     said(capsys, *resumed)
     assert folders.read(trained)[0].options["weight_clip"] == 2.5

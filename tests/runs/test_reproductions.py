@@ -7,23 +7,38 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from eqprop import files
 from eqprop.cli import main
 from eqprop.cli.reproducing import reproduce_parser
 from eqprop.cli.training import resume, train, train_parser
-from eqprop.errors import InputError
+from eqprop.errors import InputError, NotSettledError
 from eqprop.recipes import find as find_recipe
 from eqprop.reproductions import FORMAT, RESULTS, chosen_rows, definitions, measured
 from eqprop.reproductions.result import TRIAL, Computation, Quantity, Table, Training
 from eqprop.reproductions.shown import joined, lines_of, spread
-from eqprop.reproductions.work import FIGURE, MANIFEST, README, Job, digest, perform, read_manifest, table_of, typed
+from eqprop.reproductions.work import (
+    FIGURE,
+    MANIFEST,
+    README,
+    Job,
+    as_it_began,
+    digest,
+    do,
+    perform,
+    read_manifest,
+    table_of,
+    typed,
+)
 from eqprop.substrates import find_substrate
+from eqprop.tasks import load_images
 from eqprop.training.cuda_graphs import NotCapturableError
 from runs.refusals import LONG, NO_NUMBERS, named, refused
 
@@ -284,6 +299,80 @@ def test_a_folder_of_other_settings_is_refused(made):
     refused(["reproduce", "depth", "--rows", "1 hidden", "--out", "made"], "belongs to other settings")
     (made / "mine").touch()
     refused(["reproduce", *TWO], "holds other files (mine)")
+
+
+def test_files_of_the_user_are_not_replaced(work):
+    Path("made").mkdir()
+    for name in (README, FIGURE):
+        Path("made", name).write_text("mine")
+        refused(["reproduce", *TWO], f"holds other files ({name})")
+        assert Path("made", name).read_text() == "mine"
+        Path("made", name).unlink()
+
+
+def test_what_a_killed_process_left_is_removed(made):
+    left = made / f".{MANIFEST}.0a1b2c3d.tmp"
+    left.write_text("half")
+    assert reproduce(*TWO) == 0
+    assert not left.exists()
+
+
+def test_parts_are_of_the_same_data(made, monkeypatch):
+    found = load_images("digits")
+    prints = dict.fromkeys(found.manifest.fingerprints, "0" * 64)
+    other = replace(found, manifest=replace(found.manifest, fingerprints=prints))
+    monkeypatch.setattr("eqprop.reproductions.work.load_images", lambda source: other)
+    refused(["reproduce", *TWO], "was made from other data")
+
+
+def test_parts_that_are_not_asked_for_are_looked_at_first(made, monkeypatch):
+    monkeypatch.setattr("eqprop.cli.reproducing.train", lambda words: pytest.fail(f"trains {words}"))
+    path = made / "runs/1-hidden-layers-0/summary.json"
+    path.write_text("{")
+    (made / MANIFEST).unlink()
+    refused(["reproduce", *TWO[:4], "3 hidden", *TWO[5:]], "1-hidden-layers-0", "damaged")
+
+
+def test_a_computation_that_does_not_settle_counts_as_diverged(work, monkeypatch):
+    words = ["ep-is-bptt", "--setting", "trial", "--rows", "beta 0.1", "--out", "made"]
+    row = RESULTS["ep-is-bptt"].settings[TRIAL].rows["beta 0.1"]
+
+    def fails(*_, **__):
+        raise NotSettledError("the free phase did not settle")
+
+    monkeypatch.setattr(type(row.part), "function", property(lambda self: fails), raising=False)
+    assert reproduce(*words) == 0
+    found = read_manifest(Path("made", MANIFEST))["numbers"]["beta 0.1"]["0"]
+    assert {each.name for each in RESULTS["ep-is-bptt"].quantities} <= found.keys()
+    assert set(found.values()) == {None}
+    assert "diverged" in Path("made", README).read_text()
+
+
+def test_words_that_a_run_which_goes_on_does_not_take_are_told(work):
+    words = ["train", "digits-deep", "--depth", "1", "--epochs", "1", "--train_images", "60", "--width", "0.1"]
+    assert main([*words, "--threads", "1", "--out", "a"]) == 0
+    assert as_it_began(Path("a"), ["--threads", "1", "--device", "cpu", "--precision", "32"]) == ""
+    assert as_it_began(Path("a"), ["--threads", "0", "--device", "auto"]) == ""
+    told = as_it_began(Path("a"), ["--threads", "2", "--cuda_graph", "true"])
+    assert told == "--threads 1, not 2, --cuda_graph false, not true"
+
+
+def test_each_part_leaves_the_threads_as_they_were(work):
+    before = torch.get_num_threads()
+
+    def command(words):
+        torch.set_num_threads(before + 1)
+        return 0
+
+    Path("made", "cells").mkdir(parents=True)
+    do(job(), "1 hidden layers", 0, ["--threads", "3"], command, resume, str)
+    assert torch.get_num_threads() == before
+    do(job("ep-is-bptt"), "beta 0.1", 0, ["--threads", str(before + 2)], command, resume, str)
+    assert torch.get_num_threads() == before
+
+
+def test_a_gpu_is_refused_for_what_is_computed(work):
+    refused(["reproduce", "ep-is-bptt", "--setting", "trial", "--device", "cuda"], "--device cuda", "on the CPU")
 
 
 def test_a_training_that_diverges_counts_as_diverged(work, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from eqprop.cli.training import resume, train
 from eqprop.errors import InputError
 from eqprop.loading import absolute
 from eqprop.reproductions import RESULTS, chosen_rows, find, find_setting, measured
+from eqprop.reproductions.result import Training
 from eqprop.reproductions.shown import listing, verdicts
 from eqprop.reproductions.work import FIGURE, SEEDS, Interrupted, Job, perform, table_of
 from eqprop.runs.folder import quoted
@@ -30,7 +31,7 @@ def reproduce_parser() -> Parser:
     parser.add_argument("--seeds", type=int | None, help="so many of each row; default: the setting's")
     parser.add_argument("--data", type=str, default="", help="where the data are; default: the setting's")
     parser.add_argument("--out", type=str, default="", help="the folder; default: runs/reproduce-RESULT-SETTING")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of each training; 0: as PyTorch chooses")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of each part; 0: as PyTorch chooses")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of each training")
     parser.add_argument("--cuda_graph", type=bool, default=False, help="on a GPU, capture the steps that can be")
     return parser
@@ -56,6 +57,9 @@ def reproduce(arguments: Sequence[str]) -> int:
         raise InputError(f"--seeds {seeds}: give 1 to {SEEDS}.")
     if options["threads"] < 0:
         raise InputError(f"--threads {options['threads']}: give 0 or more.")
+    computed = not any(isinstance(setting.rows[row].part, Training) for row in rows)
+    if computed and options["device"] == "cuda":
+        raise InputError(f"--device cuda: {name} is computed on the CPU: leave it out.")
     folder = Path(options["out"] or f"runs/reproduce-{name}-{size}")
     job = Job(name, result, size, folder, absolute(options["data"]) if options["data"] else "")
     session = ["--threads", str(options["threads"]), "--device", options["device"], "--precision", "32"]

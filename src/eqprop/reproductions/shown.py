@@ -77,9 +77,10 @@ def made_by(entry: Mapping[str, Any]) -> str:
     )
 
 
-def page(name: str, result: Result, size: str, entry: Mapping[str, Any]) -> str:
-    """The page in the folder of a reproduction, in Markdown."""
+def page(name: str, result: Result, size: str, entry: Mapping[str, Any], data: str = "") -> str:
+    """The page in the folder of a reproduction, in Markdown; ``data``: where a command said that they are."""
     told_of = [f"# {result.title}", "", f"{result.source}. {result.read}", ""]
+    told_of += [f"The data were read from `{data}`.", ""] if data else []
     return "\n".join([*told_of, *section(name, result, size, [entry]), "", "![the numbers](figure.png)", ""])
 
 
@@ -171,6 +172,7 @@ def draw(result: Result, setting: Setting, table: Table) -> bytes:
     axes = figure.add_subplot()
     label = f"{quantity.label} ({quantity.unit})" if quantity.unit else quantity.label
     rows = [row for row in setting.rows if row in table.numbers]
+    log = quantity.log and any(0 < each < math.inf for row in rows for each in table.values(row, quantity.name))
     if any(setting.rows[row].x is not None for row in rows):
         series: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
@@ -183,8 +185,10 @@ def draw(result: Result, setting: Setting, table: Table) -> bytes:
             means = [fmean(y for at, y in points if at == x) for x in across]
             (line,) = axes.plot(across, means, label=name or None)
             axes.plot(*zip(*points, strict=True), "o", color=line.get_color(), markersize=3)
-        axes.set(xlabel=result.across, ylabel=label, **({"xscale": "log"} if result.log_x else {}))
-        axes.set_yscale("log" if quantity.log else "linear")
+        axes.set(
+            xlabel=result.across, ylabel=label, **({"xscale": "log"} if result.log_x and any(series.values()) else {})
+        )
+        axes.set_yscale("log" if log else "linear")
         if any(series):
             axes.legend(fontsize=8)
     else:
@@ -194,7 +198,7 @@ def draw(result: Result, setting: Setting, table: Table) -> bytes:
         axes.set_yticks(range(len(rows)), rows)
         axes.invert_yaxis()
         axes.set_xlabel(label)
-        axes.set_xscale("log" if quantity.log else "linear")
+        axes.set_xscale("log" if log else "linear")
     axes.set_title(result.title, fontsize=9, wrap=True)
     axes.grid(alpha=0.3)
     picture = io.BytesIO()

@@ -6,6 +6,7 @@ killed at any moment loses at most what the run has learnt since its last checkp
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,18 +16,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from eqprop import files
 from eqprop.errors import InputError, NotSettledError
 from eqprop.recipes import find
 from eqprop.reproductions.result import Computation, Numbers, Part, Result, Setting, Table, Training
 from eqprop.runs import folder as folders
-from eqprop.runs.lock import locked
+from eqprop.runs.lock import NAME as LOCK, locked
 from eqprop.runs.parsing import Parser
 from eqprop.tasks import load_images
 from eqprop.training.cuda_graphs import NotCapturableError
+from eqprop.training.precision import chosen_device
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -111,25 +116,31 @@ def perform(
         job: what is run, and where.
         rows: the names of those that are run.
         seeds: as many of each, from 0.
-        session: words of the command line for each training, such as its threads; a ``--cuda_graph true`` among them is
-            for those whose steps can be captured.
+        session: words of the command line for each training, such as its threads, which computations take too; a
+            ``--cuda_graph true`` among them is for those whose steps can be captured.
         train, resume: the commands.
-        say: tells what begins, after all has been checked.
+        say: tells what begins, after all has been checked, and which of these words has no effect.
 
     Raises:
-        InputError: the folder holds something else, or numbers in it were changed by hand.
+        InputError: the folder holds something else, or parts that were made otherwise or from other data, or numbers in
+            it were changed by hand.
         Interrupted: a signal has stopped a run.
     """
     load_images(job.source)  # before anything is made
     begin(job)
     with locked(job.folder):
+        for name in (MANIFEST, FIGURE, README):
+            for path in job.folder.glob(f".{name}.*.tmp"):  # of a process that was killed
+                path.unlink(missing_ok=True)
         check_kept(job)
+        check_data(job)
+        table_of(job)  # refuses what does not belong here before anything is trained
         done_already = sum(done(job, row, seed) for seed in range(seeds) for row in rows)
         begins = f"{job.name}, setting {job.size}: {job.setting.about} In {job.folder}"
         say(f"{begins}; {done_already} of {seeds * len(rows)} are done." if done_already else f"{begins}.")
         for seed in range(seeds):
             for row in rows:
-                do(job, row, seed, session, train, resume)
+                do(job, row, seed, session, train, resume, say)
         return write_manifest(job)
 
 
@@ -137,40 +148,119 @@ def begin(job: Job) -> None:
     """Makes the folder, or refuses one of something else."""
     if job.folder.is_dir():
         names = {path.name for path in job.folder.iterdir()}
-        if names - {MANIFEST, FIGURE, README, RUNS, CELLS, ".lock"}:
-            other = min(names - {MANIFEST, FIGURE, README, RUNS, CELLS, ".lock"})
-            raise InputError(f"The folder {str(job.folder)!r} holds other files ({other}): --out names another.")
+        ours = {MANIFEST, RUNS, CELLS} | ({FIGURE, README} if names & {MANIFEST, LOCK} else set())
+        if others := sorted(name for name in names - ours if not name.startswith(".")):
+            raise InputError(f"The folder {str(job.folder)!r} holds other files ({others[0]}): --out names another.")
     for name in ("", RUNS, CELLS):
         files.make_folder(job.folder / name, exist_ok=True)
 
 
-def do(job: Job, row: str, seed: int, session: Sequence[str], train: Train, resume: Train) -> None:
+def check_data(job: Job) -> None:
+    """Raises InputError if a part, done or begun, was made from other data than the job's."""
+    wanted = jsonable(load_images(job.source).manifest.fingerprints)
+    for row in job.setting.rows:
+        for seed in range(SEEDS):
+            kept, place = job.cell(row, seed), job.run(row, seed)
+            if kept.exists():
+                found = cell(kept)["fingerprints"]
+            elif place.exists() and (manifest := folders.read(place)[0].manifest):
+                kept, found = place, jsonable(manifest.fingerprints)
+            else:
+                continue
+            if found != wanted:
+                raise InputError(
+                    f"{kept} was made from other data than those of {job.source!r}: --data names its own, --out "
+                    "another folder."
+                )
+
+
+@contextlib.contextmanager
+def threads_kept() -> Iterator[None]:
+    """After it PyTorch has as many threads as before."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def do(
+    job: Job,
+    row: str,
+    seed: int,
+    session: Sequence[str],
+    train: Train,
+    resume: Train,
+    say: Callable[[str], object],
+) -> None:
     """Runs one part, or the rest of it."""
     part = job.setting.rows[row].part
     if done(job, row, seed):
         return
-    if isinstance(part, Computation):
-        began = time.perf_counter()
+    with threads_kept():
+        if isinstance(part, Computation):
+            compute(job, row, seed, part, int(dict(pairwise(session)).get("--threads", 0)))
+        else:
+            run(job, row, seed, part, session, train, resume, say)
+
+
+def compute(job: Job, row: str, seed: int, part: Computation, threads: int) -> None:
+    """Keeps the numbers of a computation; or that it diverged, where a network does not settle."""
+    if threads:
+        torch.set_num_threads(threads)
+    began = time.perf_counter()
+    try:
         numbers = dict(part.function(job.source, seed, **part.arguments))
+    except NotSettledError as error:
+        write_cell(job, row, seed, diverged=str(error), seconds=None)
+    else:
         write_cell(job, row, seed, numbers=numbers, seconds=time.perf_counter() - began)
-        return
+
+
+def run(
+    job: Job,
+    row: str,
+    seed: int,
+    part: Training,
+    session: Sequence[str],
+    train: Train,
+    resume: Train,
+    say: Callable[[str], object],
+) -> None:
+    """Trains, or goes on with a training that was begun."""
     place, fixed = job.run(row, seed), ["--report_seconds", "0"]
     options = {**part.options, "data": job.source, "seed": seed}
     words = [word for name, value in options.items() for word in (f"--{name}", typed(value))]
     try:
         if place.exists():
+            if kept := as_it_began(place, session):
+                say(f"{place} goes on as it began: {kept}.")
             status = resume([str(place), *fixed, *(["--data", job.data] if job.data else [])])
         else:
             words = [part.recipe, *words, *fixed, *session, "--out", str(place)]
             try:
                 status = train(words)
-            except NotCapturableError:
+            except NotCapturableError as error:
+                say(f"{row}: {error} It goes on without.")
                 status = train([*words, "--cuda_graph", "false"])
     except NotSettledError as error:
         write_cell(job, row, seed, diverged=str(error), seconds=None)
         return
     if status:
         raise Interrupted(status)
+
+
+def as_it_began(place: Path, session: Sequence[str]) -> str:
+    """The words of this call that a run which goes on does not take, as it began with others; "" if there are none."""
+    began = folders.read(place)[0].session
+    asked = dict(pairwise(session))
+    device = chosen_device(began.device)
+    found = {"--threads": began.threads, "--device": device, "--cuda_graph": began.cuda_graph}
+    return ", ".join(
+        f"{name} {typed(value)}, not {asked[name]}"
+        for name, value in found.items()
+        if name in asked and asked[name] not in (typed(value), "0", "auto")
+    )
 
 
 def write_cell(job: Job, row: str, seed: int, **found: Any) -> None:
@@ -261,7 +351,8 @@ def signed() -> dict[str, Any]:
 def numbers_of(job: Job, row: str, seed: int) -> Numbers:
     """The numbers of a part that is done."""
     if job.cell(row, seed).exists():
-        found: Numbers = cell(job.cell(row, seed)).get("numbers", DIVERGED)
+        diverged = {each.name: math.inf for each in job.result.quantities} | DIVERGED
+        found: Numbers = cell(job.cell(row, seed)).get("numbers", diverged)
         return found
     place = job.run(row, seed)
     damaged = f"The run {str(place)!r} is damaged ({{}}): delete it, and the command trains it again."
@@ -368,6 +459,7 @@ def write_manifest(job: Job) -> Path:
         "read": result.read,
         "published": jsonable(result.published),
         "about": setting.about,
+        "data": job.data,
         "digest": digest(setting),
         "deviations": list(setting.deviations),
         "claims": [{"text": text, "holds": holds} for text, holds in result.verdicts(job.size, table)],
@@ -382,7 +474,7 @@ def write_manifest(job: Job) -> Path:
     }
     path = job.folder / MANIFEST
     files.write_text_atomic(path, files.sealed(content))
-    files.write_text_atomic(job.folder / README, page(job.name, result, job.size, entry_of(content)))
+    files.write_text_atomic(job.folder / README, page(job.name, result, job.size, entry_of(content), job.data))
     return path
 
 

@@ -33,8 +33,11 @@ LONGEST = 2000
 """Bytes of it that are read."""
 LATER = {"cuda_graph": False}
 """Fields of a session that runs of earlier versions do not have, with their values in those."""
-OPTIONS_LATER = {"cutout": 0, "eval_batch_size": 200}
-"""Options of recipes that runs of earlier versions do not have, with what those did."""
+OPTIONS_LATER: dict[str, dict[str, Any]] = {
+    "": {"cutout": 0, "eval_batch_size": 200},
+    "cifar10-predictive": {"rule": "predictive"},
+}
+"""Options that runs of earlier versions do not have, with what those did: of all recipes (""), and of one."""
 PACKAGES = ("eqprop", "torch", "numpy", "lightning-fabric", "torchmetrics")
 
 
@@ -114,7 +117,7 @@ class About:
             command=command,
             directory=os.getcwd(),
             versions=versions(),
-            commit=commit_of(Path(recipe.rpartition(":")[0] or ".").absolute().parent if ":" in recipe else Path.cwd()),
+            commit=commit_of(home_of(recipe)) or commit_of(Path.cwd()),
             machine=machine(),
             job=job,
             made=time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -328,6 +331,12 @@ def machine(device: torch.device | None = None) -> str:
     gpu = f", {torch.cuda.get_device_name(device)}" if device is not None and device.type == "cuda" else ""
     system = f"{platform.system()} {platform.machine()}, {platform.python_version()}"
     return f"{os.cpu_count()} x {name} ({best}), {system}{gpu}"
+
+
+def home_of(recipe: str) -> Path:
+    """The folder of a recipe's code: of the user's file, or of this package."""
+    file, colon, _ = recipe.rpartition(":")
+    return Path(file).absolute().parent if colon else Path(__file__).parent
 
 
 def commit_of(folder: Path) -> str:
