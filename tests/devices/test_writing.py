@@ -252,6 +252,17 @@ def test_binary_flips_lower_a_loss():
 # -- what is in devices --
 
 
+def test_biases_and_gains_of_convolutions_are_digital_too():
+    network = ep.chain((1, 8, 8), [ep.ConvLayer(3), ep.DenseLayer(2)], ep.SquaredError)
+    ep.models.standardise_weights(network)
+    groups = {
+        group["name"]: group["names"]
+        for group in Pulses(network.named_parameters(), Constant(**EXACT), 0.1).param_groups
+    }
+    assert [name.rpartition(".")[2] for name in groups["weights"]] == ["original", "original"]
+    assert {name.rpartition(".")[2] for name in groups["digital"]} == {"bias", "gain"}
+
+
 def test_biases_are_digital_and_weights_in_range():
     torch.manual_seed(0)
     network = ep.chain((4,), [ep.DenseLayer(3), ep.DenseLayer(2)], ep.SquaredError).double()

@@ -61,6 +61,16 @@ def test_weights_are_clipped_at_a_multiple_of_their_root_mean_square():
         torch.testing.assert_close(value.detach(), expected, rtol=0, atol=1e-6 if name == WEIGHT else 0)
 
 
+def test_biases_and_gains_of_convolutions_are_not_clipped():
+    torch.manual_seed(0)
+    taught = ep.chain((1, 8, 8), [ep.ConvLayer(4), ep.DenseLayer(3)], ep.SquaredError)
+    ep.models.standardise_weights(taught)
+    before = {name: value.detach().clone() for name, value in taught.named_parameters()}
+    Clipped(0.5)(taught)
+    for name, value in taught.named_parameters():
+        assert torch.equal(value, before[name]) == (name.rpartition(".")[2] in ("bias", "gain")), name
+
+
 def test_hardware_aware_training_by_options_of_recipes():
     """Noise on the weights in each step, and a clip beside the recipe's own constraint."""
     clipped = RECIPES["mnist-ep"](data="digits", epochs=1, substrate="noisy-writes", weight_clip=2.5)

@@ -20,12 +20,13 @@ from eqprop.checks import Count, Natural, NonNegative, Positive
 from eqprop.devices.cells import Cells, Device, DeviceCells, Share, normal, rounded_at_random
 from eqprop.devices.pairs import Pair
 from eqprop.draws import generator_for
+from eqprop.energy.couplings import is_weight
 from eqprop.errors import DeadUpdatesWarning, InputError
 
 
 def is_vector(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter has less than two dimensions, such as a bias: these are digital unless you say otherwise."""
-    return parameter.ndim < 2
+    """Whether a parameter holds no weights, such as a bias: these are digital unless you say otherwise."""
+    return not is_weight(name, parameter)
 
 
 class Written(Optimizer, ABC):

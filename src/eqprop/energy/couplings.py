@@ -47,6 +47,18 @@ class Coupling(nn.Module, Term):
         return "_".join(self.nodes)
 
 
+def is_weight(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter holds weights between units: neither a vector, nor a bias or a gain of each channel.
+
+    Biases and gains of convolutions have as many dimensions as states and kernels, so that their name tells.
+
+    Args:
+        name: its name, as ``named_parameters`` of a network or of a part of it gives it.
+        parameter: its values.
+    """
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in ("bias", "gain")
+
+
 class Bias(Coupling):
     """-<b, s>, with one b for each channel of a (channels, height, width) node, else for each unit.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eqprop.checks import Positive, checked
 from eqprop.draws import generator_for
+from eqprop.energy.couplings import is_weight
 from eqprop.energy.network import Network
 from eqprop.errors import InputError
 from eqprop.files import explained
@@ -49,8 +50,8 @@ class Signs:
 class Clipped:
     """Weights within a multiple of the root mean square of their tensor, their standard deviation if the mean is 0.
 
-    A few large weights would set the scale by which memory cells are programmed. Vectors, such as biases, and weights
-    that do not learn are left as they are.
+    A few large weights would set the scale by which memory cells are programmed. Biases, gains and other vectors, and
+    weights that do not learn are left as they are.
 
     Attributes:
         deviations: the largest weight, in root mean squares.
@@ -60,8 +61,8 @@ class Clipped:
 
     @torch.no_grad()
     def __call__(self, network: Network) -> None:
-        for parameter in network.parameters():
-            if parameter.ndim >= 2 and parameter.requires_grad:
+        for name, parameter in network.named_parameters():
+            if is_weight(name, parameter) and parameter.requires_grad:
                 limit = self.deviations * parameter.square().mean().sqrt()
                 parameter.clamp_(-limit, limit)
 
