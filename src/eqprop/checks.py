@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache, wraps
 from inspect import signature
 from numbers import Complex, Integral, Real
-from operator import ge, gt, le
+from operator import ge, gt, le, lt
 from textwrap import shorten
 from types import ModuleType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -26,7 +26,7 @@ NonNegative = Annotated[float, ">= 0"]
 Fraction = Annotated[float, ">= 0", "<= 1"]
 Bound = Annotated[float, ">= -inf"]
 """Any number, also an infinite one."""
-SIGNS = {">": gt, ">=": ge, "<=": le}
+SIGNS = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
 def checked(function: C) -> C:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eqprop.cli import main
 from runs.refusals import FEW_ODD, HUGE, LONG, NO_NUMBERS, NOT_COUNTS, answer, check_line, named, refused
 
 NO_COMMANDS = (
@@ -164,3 +165,42 @@ def test_a_disk_that_is_full_when_a_run_is_locked(run_folder, monkeypatch):
 def test_a_network_without_a_finite_equilibrium(run_folder, monkeypatch):
     monkeypatch.setattr("eqprop.cli.using.measure", lambda *_: {"loss": float("nan")})
     refused(["evaluate", "run"], "The test loss of the best weights is nan")
+
+
+UNUSED = [
+    ("digits-pc", "--rule", "backpropagation", "--beta", "0.1"),
+    ("digits-pc", "--rule", "backpropagation", "--passes", "2"),
+    ("cifar10-deep-backpropagation", "--data", "digits", "--cutout", "0", "--mean", "[0.3]", "--std", "[0.4]",
+     "--free_sweeps", "3"),
+    ("cifar10-predictive", "--data", "digits", "--mean", "[0.3]", "--std", "[0.4]", "--depth", "1", "--rates",
+     "[0.1, 0.1]", "--rule", "ep", "--learnt", "3"),
+    ("mnist-study", "--data", "digits", "--rule", "rbp", "--nudged_sweeps", "3"),
+    ("mnist-study", "--data", "digits", "--rule", "cl", "--beta", "0.3"),
+    ("mnist-ep", "--data", "digits", "--write_lr", "0.1"),
+    ("digits", "--choose_by_test", "true", "--validation", "0.2"),
+    ("digits-deep", "--choose_by_test", "false"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+@pytest.mark.parametrize("words", UNUSED, ids=" ".join)
+def test_an_option_without_effect_is_refused(work, command, words):
+    """With the others that are given; the last one is that option."""
+    place = ["--width", "0.1"] if words[0].startswith("cifar10") else []
+    refused([command, *words[:-2], *place, *words[-2:]], words[-2], "would have no effect")
+
+
+def test_options_of_the_test_set_are_refused_for_files(run_folder):
+    Path("image").touch()
+    refused(["predict", run_folder, "image", "--data", "nowhere"], "--data is of the run's test set")
+    refused(["predict", run_folder, "image", "--accept_new_data"], "--accept_new_data")
+
+
+def test_a_precision_that_the_weights_do_not_have(run_folder):
+    refused(["evaluate", run_folder, "--precision", "64"], "--precision 64", "32 bits")
+
+
+def test_a_value_may_be_spelled_like_an_option(work):
+    words = ["train", "digits", "--out", "seed", "--epochs", "1", "--train_images", "40", "--report_seconds", "0"]
+    assert main(words) == 0
+    assert Path("seed", "run.json").exists()

@@ -23,6 +23,7 @@ from eqprop.learning import InfinitesimalNudge, Noisy, RandomSign, contrastive, 
 from eqprop.learning.equilibrium import Record
 from eqprop.learning.penalties import RayleighPenalty
 from eqprop.learning.stencils import Nudging, holomorphic
+from eqprop.recipes import RECIPES
 from eqprop.settling import ConjugateGradients, FixedSweeps, FromFeedforward, UntilConverged, relative_norm
 from eqprop.substrates import find_substrate
 from eqprop.training.cuda_graphs import Captured, Graphed, ahead, check_capturable
@@ -192,6 +193,14 @@ def test_what_differs_from_step_to_step_is_refused():
         assert "may differ from step to step" in refused(ep.Equilibrium(network(), estimator, on_unsettled="ignore"))
     assert '"ignore"' in refused(ep.Equilibrium(network(), ESTIMATORS["ep"]))
     assert "network runs on" in refused(ep.Equilibrium(network().on(find_substrate("pcm")), ESTIMATORS["ep"]))
+
+
+def test_predictive_coding_by_nudges_is_refused_and_by_backpropagation_is_not():
+    """Its terms compare states, and so wait for the device."""
+    recipe = RECIPES["digits-pc"]
+    few = {"train_images": 64, "epochs": 1}
+    assert "predictive-coding" in refused(recipe(**few).model)
+    check_capturable(recipe(**few, rule="backpropagation").model, torch.device("cuda"), 1)
 
 
 class Rerun:

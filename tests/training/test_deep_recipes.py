@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 import eqprop as ep
 from eqprop.recipes import RECIPES
+from eqprop.recipes.deep import CifarDeep
 from eqprop.recipes.setting import weak
 
 SMALL = {"data": "digits", "mean": (0.3,), "std": (0.4,), "width": 0.1, "epochs": 1, "batch_size": 32, "cutout": 0}
@@ -66,11 +67,11 @@ def test_squares_are_cut_out_of_the_images_that_are_trained_on():
         made("cifar10-deep", cutout=8)
 
 
-def test_decay_is_of_weights_only_and_the_rate_ends_near_0():
+def test_decay_is_of_all_but_the_bias_of_the_read_out_and_the_rate_ends_near_0():
     run = made("cifar10-deep")
     decays = {id(each): group["weight_decay"] for group in run.optimizer.param_groups for each in group["params"]}
-    assert {decays[id(each)] > 0 for each in run.model.parameters() if each.ndim > 1} == {True}
-    assert {decays[id(each)] for each in run.model.parameters() if each.ndim <= 1} == {0}
+    without = [name for name, each in run.model.network.named_parameters() if not decays[id(each)]]
+    assert without == ["loss.readout.bias"]
     rates = []
     for _ in range(run.train.steps * run.epochs):
         rates.append(run.optimizer.param_groups[0]["lr"])
@@ -78,3 +79,18 @@ def test_decay_is_of_weights_only_and_the_rate_ends_near_0():
         run.scheduler.step()
     assert max(rates) == pytest.approx(0.2, rel=0.05)
     assert rates[-1] < 0.02
+
+
+@pytest.mark.parametrize(("rise", "steps"), [(0.2, 5), (0.5, 2), (0.1, 10), (0.2, 1), (0.0, 3), (0.99, 3)])
+def test_every_share_of_steps_gives_a_schedule_of_every_length(rise, steps):
+    network = made("cifar10-deep").model.network
+    optimizer, schedule = CifarDeep(rise=rise).optimise(network, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert 0 < max(rates) <= 0.2 * (1 + 1e-9)
+    assert min(rates) >= 0
+    with pytest.raises(ep.InputError, match="rise"):
+        CifarDeep(rise=1.0)

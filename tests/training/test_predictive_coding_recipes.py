@@ -127,3 +127,11 @@ def test_a_layer_with_dropout_is_refused():
         ep.models.predictive_chain((4,), [ep.DenseLayer(3, ep.tanh, 0.5), ep.DenseLayer(2, ep.identity)])
     with pytest.raises(ep.InputError, match="at least one"):
         ep.models.predictive_chain((4,), [])
+
+
+def test_signs_are_drawn_from_the_seed_of_the_run():
+    def signs(seed):
+        nudging = Vgg5(rule="random-sign", seed=seed).estimator.nudging
+        return [nudging.draw().betas for _ in range(12)]
+
+    assert signs(0) == signs(0) != signs(1)

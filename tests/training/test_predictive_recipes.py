@@ -83,3 +83,16 @@ def test_adagrad_takes_torchs_steps_on_weights_and_plain_ones_on_biases():
             optimizer.step()
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("mnist-predictive-dale", {"depth": 2, "rates": [0.03, 0.02, 0.02]}, "--depth 2"),
+        ("mnist-predictive", {"batch_size": 300, "learnt": 295}, "5 examples that are not learnt cannot fit 13"),
+        ("mnist-predictive", {"batch_size": 300, "learnt": 301}, "does not hold 301 examples"),
+    ],
+)
+def test_what_the_rule_cannot_do_is_refused_before_a_run_begins(name, options, says):
+    with pytest.raises(ep.InputError, match=says):
+        RECIPES[name](data="digits", **options)

@@ -23,6 +23,7 @@ from eqprop.errors import InputError
 from eqprop.loading import Kept, absolute, build, spec_of_inputs
 from eqprop.physics import cost_report
 from eqprop.recipes import Recipe, find
+from eqprop.recipes.setting import refuse_unused
 from eqprop.runs import folder as folders
 from eqprop.runs.folder import About, Session, quoted
 from eqprop.runs.launch import by_first, launched, start, started_here
@@ -82,7 +83,8 @@ def train(arguments: Sequence[str]) -> int:
     """Trains a recipe in a new folder; continues its own run if a launcher has started this program again."""
     name, rest = named(arguments)
     recipe = find(name)
-    options = train_parser(name, recipe).read(rest)
+    parser = train_parser(name, recipe)
+    options = parser.read(rest)
     seconds = report_seconds(options)
     weights, session = options.pop("from"), session_of(options)
     memory = memory_of({name: options.pop(name) for name in [*options] if name.startswith(FROM)}, weights)
@@ -99,6 +101,7 @@ def train(arguments: Sequence[str]) -> int:
     about = About.now(name, options, session, command, launch.job)
     file, colon, _ = name.rpartition(":")
     run = build(about, recipe, Path(file) if colon else None)
+    refuse_unused(parser.given, run)
     about = replace(
         about,
         options=measured(options, run),

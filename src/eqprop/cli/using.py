@@ -29,6 +29,7 @@ from eqprop.errors import InputError
 from eqprop.learning.infinitesimal import InfinitesimalNudge
 from eqprop.loading import Kept, absolute, build, load, load_epoch, load_written
 from eqprop.recipes import RECIPES, Recipe, find
+from eqprop.recipes.setting import refuse_unused
 from eqprop.runs.folder import About, Session
 from eqprop.runs.launch import start
 from eqprop.runs.parsing import Parser
@@ -79,7 +80,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     network = run.model.network
     substrate = machine(options, network.substrate)
     machines = [substrate, *(redrawn(substrate, number) for number in range(1, options["draws"]))]
-    session = replace(kept.about.session, processes=1, precision=options["precision"] or kept.about.session.precision)
+    trained, asked = kept.about.session.precision, options["precision"] or kept.about.session.precision
+    if (trained == "64") != (asked == "64"):
+        raise InputError(f"--precision {asked}: the weights of this run have {'64' if trained == '64' else '32'} bits.")
+    session = replace(kept.about.session, processes=1, precision=asked)
     fabric, messages = start(session.device, 1)
     messages.sixteen_bits = session.precision == "bf16"
     rows, test = [], run.test.to(fabric.device)
@@ -133,6 +137,9 @@ def predict(arguments: Sequence[str]) -> int:
 
     options = predict_parser().read(arguments)
     folder, paths = Path(options["run"]), [Path(path) for path in options["paths"] or []]
+    for name in ("data", "accept_new_data") if paths else ():
+        if options[name]:
+            raise InputError(f"--{name} is of the run's test set, and files are named: leave it out.")
     for path in paths:
         if not path.exists():
             raise InputError(f"There is no file or folder {str(path)!r} to predict: check the path.")
@@ -210,6 +217,7 @@ def check(arguments: Sequence[str]) -> int:
         options |= {"data": absolute(options["data"])} if "data" in options else {}
         about = About(recipe=name, options=options, session=Session())
         run = build(about, recipe, Path(file) if colon else None)
+        refuse_unused(parser.given, run)
         weights, folder = "initial weights", f"runs/check-{about.name}-{time.strftime(STAMP)}"
     if chosen:
         run.model.network = run.model.network.on(machine(chosen, run.model.network.substrate))

@@ -48,6 +48,9 @@ class Predictor(ABC):
     samples: tuple[int, ...] = ()
     """The moments of the free phase that it uses."""
 
+    def check(self, others: int) -> None:
+        """Raises InputError if so many examples that are not learnt from are too few."""
+
     @abstractmethod
     def __call__(self, sampled: Sequence[State], free: State, learnt: int) -> State:
         """Node -> (learnt, *node shape): the predicted free state of the first ``learnt`` examples.
@@ -90,13 +93,16 @@ class LeastSquares(Predictor):
         if not self.samples or list(self.samples) != sorted(set(self.samples)):
             raise InputError(f"samples {self.samples} must be rising moments of the free phase, at least one.")
 
-    def __call__(self, sampled: Sequence[State], free: State, learnt: int) -> State:
-        held = len(next(iter(free.values()))) - learnt
-        if held <= len(self.samples) + 1:
+    def check(self, others: int) -> None:
+        """Raises InputError if so many examples that are not learnt from are too few."""
+        if others <= len(self.samples) + 1:
             raise InputError(
-                f"{held} examples that are not learnt cannot fit {len(self.samples) + 1} coefficients of a unit: use "
+                f"{others} examples that are not learnt cannot fit {len(self.samples) + 1} coefficients of a unit: use "
                 "larger batches (and leave out a smaller last one), or fewer samples."
             )
+
+    def __call__(self, sampled: Sequence[State], free: State, learnt: int) -> State:
+        self.check(len(next(iter(free.values()))) - learnt)
         return {
             node: torch.clamp(
                 extrapolated([*(state[node] for state in sampled), value], learnt),
@@ -147,6 +153,15 @@ class PredictiveLearning(Estimator):
         if self.learnt < 1:
             raise InputError(f"learnt {self.learnt}: at least one example of a batch must be learnt from.")
 
+    def check(self, batch: int) -> None:
+        """Raises InputError if a batch of so many examples is too small."""
+        if batch < self.learnt:
+            raise InputError(
+                f"A batch of {batch} does not hold {self.learnt} examples to learn from: take larger "
+                "batches (and leave out a smaller last one), or learn from fewer."
+            )
+        self.predictor.check(batch - self.learnt)
+
     def __call__(self, landscape: Landscape) -> tuple[Solution, GradientFunction]:
         check_one_reading(landscape)
         self.teacher.check(landscape)
@@ -157,11 +172,7 @@ class PredictiveLearning(Estimator):
     def _learn(
         self, landscape: Landscape, free: Solution, passed: dict[int, State], cost: Cost, parameters: Sequence[Tensor]
     ) -> GradientEstimate:
-        if len(cost.weight) < self.learnt:
-            raise InputError(
-                f"A batch of {len(cost.weight)} does not hold {self.learnt} examples to learn from: take larger "
-                "batches (and leave out a smaller last one), or learn from fewer."
-            )
+        self.check(len(cost.weight))
         every = torch.arange(self.learnt, device=cost.weight.device)
         cost = cost.select(every)
         with torch.no_grad():

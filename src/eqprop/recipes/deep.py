@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
@@ -30,9 +30,9 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
 
     Args:
         lr: the largest learning rate; it rises to it linearly, and then falls to 0.
-        rise: the share of the steps in which it rises.
+        rise: the share of the steps in which it rises, below 1.
         momentum: of the steps.
-        weight_decay: L2 of weights; none of biases and gains.
+        weight_decay: L2 of weights, and of the gains and the biases of convolutions; not of the read-out's bias.
         smoothing: of labels, see ``CrossEntropy``.
         cutout: the sides of the square that is set to the mean, in pixels; 0 for none.
         activity: the standard deviation of each layer's drives at first (``eqprop.models.scale_weights``).
@@ -41,7 +41,7 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
 
     feedback_gain: Positive = 0.003
     lr: Positive = 0.2
-    rise: Fraction = 0.2
+    rise: Annotated[float, ">= 0", "< 1"] = 0.2
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 2e-4
     smoothing: Fraction = 0.1
@@ -67,12 +67,13 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, OneCycleLR]:
         """The optimiser and its schedule."""
-        weights = [each for each in network.parameters() if each.ndim > 1]
-        others = [each for each in network.parameters() if each.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others}]
+        decayed = [each for each in network.parameters() if each.ndim > 1]
+        others = [each for each in network.parameters() if each.ndim <= 1]  # the read-out's bias
+        groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others}]
         optimizer = torch.optim.SGD(groups, self.lr, self.momentum, nesterov=self.momentum > 0)
+        rise = self.rise if self.rise * periods > 1 else 0.0  # in one step it is at its largest at once
         return optimizer, OneCycleLR(
-            optimizer, self.lr, periods, pct_start=self.rise, anneal_strategy="linear", cycle_momentum=False
+            optimizer, self.lr, periods, pct_start=rise, anneal_strategy="linear", cycle_momentum=False
         )
 
     def network(self, shape: tuple[int, int, int], classes: int, sized: Sized = list) -> Network:

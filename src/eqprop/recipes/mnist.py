@@ -10,7 +10,7 @@ al. 2023, arXiv 2302.01228; Scellier et al. 2023, arXiv 2312.15103; Scurria et a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -129,6 +129,10 @@ class StudyNudge(FeedbackNudge):
     """
 
     rule: Literal["cl", "pep", "nep", "cep", "pcpl", "ncpl", "ccpl", "tbp", "rbp"] = "cep"
+
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        off = {"cl": ["beta"], "tbp": ["beta"], "rbp": ["beta", "nudged_sweeps"]}.get(self.rule, [])
+        return {**super().unused(estimator), **dict.fromkeys(off, f"the rule {self.rule} has none: choose another")}
 
     def learn(self) -> Experiment:
         if self.rule == "cl":

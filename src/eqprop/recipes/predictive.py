@@ -8,7 +8,7 @@ examples of each batch; the others fit the prediction. As in the programs, the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import torch
 
 from eqprop.checks import Count, Fraction, NonNegative, Positive
 from eqprop.energy import Bias, Network, Sigmoid, SquaredError
+from eqprop.errors import InputError
 from eqprop.learning import (
     Backpropagation,
     EquilibriumPropagation,
@@ -27,7 +28,7 @@ from eqprop.learning import (
 )
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import AUGMENT, MEAN, STD
-from eqprop.recipes.setting import PLAIN, ImageRecipe, Sized, wider
+from eqprop.recipes.setting import PLAIN, Build, ImageRecipe, Sized, wider
 from eqprop.settling import FixedSweeps, Leaky, synchronous
 from eqprop.training.constraints import Constrain, Signs, dale
 from eqprop.training.loop import Experiment
@@ -50,6 +51,12 @@ class Predictive(ImageRecipe):
     choose_by_test: bool = True
 
     keep_last = False
+
+    def run(self, build: Build, estimator: Estimator, constrain: Constrain | None = None) -> Experiment:
+        """Refuses batches that the estimator cannot learn from before anything is made."""
+        if isinstance(estimator, PredictiveLearning):
+            estimator.check(self.batch_size)
+        return super().run(build, estimator, constrain)
 
 
 class PredictiveDense(Predictive):
@@ -132,6 +139,10 @@ class PredictiveConvolutions(Predictive):
 
     augment = AUGMENT
 
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        off = ("samples", "onset", "learnt") if self.rule == "ep" else ()
+        return {**super().unused(estimator), **dict.fromkeys(off, "it is of the predictive rule: leave out --rule")}
+
     @property
     def estimator(self) -> Estimator:
         free, taught = FixedSweeps(self.sweeps, synchronous), FixedSweeps(self.taught_sweeps, synchronous)
@@ -154,6 +165,8 @@ def mnist_predictive(**options: Any) -> Experiment:
 def mnist_predictive_dale(**options: Any) -> Experiment:
     """The same under Dale's law: all weights from a hidden unit to the output have the same sign."""
     law = Dale(**options)
+    if law.depth > 1:
+        raise InputError(f"--depth {law.depth}: the signs are those of one hidden layer: leave it out.")
     (hidden,) = (each for each in [wider(DenseLayer(law.hidden), law.width)] if isinstance(each, DenseLayer))
     signs = dale(hidden.units, law.excitatory, law.seed)
     return law.by(high=1.0, constrain=Signs({"couplings.layer1_layer2.map.weight": signs}))

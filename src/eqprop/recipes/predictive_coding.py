@@ -39,7 +39,7 @@ class PredictiveCoding(ImageRecipe):
         passes: of errors, in each nudged phase. In the limit of a small beta one pass is backpropagation.
         lr: the first learning rate.
         weight_decay: L2, on every tensor.
-        gain: initial weights are uniform in ±gain/sqrt(fan in).
+        gain: initial weights, and the biases of convolutions, are uniform in ±gain/sqrt(fan in).
     """
 
     rule: Literal["centred", "random-sign", "backpropagation"] = "centred"
@@ -58,7 +58,7 @@ class PredictiveCoding(ImageRecipe):
     def estimator(self) -> Estimator:
         if self.rule == "backpropagation":
             return Backpropagation()
-        nudging = symmetric(self.beta) if self.rule == "centred" else RandomSign(self.beta)
+        nudging = symmetric(self.beta) if self.rule == "centred" else RandomSign(self.beta, seed=self.seed)
         return EquilibriumPropagation(nudging, ForwardPass(), FixedSweeps(self.passes, error_pass))
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
 
@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from eqprop.checks import Count, Natural, NonNegative, Positive, checked
 from eqprop.devices import METHODS, find_device
 from eqprop.energy.network import Network
-from eqprop.learning import Equilibrium, Estimator, InfinitesimalNudge
+from eqprop.errors import InputError
+from eqprop.learning import Backpropagation, Equilibrium, Estimator, InfinitesimalNudge
 from eqprop.learning.estimators import phases_apart
 from eqprop.models.builders import ConvLayer, DenseLayer, Layer
 from eqprop.settling import (
@@ -41,6 +42,11 @@ Build = Callable[[tuple[int, int, int], int, Sized], Network]
 
 Share = Annotated[float, ">= 0", "<= 0.5"]
 
+PHASES = (
+    *("beta", "feedback_gain", "tolerance", "damping", "slowness", "passes", "learnt", "samples", "onset"),
+    *("sweeps", "free_sweeps", "nudged_sweeps", "response_sweeps", "taught_sweeps"),
+)
+"""The options of recipes that are of phases or of feedback alone."""
 PLAIN = ((0.0,), (1.0,))
 """The mean and the standard deviation that leave pixels in [0, 1]."""
 
@@ -51,6 +57,10 @@ class Options:
 
     def __init_subclass__(cls) -> None:
         checked(dataclass(frozen=True, kw_only=True)(cls))
+
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        """The options that have no effect with the others and this estimator -> why."""
+        return {}
 
 
 class TaskRecipe(Options, ABC):
@@ -87,6 +97,16 @@ class TaskRecipe(Options, ABC):
     def augment(self) -> tuple[Augmentation, ...]:
         """What is done to the images of a batch, one after another."""
         return ()
+
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        found = dict(super().unused(estimator))
+        if self.choose_by_test:
+            found["validation"] = "the test set chooses the best epoch: add --choose_by_test false"
+        elif not self.validation:
+            found["choose_by_test"] = "no example is held out, so the test set chooses: give --validation 0.1"
+        if isinstance(estimator, Backpropagation):
+            found |= dict.fromkeys(PHASES, "backpropagation has no phases and no feedback")
+        return found
 
     @abstractmethod
     def optimise(self, network: Network, periods: int) -> tuple[Optimizer, LRScheduler | None]:
@@ -133,6 +153,7 @@ class TaskRecipe(Options, ABC):
             manifest=manifest,
             inputs=inputs,
             outputs=outputs,
+            unused=self.unused(estimator),
         )
 
 
@@ -240,6 +261,10 @@ class WritingOptions(Options):
     write_lr: Positive = 0.01
     write_scale: Positive = 1.0
 
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        off = ("write_to", "write_lr", "write_scale") if self.write == "none" else ()
+        return {**super().unused(estimator), **dict.fromkeys(off, "the weights are digital: add --write pulses")}
+
     def written(self, named: Iterable[tuple[str, Tensor]], seed: int) -> Optimizer | None:
         """The optimiser that writes these parameters into devices, which ``seed`` draws; ``None`` if none does."""
         if self.write == "none":
@@ -296,6 +321,13 @@ def weak(free_sweeps: int, response_sweeps: int) -> InfinitesimalNudge:
     free = Directed(FixedSweeps(free_sweeps, forward_order))
     response = Directed(FixedSweeps(response_sweeps, backward_order))
     return InfinitesimalNudge(free, response, slopes_from_states=True)
+
+
+def refuse_unused(given: Collection[str], run: Experiment) -> None:
+    """Raises InputError if an option that was ``given`` has no effect with the others."""
+    for name, why in run.unused.items():
+        if name in given:
+            raise InputError(f"--{name} would have no effect: {why}; or leave --{name} out.")
 
 
 def innermost(network: Network) -> Network:

@@ -64,7 +64,8 @@ class Parser(ArgumentParser):
         given = self.given = {}
         for word, following in pairwise([*words, ""]):
             name, equals, value = word.partition("=")
-            given[name.removeprefix("--")] = value if equals else following
+            if name.startswith("--"):  # not a value that is spelled like an option
+                given[name.removeprefix("--")] = value if equals else following
         try:
             options: dict[str, Any] = self.parse_args(words).as_dict()
         except (RecursionError, OverflowError, MemoryError) as error:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
+from eqprop.energy.prediction import Prediction
 from eqprop.errors import InputError
 from eqprop.learning.equilibrium import Equilibrium, tensors_in
+from eqprop.learning.references import Backpropagation
 from eqprop.learning.rules import Noisy
 from eqprop.learning.stencils import Nudging, Stencil
 
@@ -32,10 +34,13 @@ def check_capturable(model: Equilibrium, device: torch.device, processes: int) -
     network, parts = model.network, list(parts_of(model.estimator))
     drops = [name for name, node in network.free.items() if node.dropout]
     draws = [type(part).__name__ for part in parts if isinstance(part, Noisy) or not_fixed(part)]
+    waits = any(isinstance(term, Prediction) for term in network.terms.values())
+    waits = waits and not isinstance(model.estimator, Backpropagation)
     reasons = {
         f"the device is {device.type}, not cuda": device.type != "cuda",
         f"{processes} processes share a batch": processes > 1,
         f"the network runs on {network.substrate}": not network.substrate.is_ideal,
+        "predictive-coding couplings compare states, which waits for the device": waits,
         f"units of {drops} are dropped at random": bool(drops),
         "its estimator draws random numbers": any(True for _ in model.estimator.generators()),
         f"{', '.join(draws)} may differ from step to step": bool(draws),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
@@ -70,6 +71,7 @@ class Experiment:
         inputs, outputs: how a trained model reads files, and what its scores mean; ``None``: what ``train`` tells of
             itself: images or arrays; numbered classes, or values.
         monitor: the metric that chooses the best epoch; "": the loss's first metric, or the loss.
+        unused: options of the recipe that have no effect with the others -> why; a command that names one is refused.
 
     Raises:
         InputError: one of them is of another kind, or they do not fit together.
@@ -89,6 +91,7 @@ class Experiment:
     outputs: Outputs | None = None
     monitor: str = ""
     gradient_clip: NonNegative = 0.0
+    unused: Mapping[str, str] = field(default_factory=dict)
     looked_at: Pair = field(init=False, repr=False)  # two examples of ``train``
 
     def __post_init__(self) -> None:
