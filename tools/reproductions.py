@@ -51,6 +51,8 @@ def with_folder(measured: Entries, folder: Path) -> Entries:
     kept = [each for each in measured.get(name, {}).get(size, []) if each["digest"] == new["digest"]]
     kept = [each for each in kept if not parts(each) <= parts(new)]
     for each in kept:
+        if new["fingerprints"] != each.get("fingerprints", new["fingerprints"]):  # older ones do not say
+            raise InputError(f"{folder}: its data are not those of the kept manifest {each['manifest'][:12]}.")
         if both := sorted(parts(each) & parts(new)):
             raise InputError(
                 f"{folder}: {both[0][0]}, seed {both[0][1]}, is also in the kept manifest {each['manifest'][:12]}, "

@@ -177,6 +177,8 @@ UNUSED = [
     ("mnist-study", "--data", "digits", "--rule", "rbp", "--nudged_sweeps", "3"),
     ("mnist-study", "--data", "digits", "--rule", "cl", "--beta", "0.3"),
     ("mnist-ep", "--data", "digits", "--write_lr", "0.1"),
+    ("mnist-ep", "--data", "digits", "--write", "pulses", "--lr", "0.1"),
+    ("mnist-backpropagation", "--data", "digits", "--choose_by_test", "true", "--validation", "0.2"),
     ("digits", "--choose_by_test", "true", "--validation", "0.2"),
     ("digits-deep", "--choose_by_test", "false"),
 ]  # fmt: skip
@@ -187,17 +189,28 @@ UNUSED = [
 def test_an_option_without_effect_is_refused(work, command, words):
     """With the others that are given; the last one is that option."""
     place = ["--width", "0.1"] if words[0].startswith("cifar10") else []
-    refused([command, *words[:-2], *place, *words[-2:]], words[-2], "would have no effect")
+    refused([command, *words[:-2], *place, *words[-2:]], " ".join(words[-2:]), "would have no effect")
+
+
+def test_what_has_an_effect_is_not_refused(work):
+    few = ["--epochs", "1", "--train_images", "40", "--report_seconds", "0", "--width", "0.1"]
+    deep = ["--data", "digits", "--cutout", "0", "--mean", "[0.3]", "--std", "[0.4]", "--batch_size", "32"]
+    assert main(["train", "cifar10-deep-backpropagation", *few, *deep, "--feedback_gain", "0.1"]) == 0
+    assert main(["train", "digits", *few, "--choose_by_test", "true", "--validation", "0"]) == 0
+
+
+def test_a_port_without_live_is_refused(run_folder):
+    refused(["report", run_folder, "--port", "4000"], "--port 4000", "--live")
 
 
 def test_options_of_the_test_set_are_refused_for_files(run_folder):
     Path("image").touch()
-    refused(["predict", run_folder, "image", "--data", "nowhere"], "--data is of the run's test set")
+    refused(["predict", run_folder, "image", "--data", "nowhere"], "--data nowhere", "test set")
     refused(["predict", run_folder, "image", "--accept_new_data"], "--accept_new_data")
 
 
 def test_a_precision_that_the_weights_do_not_have(run_folder):
-    refused(["evaluate", run_folder, "--precision", "64"], "--precision 64", "32 bits")
+    refused(["evaluate", run_folder, "--precision", "64"], "--precision 64", "32 or bf16")
 
 
 def test_a_value_may_be_spelled_like_an_option(work):

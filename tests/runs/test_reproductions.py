@@ -22,10 +22,9 @@ from eqprop.cli.training import resume, train, train_parser
 from eqprop.errors import InputError, NotSettledError
 from eqprop.recipes import find as find_recipe
 from eqprop.reproductions import FORMAT, RESULTS, chosen_rows, definitions, measured
-from eqprop.reproductions.result import TRIAL, Computation, Quantity, Table, Training
+from eqprop.reproductions.result import FIGURE, TRIAL, Computation, Quantity, Table, Training
 from eqprop.reproductions.shown import joined, lines_of, spread
 from eqprop.reproductions.work import (
-    FIGURE,
     MANIFEST,
     README,
     Job,
@@ -310,11 +309,26 @@ def test_files_of_the_user_are_not_replaced(work):
         Path("made", name).unlink()
 
 
-def test_what_a_killed_process_left_is_removed(made):
-    left = made / f".{MANIFEST}.0a1b2c3d.tmp"
-    left.write_text("half")
+def test_a_page_of_the_user_in_the_place_of_ours_is_not_replaced(made):
+    (made / README).write_text("# Mine\n")
+    refused(["reproduce", *TWO], f"holds other files ({README})")
+
+
+def test_the_page_is_made_again_without_the_manifest(made):
+    (made / MANIFEST).unlink()
+    before = (made / README).read_text()
     assert reproduce(*TWO) == 0
-    assert not left.exists()
+    assert (made / README).read_text().splitlines()[:4] == before.splitlines()[:4]
+    (made / README).unlink()
+    assert reproduce(*TWO) == 0
+
+
+def test_what_a_killed_process_left_is_removed(made):
+    left = made / f".{MANIFEST}.0a1b2c3d.tmp", made / "cells" / ".a.json.0a1b2c3d.tmp"
+    for path in left:
+        path.write_text("half")
+    assert reproduce(*TWO) == 0
+    assert not any(path.exists() for path in left)
 
 
 def test_parts_are_of_the_same_data(made, monkeypatch):
@@ -333,7 +347,7 @@ def test_parts_that_are_not_asked_for_are_looked_at_first(made, monkeypatch):
     refused(["reproduce", *TWO[:4], "3 hidden", *TWO[5:]], "1-hidden-layers-0", "damaged")
 
 
-def test_a_computation_that_does_not_settle_counts_as_diverged(work, monkeypatch):
+def test_a_computation_that_does_not_settle_is_told_and_ends_nothing(work, monkeypatch, capsys):
     words = ["ep-is-bptt", "--setting", "trial", "--rows", "beta 0.1", "--out", "made"]
     row = RESULTS["ep-is-bptt"].settings[TRIAL].rows["beta 0.1"]
 
@@ -341,11 +355,14 @@ def test_a_computation_that_does_not_settle_counts_as_diverged(work, monkeypatch
         raise NotSettledError("the free phase did not settle")
 
     monkeypatch.setattr(type(row.part), "function", property(lambda self: fails), raising=False)
+    assert reproduce(*words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("eqprop: 1 of 1 parts have no numbers: beta 0.1, seed 0: the free phase did not settle")
+    assert read_manifest(Path("made", MANIFEST))["numbers"] == {}
+    monkeypatch.undo()
+    monkeypatch.chdir(work)
     assert reproduce(*words) == 0
-    found = read_manifest(Path("made", MANIFEST))["numbers"]["beta 0.1"]["0"]
-    assert {each.name for each in RESULTS["ep-is-bptt"].quantities} <= found.keys()
-    assert set(found.values()) == {None}
-    assert "diverged" in Path("made", README).read_text()
+    assert [*read_manifest(Path("made", MANIFEST))["numbers"]] == ["beta 0.1"]
 
 
 def test_words_that_a_run_which_goes_on_does_not_take_are_told(work):
@@ -372,7 +389,9 @@ def test_each_part_leaves_the_threads_as_they_were(work):
 
 
 def test_a_gpu_is_refused_for_what_is_computed(work):
-    refused(["reproduce", "ep-is-bptt", "--setting", "trial", "--device", "cuda"], "--device cuda", "on the CPU")
+    words = ["reproduce", "ep-is-bptt", "--setting", "trial"]
+    refused([*words, "--device", "cuda"], "--device cuda", "on the CPU")
+    refused([*words, "--cuda_graph", "true"], "--cuda_graph true", "on the CPU")
 
 
 def test_a_training_that_diverges_counts_as_diverged(work, monkeypatch, capsys):

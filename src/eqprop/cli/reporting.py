@@ -35,6 +35,8 @@ def report(arguments: Sequence[str]) -> int:
     seconds, port, live = options["seconds"], options["port"], options["live"]
     if seconds < 0:
         raise InputError(f"--seconds {seconds}: give 0 or more.")
+    if port != PORT and not live:
+        raise InputError(f"--port {port} is of --live: add that, or leave it out.")
     if not 0 <= port < 2**16:
         raise InputError(f"--port {port}: a port is a number from 0 to 65535.")
     if live and options["out"]:

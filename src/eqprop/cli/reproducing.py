@@ -10,9 +10,9 @@ from eqprop.cli.training import resume, train
 from eqprop.errors import InputError
 from eqprop.loading import absolute
 from eqprop.reproductions import RESULTS, chosen_rows, find, find_setting, measured
-from eqprop.reproductions.result import Training
+from eqprop.reproductions.result import FIGURE, Training
 from eqprop.reproductions.shown import listing, verdicts
-from eqprop.reproductions.work import FIGURE, SEEDS, Interrupted, Job, perform, table_of
+from eqprop.reproductions.work import SEEDS, Interrupted, Job, perform, table_of
 from eqprop.runs.folder import quoted
 from eqprop.runs.parsing import Parser
 from eqprop.training.cuda_graphs import LEAVE_OUT
@@ -58,8 +58,9 @@ def reproduce(arguments: Sequence[str]) -> int:
     if options["threads"] < 0:
         raise InputError(f"--threads {options['threads']}: give 0 or more.")
     computed = not any(isinstance(setting.rows[row].part, Training) for row in rows)
-    if computed and options["device"] == "cuda":
-        raise InputError(f"--device cuda: {name} is computed on the CPU: leave it out.")
+    for option, value in (("device", "cuda"), ("cuda_graph", True)) if computed else ():
+        if options[option] == value:
+            raise InputError(f"--{option} {str(value).lower()}: {name} is computed on the CPU: leave it out.")
     folder = Path(options["out"] or f"runs/reproduce-{name}-{size}")
     job = Job(name, result, size, folder, absolute(options["data"]) if options["data"] else "")
     session = ["--threads", str(options["threads"]), "--device", options["device"], "--precision", "32"]

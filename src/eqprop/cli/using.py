@@ -82,7 +82,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     machines = [substrate, *(redrawn(substrate, number) for number in range(1, options["draws"]))]
     trained, asked = kept.about.session.precision, options["precision"] or kept.about.session.precision
     if (trained == "64") != (asked == "64"):
-        raise InputError(f"--precision {asked}: the weights of this run have {'64' if trained == '64' else '32'} bits.")
+        fits = "64" if trained == "64" else "32 or bf16"
+        raise InputError(f"--precision {asked} does not fit the weights of this run: give {fits}, or leave it out.")
     session = replace(kept.about.session, processes=1, precision=asked)
     fabric, messages = start(session.device, 1)
     messages.sixteen_bits = session.precision == "bf16"
@@ -139,7 +140,8 @@ def predict(arguments: Sequence[str]) -> int:
     folder, paths = Path(options["run"]), [Path(path) for path in options["paths"] or []]
     for name in ("data", "accept_new_data") if paths else ():
         if options[name]:
-            raise InputError(f"--{name} is of the run's test set, and files are named: leave it out.")
+            value = f" {options[name]}" * (name == "data")
+            raise InputError(f"--{name}{value} is of the run's test set, and files are named: leave it out.")
     for path in paths:
         if not path.exists():
             raise InputError(f"There is no file or folder {str(path)!r} to predict: check the path.")

@@ -50,13 +50,14 @@ class Coupling(nn.Module, Term):
 def is_weight(name: str, parameter: Tensor) -> bool:
     """Whether a parameter holds weights between units: neither a vector, nor a bias or a gain of each channel.
 
-    Biases and gains of convolutions have as many dimensions as states and kernels, so that their name tells.
+    Biases and gains of convolutions have as many dimensions as states and kernels, so that their name tells;
+    ``original0`` is the gain of PyTorch's weight normalisation.
 
     Args:
         name: its name, as ``named_parameters`` of a network or of a part of it gives it.
         parameter: its values.
     """
-    return parameter.ndim > 1 and name.rpartition(".")[2] not in ("bias", "gain")
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in ("bias", "gain", "original0")
 
 
 class Bias(Coupling):

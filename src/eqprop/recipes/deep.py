@@ -71,7 +71,7 @@ class CifarDeep(WeakFeedbackOptions, ImageRecipe):
         others = [each for each in network.parameters() if each.ndim <= 1]  # the read-out's bias
         groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others}]
         optimizer = torch.optim.SGD(groups, self.lr, self.momentum, nesterov=self.momentum > 0)
-        rise = self.rise if self.rise * periods > 1 else 0.0  # in one step it is at its largest at once
+        rise = self.rise if self.rise * periods > 1 else 0.0  # a rise of less than a step is none
         return optimizer, OneCycleLR(
             optimizer, self.lr, periods, pct_start=rise, anneal_strategy="linear", cycle_momentum=False
         )

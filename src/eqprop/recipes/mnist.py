@@ -88,6 +88,10 @@ class Mnist(WritingOptions, ImageRecipe):
     mean: Sequence[float] | None = PLAIN[0]
     std: Sequence[float] | None = PLAIN[1]
 
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        off = {} if self.write == "none" else {"lr": f"--write {self.write} takes --write_lr for all parameters"}
+        return {**super().unused(estimator), **off}
+
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
         learning = {name: each for name, each in network.named_parameters() if each.requires_grad}
         optimizer = self.written(learning.items(), self.seed) or torch.optim.Adam(learning.values(), self.lr)
@@ -132,7 +136,7 @@ class StudyNudge(FeedbackNudge):
 
     def unused(self, estimator: Estimator) -> Mapping[str, str]:
         off = {"cl": ["beta"], "tbp": ["beta"], "rbp": ["beta", "nudged_sweeps"]}.get(self.rule, [])
-        return {**super().unused(estimator), **dict.fromkeys(off, f"the rule {self.rule} has none: choose another")}
+        return {**super().unused(estimator), **dict.fromkeys(off, f"the rule {self.rule} has none")}
 
     def learn(self) -> Experiment:
         if self.rule == "cl":

@@ -28,7 +28,7 @@ from eqprop.learning import (
 )
 from eqprop.models.builders import ConvLayer, DenseLayer, chain, parameter_groups
 from eqprop.recipes.cifar10 import AUGMENT, MEAN, STD
-from eqprop.recipes.setting import PLAIN, Build, ImageRecipe, Sized, wider
+from eqprop.recipes.setting import PLAIN, Build, ImageRecipe, Sized, of_phases, wider
 from eqprop.settling import FixedSweeps, Leaky, synchronous
 from eqprop.training.constraints import Constrain, Signs, dale
 from eqprop.training.loop import Experiment
@@ -140,8 +140,8 @@ class PredictiveConvolutions(Predictive):
     augment = AUGMENT
 
     def unused(self, estimator: Estimator) -> Mapping[str, str]:
-        off = ("samples", "onset", "learnt") if self.rule == "ep" else ()
-        return {**super().unused(estimator), **dict.fromkeys(off, "it is of the predictive rule: leave out --rule")}
+        off = dict.fromkeys(() if self.rule == "predictive" else ("samples", "onset", "learnt"), f"--rule {self.rule}")
+        return {**super().unused(estimator), **off, **of_phases(estimator, "sweeps", "taught_sweeps", "beta")}
 
     @property
     def estimator(self) -> Estimator:

@@ -8,7 +8,7 @@ test set chooses the best epoch; ``--choose_by_test false`` holds out a tenth of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from eqprop.energy import CrossEntropy, Loss, MaxPool, Network, SquaredError, id
 from eqprop.learning import Backpropagation, EquilibriumPropagation, Estimator, RandomSign, symmetric
 from eqprop.models.builders import ConvLayer, DenseLayer, predictive_chain
 from eqprop.recipes.cifar10 import AUGMENT
-from eqprop.recipes.setting import ImageRecipe, Sized, nesterov
+from eqprop.recipes.setting import ImageRecipe, Sized, nesterov, of_phases
 from eqprop.settling import FixedSweeps, ForwardPass, error_pass
 from eqprop.tasks import Crop
 from eqprop.training.loop import Experiment
@@ -53,6 +53,9 @@ class PredictiveCoding(ImageRecipe):
     data: str = "uoft-cs/cifar10"
 
     augment = AUGMENT
+
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        return {**super().unused(estimator), **of_phases(estimator, "beta", "passes")}
 
     @property
     def estimator(self) -> Estimator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
 
@@ -42,11 +42,6 @@ Build = Callable[[tuple[int, int, int], int, Sized], Network]
 
 Share = Annotated[float, ">= 0", "<= 0.5"]
 
-PHASES = (
-    *("beta", "feedback_gain", "tolerance", "damping", "slowness", "passes", "learnt", "samples", "onset"),
-    *("sweeps", "free_sweeps", "nudged_sweeps", "response_sweeps", "taught_sweeps"),
-)
-"""The options of recipes that are of phases or of feedback alone."""
 PLAIN = ((0.0,), (1.0,))
 """The mean and the standard deviation that leave pixels in [0, 1]."""
 
@@ -100,12 +95,10 @@ class TaskRecipe(Options, ABC):
 
     def unused(self, estimator: Estimator) -> Mapping[str, str]:
         found = dict(super().unused(estimator))
-        if self.choose_by_test:
-            found["validation"] = "the test set chooses the best epoch: add --choose_by_test false"
-        elif not self.validation:
-            found["choose_by_test"] = "no example is held out, so the test set chooses: give --validation 0.1"
-        if isinstance(estimator, Backpropagation):
-            found |= dict.fromkeys(PHASES, "backpropagation has no phases and no feedback")
+        if self.choose_by_test and self.validation:
+            found["validation"] = "the test set chooses the best epoch; --choose_by_test false changes this"
+        elif not (self.choose_by_test or self.validation):
+            found["choose_by_test"] = "no example is held out, so the test set chooses; --validation 0.1 changes this"
         return found
 
     @abstractmethod
@@ -245,6 +238,9 @@ class NudgeOptions(Options):
     free_sweeps: Count
     nudged_sweeps: Count
 
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        return {**super().unused(estimator), **of_phases(estimator, "beta", "free_sweeps", "nudged_sweeps")}
+
 
 class WritingOptions(Options):
     """Where the weights are.
@@ -263,7 +259,7 @@ class WritingOptions(Options):
 
     def unused(self, estimator: Estimator) -> Mapping[str, str]:
         off = ("write_to", "write_lr", "write_scale") if self.write == "none" else ()
-        return {**super().unused(estimator), **dict.fromkeys(off, "the weights are digital: add --write pulses")}
+        return {**super().unused(estimator), **dict.fromkeys(off, "the weights are digital; --write changes this")}
 
     def written(self, named: Iterable[tuple[str, Tensor]], seed: int) -> Optimizer | None:
         """The optimiser that writes these parameters into devices, which ``seed`` draws; ``None`` if none does."""
@@ -286,6 +282,10 @@ class FastOptions(Options):
     free_sweeps: Count
     response_sweeps: Count
     damping: NonNegative = 0.25
+
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        options = ("tolerance", "free_sweeps", "response_sweeps", "damping")
+        return {**super().unused(estimator), **of_phases(estimator, *options)}
 
     @property
     def estimator(self) -> InfinitesimalNudge:
@@ -311,6 +311,9 @@ class WeakFeedbackOptions(Options):
     free_sweeps: Count = 2
     response_sweeps: Count = 1
 
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        return {**super().unused(estimator), **of_phases(estimator, "free_sweeps", "response_sweeps")}
+
     @property
     def estimator(self) -> InfinitesimalNudge:
         return weak(self.free_sweeps, self.response_sweeps)
@@ -323,11 +326,16 @@ def weak(free_sweeps: int, response_sweeps: int) -> InfinitesimalNudge:
     return InfinitesimalNudge(free, response, slopes_from_states=True)
 
 
-def refuse_unused(given: Collection[str], run: Experiment) -> None:
-    """Raises InputError if an option that was ``given`` has no effect with the others."""
+def of_phases(estimator: Estimator, *options: str) -> dict[str, str]:
+    """Options of phases, which backpropagation does not have, as ``unused`` tells of them."""
+    return dict.fromkeys(options if isinstance(estimator, Backpropagation) else (), "backpropagation has no phases")
+
+
+def refuse_unused(given: Mapping[str, str], run: Experiment) -> None:
+    """Raises InputError if an option that was ``given``, by name and as text, has no effect with the others."""
     for name, why in run.unused.items():
         if name in given:
-            raise InputError(f"--{name} would have no effect: {why}; or leave --{name} out.")
+            raise InputError(f"--{name} {given[name]} would have no effect: {why}. Leave it out.")
 
 
 def innermost(network: Network) -> Network:

@@ -10,6 +10,10 @@ from typing import Any
 
 TRIAL = "trial"
 """The setting of each result that only tests the program."""
+FIGURE = "figure.png"
+"""The file of a result's figure."""
+LAST_LINE = f"![the numbers]({FIGURE})"
+"""Ends the page of a result: a page without it is not ours."""
 Numbers = Mapping[str, float]
 """Quantity -> value; infinity where the run diverged."""
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from eqprop.errors import needing_extra
-from eqprop.reproductions.result import TRIAL, Quantity, Result, Setting, Table, table_from
+from eqprop.reproductions.result import LAST_LINE, TRIAL, Quantity, Result, Setting, Table, table_from
 
 VERDICTS = {True: "holds", False: "does not hold here", None: "not known"}
 NOTHING = "–"
@@ -81,7 +81,7 @@ def page(name: str, result: Result, size: str, entry: Mapping[str, Any], data: s
     """The page in the folder of a reproduction, in Markdown; ``data``: where a command said that they are."""
     told_of = [f"# {result.title}", "", f"{result.source}. {result.read}", ""]
     told_of += [f"The data were read from `{data}`.", ""] if data else []
-    return "\n".join([*told_of, *section(name, result, size, [entry]), "", "![the numbers](figure.png)", ""])
+    return "\n".join([*told_of, *section(name, result, size, [entry]), "", LAST_LINE, ""])
 
 
 def section(name: str, result: Result, size: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -99,9 +99,7 @@ def section(name: str, result: Result, size: str, entries: Sequence[Mapping[str,
         "",
         *(f"- {each}" for each in setting.deviations),
         "",
-        f"Measured by {called(name, result, size)}, "
-        + "; and ".join(f"{seeds_of(entry)}: {made_by(entry)}" for entry in entries)
-        + ".",
+        f"Measured by {called(name, result, size)}, " + "; and ".join(sources(entries)) + ".",
     ]
 
 
@@ -132,6 +130,12 @@ def called(name: str, result: Result, size: str) -> str:
     return f"`eqprop reproduce {name}{option}`"
 
 
+def sources(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of each manifest its seeds, how they were made, and where there are several of them its rows."""
+    rows = [f"{'; '.join(entry['numbers'])}, " if len(entries) > 1 else "" for entry in entries]
+    return [f"{row}{seeds_of(entry)}: {made_by(entry)}" for row, entry in zip(rows, entries, strict=True)]
+
+
 def seeds_of(entry: Mapping[str, Any]) -> str:
     """The seeds of which there are numbers."""
     found = sorted({int(seed) for row in entry["numbers"].values() for seed in row})
@@ -156,7 +160,7 @@ def listing(results: Mapping[str, Result], measured: Mapping[str, Mapping[str, S
                 table = joined(setting, entries)
                 lines += [f"    {line}" for line in aligned(lines_of(result, table))]
                 lines += [f"    {line}" for line in verdicts(result, size, table)]
-                lines += [f"    {seeds_of(entry)}: {made_by(entry)}" for entry in entries]
+                lines += [f"    {each}" for each in sources(entries)]
             lines += [f"    differs: {each}" for each in setting.deviations]
         lines.append("")
     return lines

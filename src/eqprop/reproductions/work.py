@@ -25,9 +25,19 @@ import torch
 from eqprop import files
 from eqprop.errors import InputError, NotSettledError
 from eqprop.recipes import find
-from eqprop.reproductions.result import Computation, Numbers, Part, Result, Setting, Table, Training
+from eqprop.reproductions.result import (
+    FIGURE,
+    LAST_LINE,
+    Computation,
+    Numbers,
+    Part,
+    Result,
+    Setting,
+    Table,
+    Training,
+)
 from eqprop.runs import folder as folders
-from eqprop.runs.lock import NAME as LOCK, locked
+from eqprop.runs.lock import locked
 from eqprop.runs.parsing import Parser
 from eqprop.tasks import load_images
 from eqprop.training.cuda_graphs import NotCapturableError
@@ -35,7 +45,6 @@ from eqprop.training.precision import chosen_device
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-FIGURE = "figure.png"
 README = "README.md"
 RUNS, CELLS = "runs", "cells"
 SUMMARY, METRICS = "summary.json", "metrics.csv"
@@ -122,6 +131,7 @@ def perform(
         say: tells what begins, after all has been checked, and which of these words has no effect.
 
     Raises:
+        NotSettledError: a computation did not settle; after all other parts were run, and the manifest was written.
         InputError: the folder holds something else, or parts that were made otherwise or from other data, or numbers in
             it were changed by hand.
         Interrupted: a signal has stopped a run.
@@ -129,26 +139,36 @@ def perform(
     load_images(job.source)  # before anything is made
     begin(job)
     with locked(job.folder):
-        for name in (MANIFEST, FIGURE, README):
-            for path in job.folder.glob(f".{name}.*.tmp"):  # of a process that was killed
-                path.unlink(missing_ok=True)
+        for path in (*job.folder.glob(".*.tmp"), *(job.folder / CELLS).glob(".*.tmp")):  # of a process that was killed
+            path.unlink(missing_ok=True)
         check_kept(job)
         check_data(job)
         table_of(job)  # refuses what does not belong here before anything is trained
         done_already = sum(done(job, row, seed) for seed in range(seeds) for row in rows)
         begins = f"{job.name}, setting {job.size}: {job.setting.about} In {job.folder}"
         say(f"{begins}; {done_already} of {seeds * len(rows)} are done." if done_already else f"{begins}.")
+        missing = []
         for seed in range(seeds):
             for row in rows:
-                do(job, row, seed, session, train, resume, say)
-        return write_manifest(job)
+                try:
+                    do(job, row, seed, session, train, resume, say)
+                except NotSettledError as error:
+                    missing.append(f"{row}, seed {seed}: {error}")
+        path = write_manifest(job)
+    if missing:
+        raise NotSettledError(f"{len(missing)} of {seeds * len(rows)} parts have no numbers: {missing[0]}")
+    return path
 
 
 def begin(job: Job) -> None:
     """Makes the folder, or refuses one of something else."""
     if job.folder.is_dir():
         names = {path.name for path in job.folder.iterdir()}
-        ours = {MANIFEST, RUNS, CELLS} | ({FIGURE, README} if names & {MANIFEST, LOCK} else set())
+        ours = {MANIFEST, RUNS, CELLS}
+        if README in names and files.read_regular(job.folder / README).rstrip().endswith(LAST_LINE.encode()):
+            ours |= {README, FIGURE}
+        elif MANIFEST in names and README not in names:
+            ours |= {FIGURE}
         if others := sorted(name for name in names - ours if not name.startswith(".")):
             raise InputError(f"The folder {str(job.folder)!r} holds other files ({others[0]}): --out names another.")
     for name in ("", RUNS, CELLS):
@@ -205,16 +225,12 @@ def do(
 
 
 def compute(job: Job, row: str, seed: int, part: Computation, threads: int) -> None:
-    """Keeps the numbers of a computation; or that it diverged, where a network does not settle."""
+    """Keeps the numbers of a computation. Raises NotSettledError if it has none."""
     if threads:
         torch.set_num_threads(threads)
     began = time.perf_counter()
-    try:
-        numbers = dict(part.function(job.source, seed, **part.arguments))
-    except NotSettledError as error:
-        write_cell(job, row, seed, diverged=str(error), seconds=None)
-    else:
-        write_cell(job, row, seed, numbers=numbers, seconds=time.perf_counter() - began)
+    numbers = dict(part.function(job.source, seed, **part.arguments))
+    write_cell(job, row, seed, numbers=numbers, seconds=time.perf_counter() - began)
 
 
 def run(
@@ -339,7 +355,7 @@ def signed() -> dict[str, Any]:
     """Where and when something is computed, and by what."""
     return {
         "machine": folders.machine(),
-        "commit": folders.commit_of(Path(__file__).parent),
+        "commit": folders.package_commit(),
         "versions": folders.versions(),
         "made": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
@@ -351,8 +367,7 @@ def signed() -> dict[str, Any]:
 def numbers_of(job: Job, row: str, seed: int) -> Numbers:
     """The numbers of a part that is done."""
     if job.cell(row, seed).exists():
-        diverged = {each.name: math.inf for each in job.result.quantities} | DIVERGED
-        found: Numbers = cell(job.cell(row, seed)).get("numbers", diverged)
+        found: Numbers = cell(job.cell(row, seed)).get("numbers", DIVERGED)
         return found
     place = job.run(row, seed)
     damaged = f"The run {str(place)!r} is damaged ({{}}): delete it, and the command trains it again."
@@ -449,7 +464,7 @@ def write_manifest(job: Job) -> Path:
     from eqprop.reproductions.shown import draw, page
 
     table, result, setting = table_of(job), job.result, job.setting
-    files.write_bytes_atomic(job.folder / FIGURE, draw(result, setting, table))
+    picture = draw(result, setting, table)
     content: dict[str, Any] = {
         "format": FORMAT,
         "name": job.name,
@@ -469,11 +484,12 @@ def write_manifest(job: Job) -> Path:
             for row, seeds in table.numbers.items()
         },
         "parts": [{"row": row, "seed": seed} | origin(job, row, seed) for row, seed in all_done(job)],
-        "figure": {"file": FIGURE, "sha256": files.sha256_of(job.folder / FIGURE)},
+        "figure": {"file": FIGURE, "sha256": files.sha256(picture)},
         **signed(),
     }
     path = job.folder / MANIFEST
     files.write_text_atomic(path, files.sealed(content))
+    files.write_bytes_atomic(job.folder / FIGURE, picture)
     files.write_text_atomic(job.folder / README, page(job.name, result, job.size, entry_of(content), job.data))
     return path
 
@@ -491,6 +507,7 @@ def entry_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "digest": manifest["digest"],
         "runs": len(parts),
         "seconds": round(sum(part["seconds"] or 0 for part in parts), 1),
+        "fingerprints": parts[0]["fingerprints"] if parts else {},
         "machines": sorted({part["machine"] for part in parts}),
         "commits": sorted({part["commit"] for part in parts} - {""}),
         "commit": manifest["commit"],

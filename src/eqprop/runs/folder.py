@@ -81,7 +81,7 @@ class About:
         command: as it was typed.
         directory: where, absolute: a recipe's relative paths begin there.
         versions: of packages.
-        commit: of the recipe's repository, or of the directory's; "" if there is none.
+        commit: of the recipe's repository; "" if there is none.
         machine: processor, system and Python.
         job: of the launcher that may start the run again.
         manifest: of the data.
@@ -117,7 +117,7 @@ class About:
             command=command,
             directory=os.getcwd(),
             versions=versions(),
-            commit=commit_of(home_of(recipe)) or commit_of(Path.cwd()),
+            commit=commit_of(Path(recipe.rpartition(":")[0]).absolute().parent) if ":" in recipe else package_commit(),
             machine=machine(),
             job=job,
             made=time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -333,10 +333,14 @@ def machine(device: torch.device | None = None) -> str:
     return f"{os.cpu_count()} x {name} ({best}), {system}{gpu}"
 
 
-def home_of(recipe: str) -> Path:
-    """The folder of a recipe's code: of the user's file, or of this package."""
-    file, colon, _ = recipe.rpartition(":")
-    return Path(file).absolute().parent if colon else Path(__file__).parent
+def package_commit() -> str:
+    """The commit of this package, if it runs from its own repository; else ""."""
+    here = Path(__file__)
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        known = ["git", "ls-files", "--error-unmatch", here.name]  # fails in an environment inside another repository
+        subprocess.run(known, cwd=here.parent, capture_output=True, timeout=5, check=True)
+        return commit_of(here.parent)
+    return ""
 
 
 def commit_of(folder: Path) -> str:
