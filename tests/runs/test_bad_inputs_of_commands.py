@@ -199,6 +199,16 @@ def test_what_has_an_effect_is_not_refused(work):
     assert main(["train", "digits", *few, "--choose_by_test", "true", "--validation", "0"]) == 0
 
 
+def test_a_share_for_the_test_set_is_refused_where_there_is_one(work):
+    Path("sides").mkdir()
+    for side in ("train", "test"):
+        rows = "".join(f"{i % 7},{i % 3},{'ab'[i % 2]}\n" for i in range(40))
+        Path("sides", f"{side}.csv").write_text(f"one,two,kind\n{rows}")
+    words = ["train", "table", "--data", "sides", "--target", "kind", "--epochs", "1"]
+    refused([*words, "--test_share", "0.3"], "--test_share 0.3", "a test set of its own")
+    assert main([*words, "--report_seconds", "0"]) == 0
+
+
 def test_a_port_without_live_is_refused(run_folder):
     refused(["report", run_folder, "--port", "4000"], "--port 4000", "--live")
 

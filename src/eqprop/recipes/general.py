@@ -5,8 +5,9 @@ Symmetric nudges: Laborieux et al. 2021, doi 10.3389/fnins.2021.633674.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from eqprop.checks import Count, Fraction, NonNegative, Positive
 from eqprop.energy import Network, ReadoutCrossEntropy, SquaredError, identity, tanh
-from eqprop.learning import EquilibriumPropagation, symmetric
+from eqprop.learning import EquilibriumPropagation, Estimator, symmetric
 from eqprop.models.builders import DenseLayer, chain
 from eqprop.recipes.setting import NudgeOptions, TaskRecipe
 from eqprop.settling import FixedSweeps, FromFeedforward
@@ -46,6 +47,10 @@ class DenseRecipe(NudgeOptions, TaskRecipe):
     nudged_sweeps: Count = 12
     test_share: Fraction = 0.2
     follow_links: bool = False
+
+    def unused(self, estimator: Estimator) -> Mapping[str, str]:
+        own = {"test_share": "the folder has a test set of its own"} if Path(self.data).is_dir() else {}
+        return {**super().unused(estimator), **own}
 
     def optimise(self, network: Network, periods: int) -> tuple[torch.optim.Optimizer, CosineAnnealingLR]:
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=self.weight_decay)
