@@ -368,9 +368,9 @@ def test_a_computation_that_does_not_settle_is_told_and_ends_nothing(work, monke
 def test_words_that_a_run_which_goes_on_does_not_take_are_told(work):
     words = ["train", "digits-deep", "--depth", "1", "--epochs", "1", "--train_images", "60", "--width", "0.1"]
     assert main([*words, "--threads", "1", "--out", "a"]) == 0
-    assert as_it_began(Path("a"), ["--threads", "1", "--device", "cpu", "--precision", "32"]) == ""
-    assert as_it_began(Path("a"), ["--threads", "0", "--device", "auto"]) == ""
-    told = as_it_began(Path("a"), ["--threads", "2", "--cuda_graph", "true"])
+    assert as_it_began(Path("a"), {"threads": "1", "device": "cpu", "precision": "32"}) == ""
+    assert as_it_began(Path("a"), {"threads": "0", "device": "auto"}) == ""
+    told = as_it_began(Path("a"), {"threads": "2", "cuda_graph": "true"})
     assert told == "--threads 1, not 2, --cuda_graph false, not true"
 
 
@@ -382,9 +382,9 @@ def test_each_part_leaves_the_threads_as_they_were(work):
         return 0
 
     Path("made", "cells").mkdir(parents=True)
-    do(job(), "1 hidden layers", 0, ["--threads", "3"], command, resume, str)
+    do(job(), "1 hidden layers", 0, {"threads": "3"}, command, resume, str)
     assert torch.get_num_threads() == before
-    do(job("ep-is-bptt"), "beta 0.1", 0, ["--threads", str(before + 2)], command, resume, str)
+    do(job("ep-is-bptt"), "beta 0.1", 0, {"threads": str(before + 2)}, command, resume, str)
     assert torch.get_num_threads() == before
 
 
@@ -449,7 +449,7 @@ def test_what_cannot_be_captured_runs_without_a_graph(work):
         return train([*words, "--cuda_graph", "false"])
 
     rows = chosen_rows(job().setting, "1 hidden;2 hidden")
-    perform(job(), rows, 1, ["--threads", "1", "--cuda_graph", "true"], command, resume, str)
+    perform(job(), rows, 1, {"threads": "1", "cuda_graph": "true"}, command, resume, str)
     assert tried == [("1", "true"), ("2", "true"), ("2", "false")]
     assert set(read_manifest(Path("made", MANIFEST))["numbers"]) == set(rows)
 

@@ -63,11 +63,11 @@ def reproduce(arguments: Sequence[str]) -> int:
             raise InputError(f"--{option} {str(value).lower()}: {name} is computed on the CPU: leave it out.")
     folder = Path(options["out"] or f"runs/reproduce-{name}-{size}")
     job = Job(name, result, size, folder, absolute(options["data"]) if options["data"] else "")
-    session = ["--threads", str(options["threads"]), "--device", options["device"], "--precision", "32"]
+    session = {"threads": str(options["threads"]), "device": options["device"], "precision": "32"}
     if options["cuda_graph"]:
         if (device := chosen_device(options["device"])) != "cuda":
             raise InputError(f"--cuda_graph true: the device is {device}, not cuda: {LEAVE_OUT}")
-        session += ["--cuda_graph", "true"]
+        session["cuda_graph"] = "true"
     try:
         path = perform(job, rows, seeds, session, train, resume, lambda text: console.print(text, soft_wrap=True))
     except Interrupted as stop:

@@ -69,6 +69,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     if options["draws"] < 1:
         raise InputError(f"--draws {options['draws']}: give 1 or more.")
     kept = Kept(Path(options["run"]), options["trust_recipe"], options["data"])
+    trained, asked = kept.about.session.precision, options["precision"] or kept.about.session.precision
+    if (trained == "64") != (asked == "64"):
+        fits = "64" if trained == "64" else "32 or bf16"
+        raise InputError(f"--precision {asked} does not fit the weights of this run: give {fits}, or leave it out.")
     run = kept.build()
     if options["mirrored"] and not isinstance(run.inputs, ImageInputs):
         raise InputError("--mirrored: the inputs of this run are no images: leave it out.")
@@ -80,10 +84,6 @@ def evaluate(arguments: Sequence[str]) -> int:
     network = run.model.network
     substrate = machine(options, network.substrate)
     machines = [substrate, *(redrawn(substrate, number) for number in range(1, options["draws"]))]
-    trained, asked = kept.about.session.precision, options["precision"] or kept.about.session.precision
-    if (trained == "64") != (asked == "64"):
-        fits = "64" if trained == "64" else "32 or bf16"
-        raise InputError(f"--precision {asked} does not fit the weights of this run: give {fits}, or leave it out.")
     session = replace(kept.about.session, processes=1, precision=asked)
     fabric, messages = start(session.device, 1)
     messages.sixteen_bits = session.precision == "bf16"

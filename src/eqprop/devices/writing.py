@@ -24,7 +24,7 @@ from eqprop.energy.couplings import is_weight
 from eqprop.errors import DeadUpdatesWarning, InputError
 
 
-def is_vector(name: str, parameter: Tensor) -> bool:
+def is_digital(name: str, parameter: Tensor) -> bool:
     """Whether a parameter holds no weights, such as a bias: these are digital unless you say otherwise."""
     return not is_weight(name, parameter)
 
@@ -187,7 +187,7 @@ class Writing(Written):
         lr: the learning rate.
         seed: of the devices and of all noise.
         scale: see above.
-        digital: (name, parameter) -> whether the parameter is in no device: it descends by ``lr``. Default: vectors.
+        digital: (name, parameter) -> whether the parameter is in no device: it descends by ``lr``. Default: no weight.
 
     Attributes:
         cells: the devices by the name of their parameter, made with the first step; set your own to choose them.
@@ -204,7 +204,7 @@ class Writing(Written):
         *,
         seed: Natural = 0,
         scale: Positive = 1.0,
-        digital: Callable[[str, Tensor], bool] = is_vector,
+        digital: Callable[[str, Tensor], bool] = is_digital,
     ):
         super().__init__(named, {"lr": lr, "device": repr(device)}, digital)
         self.device, self.seed, self.scale = signed(device), seed, scale
@@ -557,7 +557,7 @@ class BinaryFlip(Written):
         lr: of digital parameters.
         gamma: see above.
         threshold: see above.
-        digital: (name, parameter) -> whether the parameter is not binary: it descends by ``lr``. Default: vectors.
+        digital: (name, parameter) -> whether the parameter is not binary: it descends by ``lr``. Default: no weight.
     """
 
     def __init__(
@@ -566,7 +566,7 @@ class BinaryFlip(Written):
         lr: Positive,
         gamma: Share = 1e-5,
         threshold: NonNegative = 5e-7,
-        digital: Callable[[str, Tensor], bool] = is_vector,
+        digital: Callable[[str, Tensor], bool] = is_digital,
     ):
         super().__init__(named, {"lr": lr, "gamma": gamma, "threshold": threshold}, digital)
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def perform(
     job: Job,
     rows: Sequence[str],
     seeds: int,
-    session: Sequence[str],
+    session: Mapping[str, str],
     train: Train,
     resume: Train,
     say: Callable[[str], object],
@@ -125,10 +124,10 @@ def perform(
         job: what is run, and where.
         rows: the names of those that are run.
         seeds: as many of each, from 0.
-        session: words of the command line for each training, such as its threads, which computations take too; a
-            ``--cuda_graph true`` among them is for those whose steps can be captured.
+        session: options of each training by name, as they are typed, such as ``threads``, which computations take too;
+            ``cuda_graph`` is for those whose steps can be captured.
         train, resume: the commands.
-        say: tells what begins, after all has been checked, and which of these words has no effect.
+        say: tells what begins, after all has been checked, and which of these options has no effect.
 
     Raises:
         NotSettledError: a computation did not settle; after all other parts were run, and the manifest was written.
@@ -136,13 +135,13 @@ def perform(
             it were changed by hand.
         Interrupted: a signal has stopped a run.
     """
-    load_images(job.source)  # before anything is made
+    data = load_images(job.source).manifest  # before anything is made
     begin(job)
     with locked(job.folder):
         for path in (*job.folder.glob(".*.tmp"), *(job.folder / CELLS).glob(".*.tmp")):  # of a process that was killed
             path.unlink(missing_ok=True)
         check_kept(job)
-        check_data(job)
+        check_data(job, jsonable(data.fingerprints))
         table_of(job)  # refuses what does not belong here before anything is trained
         done_already = sum(done(job, row, seed) for seed in range(seeds) for row in rows)
         begins = f"{job.name}, setting {job.size}: {job.setting.about} In {job.folder}"
@@ -175,9 +174,8 @@ def begin(job: Job) -> None:
         files.make_folder(job.folder / name, exist_ok=True)
 
 
-def check_data(job: Job) -> None:
-    """Raises InputError if a part, done or begun, was made from other data than the job's."""
-    wanted = jsonable(load_images(job.source).manifest.fingerprints)
+def check_data(job: Job, wanted: Mapping[str, str]) -> None:
+    """Raises InputError if a part, done or begun, was made from data of other fingerprints."""
     for row in job.setting.rows:
         for seed in range(SEEDS):
             kept, place = job.cell(row, seed), job.run(row, seed)
@@ -208,7 +206,7 @@ def do(
     job: Job,
     row: str,
     seed: int,
-    session: Sequence[str],
+    session: Mapping[str, str],
     train: Train,
     resume: Train,
     say: Callable[[str], object],
@@ -219,7 +217,7 @@ def do(
         return
     with threads_kept():
         if isinstance(part, Computation):
-            compute(job, row, seed, part, int(dict(pairwise(session)).get("--threads", 0)))
+            compute(job, row, seed, part, int(session.get("threads", 0)))
         else:
             run(job, row, seed, part, session, train, resume, say)
 
@@ -238,22 +236,21 @@ def run(
     row: str,
     seed: int,
     part: Training,
-    session: Sequence[str],
+    session: Mapping[str, str],
     train: Train,
     resume: Train,
     say: Callable[[str], object],
 ) -> None:
     """Trains, or goes on with a training that was begun."""
     place, fixed = job.run(row, seed), ["--report_seconds", "0"]
-    options = {**part.options, "data": job.source, "seed": seed}
-    words = [word for name, value in options.items() for word in (f"--{name}", typed(value))]
+    words = typed_all({**part.options, "data": job.source, "seed": seed})
     try:
         if place.exists():
             if kept := as_it_began(place, session):
                 say(f"{place} goes on as it began: {kept}.")
             status = resume([str(place), *fixed, *(["--data", job.data] if job.data else [])])
         else:
-            words = [part.recipe, *words, *fixed, *session, "--out", str(place)]
+            words = [part.recipe, *words, *fixed, *typed_all(session), "--out", str(place)]
             try:
                 status = train(words)
             except NotCapturableError as error:
@@ -266,16 +263,14 @@ def run(
         raise Interrupted(status)
 
 
-def as_it_began(place: Path, session: Sequence[str]) -> str:
-    """The words of this call that a run which goes on does not take, as it began with others; "" if there are none."""
+def as_it_began(place: Path, session: Mapping[str, str]) -> str:
+    """The options of this call that a run which goes on does not take, as it began with others; "" for none."""
     began = folders.read(place)[0].session
-    asked = dict(pairwise(session))
-    device = chosen_device(began.device)
-    found = {"--threads": began.threads, "--device": device, "--cuda_graph": began.cuda_graph}
+    found = {"threads": began.threads, "device": chosen_device(began.device), "cuda_graph": began.cuda_graph}
     return ", ".join(
-        f"{name} {typed(value)}, not {asked[name]}"
+        f"--{name} {typed(value)}, not {session[name]}"
         for name, value in found.items()
-        if name in asked and asked[name] not in (typed(value), "0", "auto")
+        if name in session and session[name] not in (typed(value), "0", "auto")
     )
 
 
@@ -349,6 +344,11 @@ def jsonable(value: Any) -> Any:
 def typed(value: Any) -> str:
     """An option's value as it is typed."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def typed_all(options: Mapping[str, Any]) -> list[str]:
+    """Options by name, as they are typed."""
+    return [word for name, value in options.items() for word in (f"--{name}", typed(value))]
 
 
 def signed() -> dict[str, Any]:
